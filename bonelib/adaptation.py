@@ -1,0 +1,183 @@
+"""Fine-tuning strategies under one protocol, one function each.
+
+Frozen features or a model come in; a predictor that gives logits goes out. Every hyper-parameter is
+chosen inside the training images; none of these functions ever sees a test label.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from bonelib import losses, models, training
+
+# Seven steps from strong to weak regularisation, as in the reference scores of the project.
+STRENGTHS = tuple(10.0 ** np.linspace(-5, 1, 7))
+
+
+@dataclass
+class Probe:
+    """A linear model on standardised features.
+
+    Attributes:
+        weights: ``(D, C)``; C = 1 for a binary task or a regression.
+        strength: The chosen C of the logistic regression (1/alpha of the ridge).
+        inner: Inner score of each strength tried, ``{strength: score}``.
+    """
+
+    mean: np.ndarray
+    scale: np.ndarray
+    weights: np.ndarray
+    bias: np.ndarray
+    strength: float
+    inner: dict[float, float] = field(default_factory=dict)
+
+    def logits(self, features: np.ndarray) -> np.ndarray:
+        """Return ``(N, C)`` logits, ``(N,)`` for one output."""
+        out = (features - self.mean) / self.scale @ self.weights + self.bias
+        return out[:, 0] if out.shape[1] == 1 else out
+
+
+def linear_probe(
+    features: np.ndarray,
+    labels: np.ndarray,
+    groups: np.ndarray,
+    *,
+    strengths: tuple[float, ...] = STRENGTHS,
+    folds: int = 4,
+    seed: int = 0,
+) -> Probe:
+    """Fit L2-regularised logistic regression, its strength chosen by grouped inner folds.
+
+    The strength with the best inner AUROC (macro one-vs-rest for several classes) is refitted on
+    all rows. Linear probe: Radford et al. 2021, arXiv:2103.00020, section 3.2.
+
+    Args:
+        features: ``(N, D)``, raw.
+        labels: ``(N,)`` integers; rows labelled -1 are left out.
+        groups: ``(N,)``; a group is never parted by the inner folds.
+
+    Raises:
+        ValueError: Fewer than two classes, or a class with fewer groups than folds.
+    """
+    from sklearn.metrics import roc_auc_score
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    known = labels >= 0
+    x, y, g = np.asarray(features)[known], labels[known], np.asarray(groups)[known]
+    present = np.unique(y)
+    if len(present) < 2:
+        raise ValueError(f"A probe needs two classes; the training labels hold only {present}.")
+    fewest = min(len(np.unique(g[y == c])) for c in present)
+    if fewest < folds:
+        raise ValueError(
+            f"A class has {fewest} training groups, fewer than the {folds} inner folds. "
+            "Pass fewer folds, or fix the strength."
+        )
+    scores: dict[float, list[float]] = {strength: [] for strength in strengths}
+    if len(strengths) > 1:
+        splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+        for inner, held in splitter.split(x, y, g):
+            if len(np.unique(y[held])) < len(present) or len(np.unique(y[inner])) < len(present):
+                continue
+            for probe in _path(x[inner], y[inner], strengths):
+                out = probe.logits(x[held])
+                if out.ndim == 2:
+                    out = np.exp(out - out.max(axis=1, keepdims=True))
+                    out /= out.sum(axis=1, keepdims=True)
+                scores[probe.strength].append(roc_auc_score(y[held], out, multi_class="ovr"))
+    inner = {strength: float(np.mean(s)) for strength, s in scores.items() if s}
+    chosen = max(inner, key=inner.get) if inner else strengths[0]
+    probe = next(iter(_path(x, y, (chosen,))))
+    probe.inner = inner
+    return probe
+
+
+def _path(x: np.ndarray, y: np.ndarray, strengths: tuple[float, ...]) -> Iterator[Probe]:
+    """Fit one probe a strength, from strong to weak, each started from the one before.
+
+    With fewer rows than columns the features are first rotated onto their row space: an L2 penalty
+    is blind to rotations, so the solution is the same and the problem has N columns instead of D.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    x = np.asarray(x, dtype=np.float64)
+    mean, scale = x.mean(axis=0), x.std(axis=0)
+    scale[scale == 0] = 1.0
+    z, rotation = (x - mean) / scale, None
+    if len(z) < z.shape[1]:
+        _, singular, rotation = np.linalg.svd(z, full_matrices=False)
+        z = z @ rotation.T
+    model = LogisticRegression(max_iter=2000, warm_start=True)
+    for strength in sorted(strengths):
+        model.set_params(C=strength).fit(z, y)
+        weights = model.coef_.T.copy()
+        if rotation is not None:
+            weights = rotation.T @ weights
+        yield Probe(mean, scale, weights, model.intercept_.copy(), strength)
+
+
+def ridge_probe(
+    features: np.ndarray, values: np.ndarray, *, strengths: tuple[float, ...] = STRENGTHS
+) -> Probe:
+    """Fit ridge regression, its strength chosen by leave-one-out error inside the training rows.
+
+    Args:
+        features: ``(N, D)``, raw.
+        values: ``(N,)`` floats; rows with NaN are left out.
+    """
+    from sklearn.linear_model import RidgeCV
+
+    known = np.isfinite(values)
+    x, y = np.asarray(features, dtype=np.float64)[known], values[known]
+    mean, scale = x.mean(axis=0), x.std(axis=0)
+    scale[scale == 0] = 1.0
+    model = RidgeCV(alphas=[1 / s for s in strengths]).fit((x - mean) / scale, y)
+    weights, bias = model.coef_[:, None], np.atleast_1d(model.intercept_)
+    return Probe(mean, scale, weights, bias, float(1 / model.alpha_))
+
+
+def full(
+    model: models.Classifier,
+    train: Any,
+    labels: np.ndarray,
+    *,
+    validate: Callable[[Any], dict[str, float]] | None = None,
+    keep: str | None = None,
+    epochs: int = 6,
+    lr: float = 1e-3,
+    backbone_lr: float = 3e-4,
+    layer_decay: float = 1.0,
+    balanced: bool = True,
+    **options: Any,
+) -> Iterator[dict[str, Any]]:
+    """Fine-tune every weight of a classifier in place; yields a row an epoch.
+
+    The defaults are the plain recipe of the reference scores (AdamW 3e-4, six epochs).
+
+    Args:
+        train: Loader of training batches with labels.
+        labels: Training labels ``(N,)``, for the class weights; -1 is left out.
+        balanced: Weigh classes by the inverse of their frequency, to mean one.
+        options: Passed to ``training.fit``.
+    """
+    import torch
+
+    weights = None
+    if balanced:
+        counts = np.bincount(labels[labels >= 0])
+        weights = torch.tensor(counts.sum() / (len(counts) * counts), dtype=torch.float32)
+    objective = losses.classification_objective(class_weights=weights)
+    yield from training.fit(
+        model,
+        objective,
+        train,
+        epochs=epochs,
+        lr=lr,
+        backbone_lr=backbone_lr,
+        layer_decay=layer_decay,
+        validate=validate,
+        keep=keep,
+        **options,
+    )

@@ -1,0 +1,195 @@
+"""Sentences about a radiograph, the prompts of a task, and the attribute keys beside each caption.
+
+Rows of the cohort table come in; sentences and integer keys go out. The grammar is deterministic:
+the wording of a caption depends on its image id and the seed alone. Which fields a caption may use
+is said by the caller, so that a label can't slip in; the words are in ``captions.csv``.
+"""
+
+import functools
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from bonelib import cohort
+from bonelib.cohort import AGE, IMAGE_ID, SEX, SIDE, SITE, VIEW, Task
+
+SIGNS = ("destruction", "margin", "matrix", "cortex", "periosteum", "soft_tissue", "location")
+FIELDS = (VIEW, SIDE, SITE, "age_group", SEX, "signs", *cohort.TASKS)
+# Age groups in years, upper limits: the bands in which bone tumours differ (child, adolescent,
+# young adult, adult, older adult).
+AGE_GROUPS = ((10, "child"), (20, "adolescent"), (40, "young adult"), (60, "adult"), (200, "older"))
+_LEADS = {
+    "en": ("{view} radiograph", "{view} x-ray", "{view} view"),
+    "fr": ("Radiographie {view}", "Cliché {view}", "Incidence {view}"),
+}
+
+
+@functools.cache
+def _words(language: str) -> dict[tuple[str, str], str]:
+    bank = pd.read_csv(Path(__file__).with_suffix(".csv"), dtype=str, keep_default_na=False)
+    known = [c for c in bank.columns if c not in ("field", "value")]
+    if language not in known:
+        raise ValueError(f"No captions in {language!r}. Languages known: {', '.join(known)}.")
+    return {(f, v): w for f, v, w in bank[["field", "value", language]].itertuples(index=False)}
+
+
+def _word(language: str, field: str, value: str) -> str:
+    return _words(language).get((field, value), value)
+
+
+def label_free(fields: Sequence[str]) -> bool:
+    """Tell whether captions of these fields name neither a task's label nor the entity."""
+    return not set(fields) & set(cohort.TASKS)
+
+
+def supervision(fields: Sequence[str]) -> str:
+    """Name what prompts prove after training on captions of these fields (contract 9)."""
+    return "zero-shot" if label_free(fields) else "label-supervised text"
+
+
+def _check(fields: Sequence[str]) -> None:
+    unknown = sorted(set(fields) - set(FIELDS))
+    if unknown or not fields:
+        raise ValueError(f"Unknown caption fields {unknown}. Choose from {', '.join(FIELDS)}.")
+
+
+def age_group(age: float) -> str:
+    """Name the age group of an age in years."""
+    return next(name for limit, name in AGE_GROUPS if age < limit)
+
+
+def write(
+    table: pd.DataFrame, *, fields: Sequence[str], language: str = "en", seed: int = 0
+) -> list[str]:
+    """Write one caption for each row, naming the given fields where the row knows them.
+
+    Signs are said for normal bone too ("cortex intact"), as a report would, so that the presence
+    of a sentence about signs gives nothing away.
+
+    Example:
+        ``Frontal radiograph of the left femur. Moth-eaten destruction, cortex breached.``
+
+    Raises:
+        ValueError: Unknown field or language.
+    """
+    _check(fields)
+    sentences = []
+    for row in table.to_dict("records"):
+        draw = int(hashlib.sha256(f"{seed}:{row[IMAGE_ID]}".encode()).hexdigest()[:8], 16)
+        sentences.append(_caption(row, fields, language, draw))
+    return sentences
+
+
+def _known(row: dict, field: str) -> bool:
+    value = row.get(field)
+    return value is not None and value is not pd.NA and value == value and value != ()
+
+
+def _caption(row: dict, fields: Sequence[str], language: str, draw: int) -> str:
+    lead = _LEADS[language][draw % len(_LEADS[language])]
+    views = [_word(language, VIEW, v) for v in row[VIEW]] if VIEW in fields else []
+    joint = " and " if language == "en" else " et "
+    sentence = lead.format(view=joint.join(views)).strip()
+    if SITE in fields and _known(row, SITE):
+        sites = joint.join(_word(language, SITE, s) for s in row[SITE])
+        side = row[SIDE] if SIDE in fields and _known(row, SIDE) else ""
+        if language == "en":
+            sentence += f" of the {side} {sites}".replace("  ", " ")
+        else:
+            sentence += f" : {sites} {_word(language, SIDE, side) if side else ''}".rstrip()
+    person = _person(row, fields, language)
+    parts = [sentence + (f", {person}" if person else "")]
+    if "signs" in fields:
+        signs = [
+            _word(language, s, str(row[s])) for s in SIGNS if _known(row, s) and str(row[s]) != ""
+        ]
+        signs = [phrase for phrase in signs if phrase]
+        if signs:
+            turn = draw // 8 % len(signs)  # the order of a report's findings is no information
+            parts.append(", ".join(signs[turn:] + signs[:turn]))
+    for name in cohort.TASKS:
+        if name in fields and _known(row, name):
+            task = cohort.task(name)
+            if task.kind == "regression":
+                parts.append(f"{name.replace('_', ' ')} {row[name]:.0f}")
+            else:
+                parts.append(task.words[language][task.classes.index(str(row[name]))])
+    return ". ".join(part[0].upper() + part[1:] for part in parts if part) + "."
+
+
+def _person(row: dict, fields: Sequence[str], language: str) -> str:
+    words = []
+    if SEX in fields and _known(row, SEX):
+        words.append(_word(language, SEX, str(row[SEX])))
+    if "age_group" in fields and _known(row, AGE):
+        words.append(_word(language, "age_group", age_group(float(row[AGE]))))
+    return ", ".join(word for word in words if word)
+
+
+def keys(table: pd.DataFrame, *, fields: Sequence[str]) -> np.ndarray:
+    """Return attribute keys ``(N, K)``, one integer a field, -1 where the row doesn't know it.
+
+    Rows with equal keys mean the same and are positives of each other in the contrastive loss.
+    """
+    _check(fields)
+    columns = []
+    for field in fields:
+        for column in SIGNS if field == "signs" else (field,):
+            if column == "age_group":
+                ages = pd.to_numeric(table[AGE], errors="coerce")
+                values = [age_group(a) if a == a else "" for a in ages]
+            elif column not in table:
+                continue
+            elif column in (SITE, VIEW):
+                values = [";".join(terms) for terms in table[column]]
+            else:
+                values = table[column].astype("object").where(table[column].notna(), "").astype(str)
+            codes, names = pd.factorize(pd.Series(list(values)), sort=True)
+            missing = list(names).index("") if "" in list(names) else -2
+            columns.append(np.where(codes == missing, -1, codes))
+    return np.stack(columns, axis=1).astype(np.int64)
+
+
+def prompts(task: Task, *, style: str = "signs", language: str = "en") -> dict[str, list[str]]:
+    """Return the prompts of each class, in class order, for an ensemble.
+
+    Args:
+        style: ``label`` names the class ("a radiograph of a malignant bone tumor"). ``signs``
+            describes it by what a reader sees, from the ``prompt`` rows of ``captions.csv``
+            (Lodwick's patterns, periosteal reactions and matrix: Lodwick 1980, Radiology 134:577;
+            Madewell 1981, Radiol Clin North Am 19:715).
+
+    Raises:
+        ValueError: No such style, or no prompts by signs for this task.
+    """
+    if style == "label":
+        frames = ("{}", "a radiograph of {}", "an x-ray showing {}", "radiograph. {}.")
+        if language == "fr":
+            frames = ("{}", "radiographie : {}", "cliché montrant {}")
+        return {
+            name: [frame.format(word) for frame in frames]
+            for name, word in zip(task.classes, task.words[language], strict=True)
+        }
+    if style != "signs":
+        raise ValueError(f"Unknown prompt style {style!r}. Choose label or signs.")
+    bank = _words(language)
+    found = {
+        name: [
+            f"{_word(language, VIEW, view)} radiograph. {phrase}".capitalize()
+            if language == "en"
+            else f"Radiographie {_word(language, VIEW, view)}. {phrase}"
+            for phrase in bank.get((f"prompt {task.name}", name), "").split(" | ")
+            if phrase
+            for view in cohort.VIEWS
+        ]
+        for name in task.classes
+    }
+    if not all(found.values()):
+        raise ValueError(
+            f"captions.csv has no {language!r} prompts by signs for the task {task.name!r}; "
+            "use style='label'."
+        )
+    return found

@@ -1,0 +1,171 @@
+"""Where a model looks, and whether that is the lesion.
+
+A model and images come in, heat maps ``(N, H, W)`` go out; maps and lesion masks come in, scores go
+out, always beside what a map that knows nothing of the image would get.
+Grad-CAM: Selvaraju et al. 2017, arXiv:1610.02391. Pointing game: Zhang et al. 2018, IJCV 126:1084.
+Energy: Score-CAM, Wang et al. 2020, arXiv:1910.01279.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+
+def target_layer(model: Any, image: Any) -> Any:
+    """Return the last module whose output still has rows and columns: where Grad-CAM looks.
+
+    Found by one forward pass, so it holds for any convolutional trunk and not for a list of names.
+
+    Raises:
+        ValueError: Nothing in the model puts out a feature map (a plain transformer).
+    """
+    import torch
+
+    seen: list[Any] = []
+
+    def hook(module: Any, _: Any, output: Any) -> None:
+        if isinstance(output, torch.Tensor) and output.ndim == 4 and min(output.shape[2:]) > 1:
+            seen.append(module)
+
+    leaves = [m for m in model.modules() if not list(m.children())]
+    handles = [module.register_forward_hook(hook) for module in leaves]
+    try:
+        with torch.no_grad():
+            model(image[:1])
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not seen:
+        raise ValueError("No layer of this model puts out a feature map; Grad-CAM needs one.")
+    return seen[-1]
+
+
+def grad_cam(
+    model: Any, loader: Any, *, target: int | Callable[[Any], Any] = 0, layer: Any = None
+) -> np.ndarray:
+    """Return raw Grad-CAM maps, float32 ``(N, H, W)``, not negative and not rescaled per image.
+
+    A map's own maximum says how strong the evidence is; stretching each map to 0–1, as the package
+    does, makes noise look like evidence, so it is undone here. The model's mode, ``requires_grad``
+    and gradients are left as they were.
+
+    Args:
+        model: Maps images to logits ``(B, C)``.
+        loader: Batches in contract form, in order.
+        target: Column of the logits to explain, or a function of one row of the output.
+        layer: Module whose output is weighed; by default the last feature map.
+
+    Raises:
+        ValueError: Every map is zero everywhere: the layer doesn't reach the target.
+    """
+    import torch
+    from pytorch_grad_cam import GradCAM
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    class Raw(GradCAM):
+        """Grad-CAM without the package's stretch of every map to 0–1."""
+
+        def aggregate_multi_layers(self, cam_per_target_layer: list[np.ndarray]) -> np.ndarray:
+            return np.maximum(cam_per_target_layer[0][:, 0], 0)
+
+        def compute_cam_per_layer(self, input_tensor: Any, targets: Any, eigen: bool) -> list:
+            layer_ = self.target_layers[0]
+            weighted = self.get_cam_image(
+                input_tensor,
+                layer_,
+                targets,
+                self.activations_and_grads.activations[0].float().numpy(),
+                self.activations_and_grads.gradients[0].float().numpy(),
+                eigen,
+            )
+            size = input_tensor.shape[-2:]
+            maps = torch.from_numpy(np.maximum(weighted, 0)).float()[:, None]
+            grown = torch.nn.functional.interpolate(maps, size=size, mode="bilinear")
+            return [grown.numpy()]
+
+    training = model.training
+    wanted = [p.requires_grad for p in model.parameters()]
+    kept = [p.grad for p in model.parameters()]
+    model.eval().requires_grad_(True)
+    parts = []
+    try:
+        for batch in loader:
+            image = batch["image"]
+            layer = layer if layer is not None else target_layer(model, image)
+            one = ClassifierOutputTarget(target) if isinstance(target, int) else target
+            with Raw(model=model, target_layers=[layer]) as cam:
+                parts.append(cam(input_tensor=image, targets=[one] * len(image)))
+    finally:
+        model.train(training)
+        for parameter, flag, grad in zip(model.parameters(), wanted, kept, strict=True):
+            parameter.requires_grad_(flag)
+            parameter.grad = grad
+    maps = np.concatenate(parts).astype(np.float32)
+    if not maps.any():
+        raise ValueError(
+            f"Every map from {type(layer).__name__} is zero: no gradient of the target reaches "
+            "it, or it is negative throughout. Pass another layer."
+        )
+    return maps
+
+
+def center_prior(size: int) -> np.ndarray:
+    """Return a Gaussian ``(size, size)`` at the centre, sigma a quarter of the side.
+
+    Radiographs are centred on what hurts, so this map, which sees no image, scores well above
+    chance; a heat map must beat it.
+    """
+    axis = (np.arange(size) - (size - 1) / 2) / (size / 4)
+    line = np.exp(-(axis**2) / 2)
+    return np.outer(line, line).astype(np.float32)
+
+
+def localisation(
+    maps: np.ndarray, masks: np.ndarray, *, tolerance: float = 15 / 224
+) -> pd.DataFrame:
+    """Score heat maps against lesion masks, one row per image.
+
+    Args:
+        maps: ``(N, H, W)``, not negative.
+        masks: ``(N, H, W)`` bool, each with at least one pixel.
+        tolerance: Pointing game: how far from the lesion the peak may lie, as a share of the side
+            (15 pixels at 224).
+
+    Returns:
+        ``pointing`` (1 if the peak hits), ``energy`` (share of the map inside the lesion; 0 for an
+        empty map), ``average_precision`` over pixels, ``iou`` of the map's strongest pixels, as
+        many as the lesion has, with the lesion, and ``area`` (share of the image the lesion takes:
+        what a uniform map scores in energy).
+
+    Raises:
+        ValueError: Shapes differ, or a mask is empty.
+    """
+    from scipy.ndimage import distance_transform_edt
+    from sklearn.metrics import average_precision_score
+
+    if maps.shape != masks.shape:
+        raise ValueError(f"Maps {maps.shape} and masks {masks.shape} differ in shape.")
+    empty = np.flatnonzero(~masks.reshape(len(masks), -1).any(axis=1))
+    if len(empty):
+        raise ValueError(f"{len(empty)} masks are empty, first row {empty[0]}. Leave them out.")
+    rows = []
+    reach = tolerance * maps.shape[-1]
+    for heat, mask in zip(maps, masks, strict=True):
+        peaks = np.argwhere(heat == heat.max())
+        # A flat map has no peak; the expected hit rate of a random one among its maxima is fair.
+        hits = distance_transform_edt(~mask)[tuple(peaks.T)] <= reach
+        top = np.zeros(heat.size, bool)
+        top[np.argsort(heat, axis=None, kind="stable")[::-1][: int(mask.sum())]] = True
+        top = top.reshape(heat.shape)
+        rows.append(
+            {
+                "pointing": float(hits.mean()),
+                "energy": float(heat[mask].sum() / heat.sum()) if heat.sum() > 0 else 0.0,
+                "average_precision": float(average_precision_score(mask.ravel(), heat.ravel())),
+                "iou": float((top & mask).sum() / (top | mask).sum()),
+                "area": float(mask.mean()),
+            }
+        )
+    return pd.DataFrame(rows)

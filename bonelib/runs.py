@@ -1,0 +1,464 @@
+"""Run folders, their records, and the hand-over from one notebook to the next.
+
+A notebook starts a run, saves tables, figures and weights through it, and finishes it; the next
+notebook finds it. ``record.json`` is written last and by rename, so its presence means "finished".
+Records name their inputs by hash: a run whose input was remade is refused, never silently mixed.
+
+    runs/<profile>/<data>/<task>/<stage>/<variant>-s<seed>/record.json
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+ROOT = Path(__file__).resolve().parents[1]
+PUBLISHING = ("demo", "full")  # profiles whose figures reach figures/<data>/
+_VERSIONS = ("torch", "torchvision", "timm", "open_clip_torch", "scikit-learn", "pandas", "numpy")
+# The notebook that makes each stage, for messages that tell what to run.
+NOTEBOOKS = {
+    "data": "01",
+    "baselines": "02",
+    "reports": "03",
+    "pretraining": "04",
+    "finetuning": "05",
+    "zero_shot": "06",
+    "gradcam": "07",
+    "bone_tasks": "08",
+    "results": "09",
+}
+
+
+def folder() -> Path:
+    """Return where runs are kept: ``BONELIB_RUNS``, else ``runs/`` in the repository."""
+    return Path(os.environ.get("BONELIB_RUNS") or ROOT / "runs")
+
+
+def cache_folder(name: str) -> Path:
+    """Return a folder for what can be made again: ``BONELIB_CACHE``, else ``.cache/``."""
+    return Path(os.environ.get("BONELIB_CACHE") or ROOT / ".cache") / name
+
+
+def figures_folder(data: str) -> Path:
+    """Return where ``demo`` and ``full`` publish: ``BONELIB_FIGURES``, else ``figures/``."""
+    return Path(os.environ.get("BONELIB_FIGURES") or ROOT / "figures") / data_name(data)
+
+
+def data_root(data: str, root: str = "") -> Path:
+    """Return the folder of a data set: ``root`` if given, else its folder in ``BONELIB_DATA``.
+
+    Raises:
+        FileNotFoundError: Neither leads to a folder; the message says what to pass.
+    """
+    if data.endswith(".csv"):
+        path = Path(root) if root else Path(data).resolve().parent
+    elif root:
+        path = Path(root)
+    elif os.environ.get("BONELIB_DATA"):
+        path = Path(os.environ["BONELIB_DATA"]) / data
+    else:
+        raise FileNotFoundError(
+            f"Don't know where {data!r} lies. Pass its folder as DATA_ROOT "
+            f"(bonelib run … -p DATA_ROOT /path/to/{data}) or set BONELIB_DATA to the folder above."
+        )
+    if not path.is_dir():
+        raise FileNotFoundError(
+            f"No folder {path} for the data set {data!r}. Set DATA_ROOT to the unpacked folder."
+        )
+    return path
+
+
+def data_name(data: str) -> str:
+    """Name the data set in paths; a CSV becomes its stem plus six hex digits of its path."""
+    if not data.endswith(".csv"):
+        return data
+    digest = hashlib.sha256(str(Path(data).resolve()).encode()).hexdigest()[:6]
+    return f"{Path(data).stem}-{digest}"
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path`` that takes its place only if the block succeeds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=1, sort_keys=True, default=str) + "\n"
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+
+
+class Run:
+    """One run folder: what a notebook saves, and what the next one reads.
+
+    Attributes:
+        finished: A record with the same settings and inputs exists; its tables can be loaded
+            instead of computed.
+        settings: The settings this run was started with, after a round trip through JSON.
+    """
+
+    def __init__(self, path: Path, head: dict[str, Any], finished: bool = False):
+        self.path = path
+        self.head = head
+        self.finished = finished
+        self._started = time.monotonic()
+        self._notes: dict[str, Any] = {}
+
+    def __repr__(self) -> str:
+        return f"<Run {self.name}, {'finished' if self.finished else 'open'}>"
+
+    @property
+    def name(self) -> str:
+        """The path below ``runs/``, which identifies the run in messages and records."""
+        return "/".join(self.path.parts[-5:])
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Settings as recorded."""
+        return self.head["settings"]
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The finished record."""
+        return json.loads((self.path / "record.json").read_text())
+
+    @property
+    def hash(self) -> str:
+        """Twelve hex digits of the record; other records name this run by them."""
+        return _hash(self.path / "record.json")
+
+    def upstream(self, stage: str) -> "Run":
+        """Return the input run of that stage, refusing one that was remade since."""
+        for entry in self.head["inputs"]:
+            if entry["run"].split("/")[-2] == stage:
+                return _load(folder() / entry["run"])
+        have = ", ".join(e["run"].split("/")[-2] for e in self.head["inputs"]) or "none"
+        raise ValueError(f"{self.name} has no input {stage!r} (inputs: {have}).")
+
+    # ------------------------------------------------------------------ what a run keeps
+    def save_table(self, name: str, table: pd.DataFrame) -> Path:
+        """Write ``<name>.parquet`` by rename."""
+        path = self.path / f"{name}.parquet"
+        with replacing(path) as temporary:
+            table.to_parquet(temporary, index=False)
+        return path
+
+    def table(self, name: str) -> pd.DataFrame:
+        """Read ``<name>.parquet``; cells that held tuples are tuples again.
+
+        Raises:
+            FileNotFoundError: The run has no such table; the message lists those it has.
+        """
+        path = self.path / f"{name}.parquet"
+        if not path.exists():
+            have = ", ".join(sorted(p.stem for p in self.path.glob("*.parquet"))) or "none"
+            raise FileNotFoundError(f"{self.name} has no table {name!r} (tables: {have}).")
+        table = pd.read_parquet(path)
+        for column in table.columns:
+            if table[column].dtype == object:
+                cells = [
+                    tuple(c.tolist()) if hasattr(c, "tolist") and getattr(c, "ndim", 0) else c
+                    for c in table[column]
+                ]
+                table[column] = pd.Series(cells, index=table.index, dtype="object")
+        return table
+
+    def save_array(self, name: str, array: Any) -> Path:
+        """Write a numpy array as ``<name>.npy`` by rename."""
+        import numpy as np
+
+        path = self.path / f"{name}.npy"
+        with replacing(path) as temporary, open(temporary, "wb") as file:
+            np.save(file, array)
+        return path
+
+    def array(self, name: str) -> Any:
+        """Read ``<name>.npy``."""
+        import numpy as np
+
+        return np.load(self.path / f"{name}.npy")
+
+    def save_text(self, name: str, text: str, *, publish: bool = False) -> Path:
+        """Write a text file (a Markdown or LaTeX table, say), by rename."""
+        path = self.path / name
+        with replacing(path) as temporary:
+            temporary.write_text(text)
+        if publish:
+            self._publish(path)
+        return path
+
+    def save_figure(self, name: str, figure: Any) -> None:
+        """Save a matplotlib figure as PDF and PNG, published as well by ``demo`` and ``full``.
+
+        No creation date goes in, so an unchanged figure is an unchanged file.
+        """
+        for suffix, options in (
+            (".pdf", {"metadata": {"CreationDate": None}}),
+            (".png", {"dpi": 200}),
+        ):
+            path = self.path / "figures" / f"{name}{suffix}"
+            with replacing(path) as temporary:
+                figure.savefig(temporary, bbox_inches="tight", **options)
+            self._publish(path)
+
+    def _publish(self, path: Path) -> None:
+        head = self.head
+        if head["profile"] not in PUBLISHING:
+            return
+        stem = path.stem
+        if head["task"] != "any":
+            stem += f"_{head['task']}"
+        if head["variant"] != "default" or head["seed"] != 0:
+            stem += f"_{head['variant']}-s{head['seed']}"
+        target = figures_folder(head["data"]) / f"{stem}{path.suffix}"
+        with replacing(target) as temporary:
+            shutil.copyfile(path, temporary)
+        self._notes.setdefault("published", []).append(target.name)
+
+    @property
+    def bundle(self) -> Path:
+        """Folder for the model bundle, which ``models.save_bundle`` writes."""
+        return self.path / "bundle"
+
+    # ------------------------------------------------------------------ the record
+    def note(self, **facts: Any) -> None:
+        """Keep facts for the record beside the metrics (rows, caption fields, precision, …)."""
+        self._notes.update(facts)
+
+    def log_opening(self, entry: dict[str, Any]) -> None:
+        """Append one opening of the test labels; kept even when the run is remade."""
+        path = self.path / "openings.json"
+        entries = json.loads(path.read_text()) if path.exists() else []
+        with replacing(path) as temporary:
+            temporary.write_text(_json([*entries, entry]))
+
+    def finish(self, **metrics: Any) -> dict[str, Any]:
+        """Write the record, last and by rename. A run that was loaded keeps the record it has."""
+        if self.finished:
+            return self.record
+        openings = self.path / "openings.json"
+        record = self.head | {
+            "metrics": metrics,
+            "notes": self._notes,
+            "openings": json.loads(openings.read_text()) if openings.exists() else [],
+            "seconds": round(time.monotonic() - self._started, 1),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "device": _device(),
+            "commit": _commit(),
+            "versions": _versions(),
+        }
+        with replacing(self.path / "record.json") as temporary:
+            temporary.write_text(_json(record))
+        self.finished = True
+        return record
+
+
+def start(
+    stage: str,
+    *,
+    profile: str,
+    data: str,
+    task: str = "any",
+    seed: int = 0,
+    variant: str = "default",
+    reuse: bool = True,
+    inputs: list[Run] | tuple[Run, ...] = (),
+    **settings: Any,
+) -> Run:
+    """Open the folder of a run and seed python, numpy and torch.
+
+    A finished run with the same settings and inputs comes back with ``finished`` true. If an input
+    was remade since, the run is made anew. If the settings differ, that is refused.
+
+    Raises:
+        ValueError: A finished run with other settings lies in the folder; both values are shown.
+    """
+    path = folder() / profile / data_name(data) / task / stage / f"{variant}-s{seed}"
+    head = {
+        "stage": stage,
+        "profile": profile,
+        "data": data,
+        "task": task,
+        "seed": seed,
+        "variant": variant,
+        "settings": settings,
+        "inputs": [{"run": run.name, "hash": run.hash} for run in inputs],
+        "code": code_hash(),
+    }
+    head = json.loads(_json(head))
+    seed_everything(seed)
+    record = path / "record.json"
+    if record.exists():
+        old = json.loads(record.read_text())
+        if reuse and old["inputs"] == head["inputs"]:
+            changed = [
+                f"{key}: {old['settings'].get(key)!r} there, {head['settings'].get(key)!r} asked"
+                for key in sorted({*old["settings"], *head["settings"]})
+                if old["settings"].get(key) != head["settings"].get(key)
+            ]
+            if changed:
+                lines = "\n".join(f"  - {line}" for line in changed)
+                raise ValueError(
+                    f"A finished run with other settings lies in {path}:\n{lines}\n"
+                    "Give this one another VARIANT to keep both, or set REUSE=False to replace it."
+                )
+            return Run(path, old, finished=True)
+        record.unlink()  # first of all, so that a crash can't leave a record of other files
+    path.mkdir(parents=True, exist_ok=True)
+    for leftover in [*path.glob("*.parquet"), *path.glob("*.npy"), *path.glob("figures/*")]:
+        leftover.unlink()
+    return Run(path, head)
+
+
+def find(
+    stage: str,
+    *,
+    profile: str,
+    data: str,
+    task: str = "any",
+    seed: int = 0,
+    variant: str = "default",
+    **expected: Any,
+) -> Run:
+    """Return a finished run, or say which notebook makes it.
+
+    A variant that this stage does not have falls back to ``default``: one changed stage need not
+    remake those before it.
+
+    Args:
+        expected: Settings the run must have been made with, e.g. ``test="fold0"``.
+
+    Raises:
+        FileNotFoundError: No such run is finished; the message says what exists and what to do.
+        ValueError: The run is stale (an input was remade) or has other settings than expected.
+    """
+    place = folder() / profile / data_name(data) / task / stage
+    for name in dict.fromkeys((variant, "default")):
+        path = place / f"{name}-s{seed}"
+        if (path / "record.json").exists():
+            run = _load(path)
+            wrong = {
+                k: run.settings.get(k) for k, v in expected.items() if run.settings.get(k) != v
+            }
+            if wrong:
+                raise ValueError(
+                    f"{run.name} was made with {wrong}, this notebook asks for "
+                    f"{ {k: expected[k] for k in wrong} }. Run notebook {NOTEBOOKS[stage]} "
+                    "with those values, under a VARIANT of its own."
+                )
+            return run
+    have = ", ".join(sorted(p.parent.name for p in place.glob("*/record.json"))) or "none"
+    raise FileNotFoundError(
+        f"No finished {stage!r} run {variant}-s{seed} for PROFILE={profile!r}, DATA={data!r}, "
+        f"task {task!r} (found: {have}). Run notebook {NOTEBOOKS.get(stage, stage)} first: "
+        f"bonelib run {NOTEBOOKS.get(stage, stage)} --profile {profile} -p DATA {data}"
+    )
+
+
+def _load(path: Path) -> Run:
+    run = Run(path, json.loads((path / "record.json").read_text()), finished=True)
+    for entry in run.head["inputs"]:
+        record = folder() / entry["run"] / "record.json"
+        if not record.exists() or _hash(record) != entry["hash"]:
+            state = "remade since" if record.exists() else "removed since"
+            raise ValueError(
+                f"{run.name} is stale: its input {entry['run']} was {state}. Run notebook "
+                f"{NOTEBOOKS.get(run.head['stage'], run.head['stage'])} again, or all of them: "
+                f"bonelib run --profile {run.head['profile']} -p DATA {run.head['data']}"
+            )
+    return run
+
+
+def collect(*, profile: str, data: str | None = None) -> pd.DataFrame:
+    """Flatten all finished records of a profile into one table, one row per run.
+
+    Columns: run, stage, data, task, variant, seed, stale, ``settings.*``, ``metrics.*``, seconds,
+    openings (how often the test labels were read).
+    """
+    rows = []
+    for path in sorted((folder() / profile).glob("*/*/*/*/record.json")):
+        record = json.loads(path.read_text())
+        if data is not None and record["data"] != data:
+            continue
+        try:
+            stale = not _load(path.parent)
+        except ValueError:
+            stale = True
+        row = {
+            k: record[k] for k in ("stage", "data", "task", "variant", "seed", "seconds", "commit")
+        }
+        row |= {"run": "/".join(path.parts[-6:-1]), "stale": stale}
+        row["openings"] = len(record["openings"])
+        row |= {f"settings.{k}": v for k, v in record["settings"].items()}
+        row |= {f"metrics.{k}": v for k, v in record["metrics"].items()}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed python, numpy and, where it is loaded, torch."""
+    import numpy as np
+
+    random.seed(seed)
+    np.random.seed(seed)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(seed)
+
+
+def code_hash() -> str:
+    """Hash the sources of the package, so that a record tells which code made it."""
+    digest = hashlib.sha256()
+    for path in sorted((ROOT / "bonelib").rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _commit() -> str | None:
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    try:
+        dirty = git("status", "--porcelain", "--untracked-files=no", "--", "bonelib", "notebooks")
+        return git("rev-parse", "--short", "HEAD") + ("+" if dirty else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None  # not a checkout: the hash of the sources still tells
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in _VERSIONS:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def _device() -> str:
+    if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
+        return sys.modules["torch"].cuda.get_device_name()
+    return f"{platform.machine()}, {os.cpu_count()} cores"
