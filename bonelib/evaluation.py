@@ -1,0 +1,400 @@
+"""Metrics, intervals and paired tests, all recomputed from a table of stored predictions.
+
+Logits come in and leave as probabilities in a predictions table; every metric, threshold, subgroup
+and comparison is a function of that table. Intervals resample whole patients, since two views of
+one lesion are not two observations. The statistics themselves, with sources, are in ``ranking``.
+"""
+
+import numpy as np
+import pandas as pd
+
+from bonelib import cohort, ranking
+from bonelib.cohort import FOLD, GROUP, GROUP_KIND, IMAGE_ID, PATIENT, SPLIT, Task
+from bonelib.ranking import auroc, average_precision, bootstrap_auroc, delong  # noqa: F401
+
+DRAWS = 2000
+
+
+# ---------------------------------------------------------------------------- predictions
+def probabilities(logits: np.ndarray, *, task: str | Task) -> np.ndarray:
+    """Turn logits into probabilities ``(N, C)`` in class order; the only place where this happens.
+
+    Args:
+        logits: ``(N, C)``, softmax; for a binary task also ``(N,)`` or ``(N, 1)``, the logit of the
+            second class, sigmoid. Arrays or tensors.
+
+    Raises:
+        ValueError: Wrong shape, values that are not finite, or rows that already are
+            probabilities: a second softmax would flatten them.
+    """
+    task = _task(task)
+    half = "16" in str(getattr(logits, "dtype", ""))
+    if hasattr(logits, "detach"):
+        logits = logits.detach().cpu().double().numpy()
+    x = np.asarray(logits, dtype=np.float64)
+    classes = len(task.classes)
+    if task.kind == "regression":
+        raise ValueError(f"{task.name!r} is a regression: its values are no logits.")
+    if classes == 2 and (x.ndim == 1 or x.shape[1:] == (1,)):
+        x = np.column_stack([np.zeros(len(x)), x.reshape(-1)])  # softmax of (0, x) is the sigmoid
+    elif x.ndim != 2 or x.shape[1] != classes:
+        raise ValueError(
+            f"Logits for {task.name!r} have the shape {x.shape}; expected (N, {classes})"
+            f"{', (N, 1) or (N,)' if classes == 2 else ''}, classes {', '.join(task.classes)}."
+        )
+    elif (
+        len(x) and (x >= 0).all() and np.allclose(x.sum(1), 1, rtol=0, atol=0.01 if half else 1e-6)
+    ):
+        raise ValueError("This looks like probabilities; pass logits. Softmax is taken here, once.")
+    if not np.isfinite(x).all():
+        rows = int((~np.isfinite(x)).any(1).sum())
+        raise ValueError(f"{rows} of {len(x)} rows of logits are NaN or infinite.")
+    e = np.exp(x - x.max(1, keepdims=True, initial=-np.inf))
+    return e / e.sum(1, keepdims=True)
+
+
+def predictions(
+    view: pd.DataFrame,
+    logits: np.ndarray,
+    *,
+    task: str | Task,
+    seed: int,
+    fold: str | int | None = None,
+) -> pd.DataFrame:
+    """Make the predictions table: one row per image, ``p_<class>`` in class order, or ``value``.
+
+    Args:
+        view: The table from ``splits.apply``, whose test labels are NA, in the order of ``logits``.
+        logits: See `probabilities`; values ``(N,)`` for a regression.
+        fold: The fold that was left out; None keeps the column ``fold`` of ``view``.
+    """
+    task = _task(task)
+    if len(view) != len(logits):
+        raise ValueError(f"{len(view)} rows in the table, but {len(logits)} rows of logits.")
+    missing = [column for column in (IMAGE_ID, SPLIT) if column not in view]
+    if missing:
+        raise ValueError(f"The table lacks {', '.join(missing)}. Pass the table of splits.apply.")
+    kept = (IMAGE_ID, PATIENT, GROUP, GROUP_KIND, cohort.CENTER, SPLIT, FOLD)
+    columns = {c: view[c].array if c in view else pd.NA for c in kept}
+    table = pd.DataFrame(columns, index=pd.RangeIndex(len(view)))
+    table.insert(table.columns.get_loc(SPLIT), "task", task.name)
+    if fold is not None:
+        table[FOLD] = fold
+    table["seed"] = seed
+    table["label"] = view[task.column].array if task.column in view else pd.NA
+    if task.kind == "regression":
+        table["value"] = np.asarray(logits, dtype=np.float64).reshape(-1)
+        return table
+    p = probabilities(logits, task=task)
+    return table.assign(**{f"p_{name}": p[:, i] for i, name in enumerate(task.classes)})
+
+
+def with_labels(predictions: pd.DataFrame, opened: pd.DataFrame) -> pd.DataFrame:
+    """Join the labels that ``splits.open_test`` returned; labels that are there already stay.
+
+    Raises:
+        ValueError: Unlabelled predictions that were not opened, opened images that a method did
+            not predict (no test image may quietly drop out), or labels that disagree.
+    """
+    task = _task(predictions["task"].iloc[0])
+    column = task.column if task.column in opened else "label"
+    if column not in opened or IMAGE_ID not in opened:
+        raise ValueError(f"The opened table needs the columns {IMAGE_ID} and {task.column}.")
+    truth = opened.set_index(IMAGE_ID)[column]
+    ids, old = predictions[IMAGE_ID], predictions["label"]
+    known = ids.isin(truth.index)
+    found = []
+    closed = ids[old.isna() & ~known]
+    if len(closed):
+        found.append(f"{len(closed)} predictions have no opened label, e.g. {list(closed[:3])}.")
+    methods = predictions.groupby("method") if "method" in predictions else [("", predictions)]
+    for name, rows in methods:
+        lost = sorted(set(truth.index.astype(str)) - set(rows[IMAGE_ID].astype(str)))
+        if lost:
+            found.append(
+                f"{len(lost)} opened images have no prediction{f' by {name}' if name else ''}, "
+                f"e.g. {lost[:3]}. Predict them too, or pass only the rows that are meant."
+            )
+    new = ids.map(truth)
+    odd = ids[old.notna() & new.notna() & (old.astype(str) != new.astype(str))]
+    if len(odd):
+        found.append(f"{len(odd)} labels disagree with the opened ones, e.g. {list(odd[:3])}.")
+    if found:
+        raise ValueError("The labels don't fit the predictions:\n  - " + "\n  - ".join(found))
+    label = old.astype("object").where(~known | new.isna(), new)
+    return predictions.assign(label=label.infer_objects())
+
+
+def _groups(table: pd.DataFrame) -> tuple[np.ndarray, str]:
+    """Name the group that each row is drawn with, and say of what kind the groups are."""
+    ids = table[IMAGE_ID].astype("object")
+    patient = table.get(PATIENT, pd.Series(pd.NA, index=table.index)).astype("object")
+    group = table.get(GROUP, ids).astype("object")
+    known = patient.notna()
+    fallback = "group " + group.where(group.notna(), ids).astype(str)
+    keys = ("patient " + patient.astype(str)).where(known, fallback).to_numpy(dtype="object")
+    kinds = ["patient"] if known.any() else []
+    if not known.all():
+        kind = table.loc[~known, GROUP_KIND].dropna() if GROUP_KIND in table else pd.Series()
+        kinds += sorted(set(kind.astype(str)) - set(kinds)) or ["image-level groups"]
+    return keys, " and ".join(kinds)
+
+
+# ---------------------------------------------------------------------------- metrics
+def _task(task: str | Task) -> Task:
+    return cohort.task(task) if isinstance(task, str) else task
+
+
+def _labelled(predictions: pd.DataFrame, task: Task) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
+    """Keep the rows with a label; their labels (n,) and probabilities (n, C) or values (n, 1)."""
+    table = predictions[predictions["label"].notna()]
+    if table.empty:
+        raise ValueError(
+            f"None of the {len(predictions)} predictions has a label. Test labels come from "
+            "splits.open_test; join them with evaluation.with_labels."
+        )
+    twice = int(table[IMAGE_ID].duplicated().sum())
+    if twice:
+        raise ValueError(
+            f"{twice} images are predicted more than once. Pass one method and seed at a time, "
+            "e.g. predictions[predictions['method'] == …]."
+        )
+    columns = [f"p_{name}" for name in task.classes] or ["value"]
+    lacking = [c for c in columns if c not in table]
+    if lacking:
+        raise ValueError(f"The predictions lack {lacking}: are they of the task {task.name!r}?")
+    labels = task.encode(table["label"])
+    if task.kind != "regression" and len(np.unique(labels)) < 2:
+        raise ValueError(
+            f"All {len(table)} labelled rows are {task.classes[labels[0]]!r}; metrics need two "
+            "classes. Pool centres or folds, or choose another subgroup."
+        )
+    return table, labels, table[columns].to_numpy(dtype=np.float64)
+
+
+def _positive(task: Task) -> int | None:
+    if task.positive:
+        return task.classes.index(task.positive)
+    return 1 if len(task.classes) == 2 else None
+
+
+def _detected(task: Task) -> int:
+    positive = _positive(task)
+    if positive is None:
+        raise ValueError(f"{task.name!r} has no positive class for a threshold to detect.")
+    return positive
+
+
+def _drawn(
+    task: Task,
+    keys: np.ndarray,
+    labels: np.ndarray,
+    p: np.ndarray,
+    *,
+    threshold: float | None = None,
+    only: tuple[str, ...] | None = None,
+    draws: int,
+    seed: int,
+) -> dict[str, np.ndarray]:
+    """Name each metric's values ``(1 + draws,)``: first that of the data, then one per draw."""
+    if task.kind == "regression":
+        error = np.abs(p[:, 0] - labels)
+        named = {("MAE", ""): ranking.share_statistic(error, np.ones(len(labels), bool))}
+    else:
+        positive = _positive(task) if threshold is None else _detected(task)
+        options = {"positive": positive, "threshold": threshold, "ordinal": task.kind == "ordinal"}
+        named = ranking.class_statistics(labels, p, classes=task.classes, **options)
+    names = {key: " ".join(key).strip() for key in named}
+    unknown = sorted(set(only or ()) - {m for m, _ in named} - set(names.values()))
+    if unknown:
+        raise ValueError(f"Unknown metrics {unknown}; there are {sorted({m for m, _ in named})}.")
+    asked = {k: s for k, s in named.items() if not only or k[0] in only or names[k] in only}
+    own = np.array([[statistic(np.ones(len(labels)))] for statistic in asked.values()])
+    drawn = ranking.bootstrap(list(asked.values()), keys, draws=draws, seed=seed)
+    values = dict(zip(asked, np.hstack([own, drawn]), strict=True))
+    out: dict[str, np.ndarray] = {}
+    for (metric, name), column in values.items():
+        if name and metric not in out:  # the mean over the classes that occur stands before them
+            parts = [v for (m, _), v in values.items() if m == metric and not np.isnan(v[0])]
+            out[metric] = np.mean(parts, axis=0)
+        if metric != "balanced accuracy":
+            out[names[metric, name]] = column
+    return {name: v for name, v in out.items() if not only or name in only}
+
+
+def metrics(
+    predictions: pd.DataFrame,
+    *,
+    task: str | Task,
+    threshold: float | None = None,
+    draws: int = DRAWS,
+    seed: int = 0,
+    only: tuple[str, ...] | None = None,
+) -> pd.DataFrame:
+    """Compute every metric of the task with a 95 % interval from the patient-clustered bootstrap.
+
+    AUROC and AUPRC are of the positive class (binary) or one-vs-rest: ``AUROC`` is the mean over
+    the classes that occur, ``AUROC <class>`` each of them. Accuracy takes the most probable class,
+    or the threshold in a binary task. Brier is the squared error of the positive class (binary,
+    0 to 1) or its sum over classes (0 to 2). Rows without a label are left out of ``n``.
+
+    Args:
+        threshold: Probability of the positive class from which an image is called positive; from
+            `choose_threshold`, never from the test images. Adds sensitivity and specificity.
+        only: Names of the metrics wanted; the others are not computed.
+
+    Returns:
+        metric, value, low, high, n, groups, group_kind and ``dropped``: the share of draws that
+        lacked a class and are left out of the interval.
+    """
+    task = _task(task)
+    table, labels, p = _labelled(predictions, task)
+    keys, kind = _groups(table)
+    only = tuple([only] if isinstance(only, str) else only or ()) or None
+    named = _drawn(task, keys, labels, p, threshold=threshold, only=only, draws=draws, seed=seed)
+    rows = [{"metric": m, "value": v[0], **ranking.interval(v[1:])} for m, v in named.items()]
+    facts = {"n": len(table), "groups": len(set(keys)), "group_kind": kind}
+    columns = ["metric", "value", "low", "high", *facts, "dropped"]
+    return pd.DataFrame(rows).assign(**facts)[columns]
+
+
+def score(predictions: pd.DataFrame, task: str | Task) -> float:
+    """Return one number to choose a model by, on validation rows: macro AUROC, or MAE (lower)."""
+    task = _task(task)
+    _, labels, p = _labelled(predictions, task)
+    headline = _headline(task)
+    return float(_drawn(task, labels, labels, p, only=(headline,), draws=0, seed=0)[headline][0])
+
+
+def _headline(task: Task) -> str:
+    return "MAE" if task.kind == "regression" else "AUROC"
+
+
+def subgroups(
+    predictions: pd.DataFrame,
+    by: str,
+    *,
+    task: str | Task,
+    minimum: int = 10,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Compute the headline metric within each value of a column, with its interval.
+
+    The positive class against the rest where the task has one. Missing values are a row of their
+    own. A value with fewer than ``minimum`` images of a class says "too few" instead.
+
+    Returns:
+        ``by``, metric, value, low, high, n, positives, groups, group_kind, note.
+    """
+    task = _task(task)
+    if by not in predictions:
+        raise ValueError(
+            f"No column {by!r} in the predictions. Join it from the cohort first: "
+            f"predictions.merge(cohort[['image_id', {by!r}]])."
+        )
+    table, labels, _ = _labelled(predictions, task)
+    positive, metric = _positive(task), _headline(task)
+    truth = labels if positive is None else labels == positive
+    if positive is not None and len(task.classes) > 2:
+        metric = f"AUROC {task.positive}"
+    value = table[by].map(lambda v: " + ".join(v) if isinstance(v, tuple) else v)
+    value = value.astype("object").where(value.notna() & (value != ""), "missing").astype(str)
+    rows = []
+    for name in sorted(value.unique()):
+        inside = (value == name).to_numpy()
+        keys, kind = _groups(table[inside])
+        counts = [(truth[inside] == c).sum() for c in np.unique(truth)] if task.classes else []
+        row = {by: name, "metric": metric, "value": np.nan, "low": np.nan, "high": np.nan}
+        row |= {"n": inside.sum(), "positives": pd.NA if positive is None else counts[1]}
+        row |= {"groups": len(set(keys)), "group_kind": kind, "note": "too few"}
+        if min([*counts, inside.sum()]) >= minimum:
+            found = metrics(table[inside], task=task, draws=draws, seed=seed, only=(metric,))
+            row |= {**found.loc[0, ["value", "low", "high"]], "note": ""}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def choose_threshold(
+    validation: pd.DataFrame, *, task: str | Task, sensitivity: float | None = None
+) -> float:
+    """Choose the probability from which an image is called positive, on validation rows only.
+
+    The largest Youden index (sensitivity + specificity - 1; Youden 1950, Cancer 3:32), or the
+    highest threshold that reaches the ``sensitivity`` asked for.
+
+    Raises:
+        ValueError: The table holds test rows, or does not say which rows it holds.
+    """
+    task = _task(task)
+    held = set(validation[SPLIT].dropna().astype(str)) if SPLIT in validation else set()
+    if not held or "test" in held:
+        raise ValueError(
+            f"A threshold is chosen on validation predictions; the column {SPLIT!r} holds "
+            f"{sorted(held) or 'nothing'}. Pass the validation rows only."
+        )
+    _, labels, p = _labelled(validation, task)
+    positive = _detected(task)
+    if sensitivity is not None and not 0 < sensitivity <= 1:
+        raise ValueError(f"A sensitivity is a fraction between 0 and 1, not {sensitivity}.")
+    truth, scores = ranking.both_classes(labels == positive), p[:, positive]
+    cuts = np.unique(scores)[::-1]
+    hit, alarm = (
+        1 - np.searchsorted(np.sort(scores[truth == c]), cuts, "left") / (truth == c).sum()
+        for c in (1, 0)
+    )
+    good = hit - alarm if sensitivity is None else hit >= sensitivity
+    return float(cuts[np.argmax(good)])  # the first of equals is the highest threshold
+
+
+# ---------------------------------------------------------------------------- comparisons
+def compare(
+    first: pd.DataFrame,
+    second: pd.DataFrame,
+    *,
+    task: str | Task,
+    metric: str = "",
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> pd.Series:
+    """Compare two models on the same images by the same draws of patients: first minus second.
+
+    Args:
+        metric: A name of `metrics` that needs no threshold; empty takes AUROC, or MAE.
+
+    Returns:
+        metric, value, low, high, p, n, groups, group_kind, dropped; for a binary task without
+        known patients also p_delong. p is twice the smaller share of draws on one side of zero.
+
+    Raises:
+        ValueError: The tables are not about the same images with the same labels.
+    """
+    task = _task(task)
+    metric = metric or _headline(task)
+    pairs = [_labelled(table.sort_values(IMAGE_ID), task) for table in (first, second)]
+    ids = [set(table[IMAGE_ID]) for table, _, _ in pairs]
+    differ = sorted(map(str, ids[0] ^ ids[1]))
+    if differ:
+        raise ValueError(
+            f"{len(differ)} images are labelled in one table only, e.g. {differ[:3]}. A paired "
+            "comparison needs the same images: keep those in both."
+        )
+    wrong = int((pairs[0][1] != pairs[1][1]).sum())
+    if wrong:
+        raise ValueError(f"{wrong} images have different labels in the two tables.")
+    keys, kind = _groups(pairs[0][0])
+    labels = pairs[0][1]
+    a, b = (
+        _drawn(task, keys, labels, p, only=(metric,), draws=draws, seed=seed)[metric]
+        for _, _, p in pairs
+    )
+    drawn = (a - b)[1:]
+    found = {"metric": metric, "value": a[0] - b[0], **ranking.interval(drawn)}
+    found["p"] = ranking.two_sided(drawn)
+    found |= {"n": len(labels), "groups": len(set(keys)), "group_kind": kind}
+    if len(task.classes) == 2 and "patient" not in kind:
+        one = _positive(task)
+        found["p_delong"] = ranking.delong(labels == one, pairs[0][2][:, one], pairs[1][2][:, one])[
+            "p"
+        ]
+    return pd.Series(found)
