@@ -1,0 +1,153 @@
+"""One file becomes one square of grey pixels, and an outline lands on the same square.
+
+The path of a JPEG or PNG comes in; uint8 ``(size, size)`` goes out with the facts of the file and
+the place of the image in the square, which ``mask`` uses to draw a lesion's outline there.
+
+Outlines are in pixels of the image as a viewer shows it, which for a JPEG may be turned by its EXIF
+orientation (FracAtlas has such files, outlined after turning). x runs right and y down, 0 at the
+outer edge of the first pixel.
+"""
+
+import io
+import json
+import math
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bonelib import cohort
+
+FITS = ("pad", "squash")
+RECIPE = 1  # part of the key of a store: raise it when decoding changes, and stores are made anew
+GEOMETRY = ("width", "height", "scale_x", "scale_y", "offset_x", "offset_y", "turn")
+FILES = ("sha256", "width", "height", "bytes", "mean_grey", "mode")
+# EXIF orientation → PIL's transposition that shows the image upright (FLIP_LEFT_RIGHT = 0, …).
+_UPRIGHT = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
+_INVERSE = {6: 8, 8: 6}  # a quarter turn is undone by the opposite one, the others by themselves
+
+
+def decode(path: str, *, size: int, fit: str) -> tuple[np.ndarray | None, dict[str, Any]]:
+    """Decode one file to ``(size, size)`` with its facts, or to None with the ``reason``.
+
+    ``pad`` shows the image upright, keeps its aspect, shrinks by area and centres it on the mean of
+    its border. ``squash`` is PIL's bicubic resize of the whole image as stored.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        content = Path(path).read_bytes()
+        with Image.open(io.BytesIO(content)) as image:
+            facts = {"stored_width": image.width, "stored_height": image.height}
+            facts |= {"bytes": len(content), "mode": image.mode}
+            turn = image.getexif().get(0x0112, 1)
+            turn = turn if turn in _UPRIGHT else 1
+            width, height = image.size if turn < 5 else image.size[::-1]
+            if fit == "pad":
+                # Twice the wanted size or more comes out of the JPEG decoder, the rest by area.
+                share = 2 * size / max(image.size)
+                image.draft("L", tuple(math.ceil(side * share) for side in image.size))
+            grey = _grey(image)
+    except UnidentifiedImageError:
+        return None, {"reason": "not a picture in a format that PIL knows"}
+    # What PIL raises on broken files: truncated data, bad chunks, impossible sizes.
+    except (OSError, ValueError, SyntaxError, EOFError, struct.error) as error:
+        return None, {"reason": getattr(error, "strerror", None) or str(error)}
+    except Image.DecompressionBombError as error:
+        return None, {"reason": str(error)}
+
+    if fit == "squash":
+        content = np.asarray(grey.resize((size, size), Image.Resampling.BICUBIC))
+        pixels, left, top = content, 0, 0
+    else:
+        upright = grey if turn == 1 else grey.transpose(_UPRIGHT[turn])
+        pixels, content, left, top = _pad(np.asarray(upright), width, height, size)
+        turn = 1
+    facts |= {"width": width, "height": height, "offset_x": left, "offset_y": top, "turn": turn}
+    facts |= {"scale_x": content.shape[1] / width, "scale_y": content.shape[0] / height}
+    return pixels, facts | {"mean_grey": round(float(content.mean()), 3), "reason": None}
+
+
+def _grey(image: Any) -> Any:
+    """Turn any mode into PIL's "L"; more than 8 bits are scaled by the image's own maximum."""
+    from PIL import Image
+
+    if not image.mode.startswith(("I", "F")):
+        return image.convert("L")  # loads the pixels, so a truncated file raises here
+    # convert("L") would clip these modes at 255: a white picture.
+    values = np.clip(np.nan_to_num(np.asarray(image).astype(np.float32)), 0, None)
+    highest = float(values.max())
+    return Image.fromarray(np.rint(values * (255 / highest if highest else 0)).astype(np.uint8))
+
+
+def _pad(
+    grey: np.ndarray, width: int, height: int, size: int
+) -> tuple[np.ndarray, np.ndarray, int, int]:
+    """Fit ``grey``, drafted from ``width`` × ``height``, into a square; also content, left, top."""
+    import cv2
+
+    wide = max(1, round(width * size / max(width, height)))
+    high = max(1, round(height * size / max(width, height)))
+    shrinks = wide <= grey.shape[1] and high <= grey.shape[0]
+    way = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    content = cv2.resize(grey, (wide, high), interpolation=way)
+    border = np.concatenate([content[0], content[-1], content[:, 0], content[:, -1]])
+    pixels = np.full((size, size), round(float(border.mean())), np.uint8)
+    left, top = (size - wide) // 2, (size - high) // 2
+    pixels[top : top + high, left : left + wide] = content
+    return pixels, content, left, top
+
+
+def mask(value: str, geometry_row: pd.Series, *, size: int) -> np.ndarray:
+    """Draw a lesion's outline into the cached pixels.
+
+    A pixel belongs to the lesion if at least half of it is covered; a lesion smaller than that
+    keeps the pixel it covers most, so that no lesion vanishes.
+
+    Args:
+        value: A cell of the column ``mask``: JSON polygons or the path of a PNG.
+        geometry_row: The image's row of ``cache.geometry``.
+        size: ``cache.size``.
+
+    Returns:
+        bool ``(size, size)``.
+
+    Raises:
+        ValueError: The cell is empty, or the PNG has not the size of its image.
+        FileNotFoundError: The PNG is not there.
+    """
+    import cv2
+    from PIL import Image
+
+    name, row = geometry_row[cohort.IMAGE_ID], geometry_row
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{name} has no outline. Keep the rows whose mask is not NA.")
+    if value.lstrip().startswith("["):
+        fine = 8  # sub-pixels along each side
+        canvas = np.zeros((size * fine, size * fine), np.uint8)
+        for polygon in json.loads(value):
+            points = np.array(polygon, float) * [row["scale_x"], row["scale_y"]]
+            points = (points + [row["offset_x"], row["offset_y"]]) * fine - 0.5  # pixel centres
+            # One at a time: drawn together, overlapping outlines would cancel out. 4: sixteenths.
+            cv2.fillPoly(canvas, [np.rint(points * 16).astype(np.int32)], 1, shift=4)
+        covered = canvas.reshape(size, fine, size, fine).mean(axis=(1, 3))
+    else:
+        with Image.open(value) as image:
+            truth = (np.asarray(image.convert("L")) > 0).astype(np.float32)
+        if truth.shape != (row["height"], row["width"]):
+            raise ValueError(
+                f"The mask {value} is {truth.shape[1]} × {truth.shape[0]} pixels, its image {name} "
+                f"{row['width']} × {row['height']}. Save the mask in the size of the image."
+            )
+        wide, high = round(row["width"] * row["scale_x"]), round(row["height"] * row["scale_y"])
+        left, top = int(row["offset_x"]), int(row["offset_y"])
+        covered = np.zeros((size, size), np.float32)
+        content = cv2.resize(truth, (wide, high), interpolation=cv2.INTER_AREA)
+        covered[top : top + high, left : left + wide] = content
+    drawn = (covered >= min(0.5, covered.max())) & (covered > 0)
+    if row["turn"] != 1:  # a squashed image keeps the stored orientation
+        back = _UPRIGHT[_INVERSE.get(row["turn"], row["turn"])]
+        drawn = np.asarray(Image.fromarray(drawn).transpose(back))
+    return drawn

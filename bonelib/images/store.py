@@ -1,0 +1,256 @@
+"""The decoded radiographs of a table, kept on disk and opened as a memory map.
+
+The cohort table comes in; a ``Cache`` goes out: pixels uint8 ``(N, size, size)`` in row order,
+where each image lies in its square, the facts of its file, and what could not be decoded. On disk:
+
+    folder/hashes.json        path → size, time, sha256: unchanged files aren't read again
+    folder/<key>/images.npy   the pixels; ``parts/`` holds them while a pass is under way
+    folder/<key>/facts.json   one entry per file; written last, so its presence means "finished"
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from bonelib import cohort
+from bonelib.images import pixels
+
+CHUNK = 32  # images in one part; a killed pass loses at most one part per worker
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Decoded radiographs, in the row order of the table they were made from.
+
+    Attributes:
+        images: Memory map, uint8 ``(N, size, size)``.
+        ids: The ``image_id`` of each row.
+        geometry: Per row ``image_id``, ``width``, ``height`` of the upright image, and where it
+            lies: cache x = image x · ``scale_x`` + ``offset_x``, the same for y. ``turn`` is the
+            EXIF orientation where the cached pixels are not upright, else 1.
+        files: Per row ``image_id`` and the facts of the file: ``sha256``, ``width`` and ``height``
+            as stored, ``bytes``, ``mean_grey`` (0–255), ``mode``.
+        excluded: ``image_id``, ``path``, ``reason`` of what could not be decoded.
+        key: Sixteen hex digits of the settings and the content of all files.
+    """
+
+    images: np.ndarray
+    ids: list[str]
+    geometry: pd.DataFrame
+    files: pd.DataFrame
+    excluded: pd.DataFrame
+    key: str
+    size: int
+    fit: str
+    _index: dict[str, int] = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def sha256(self) -> list[str]:
+        """The content hash of each row's file."""
+        return list(self.files["sha256"])
+
+    def rows(self, image_ids: Sequence[str]) -> np.ndarray:
+        """Return the row of each image, int64.
+
+        Raises:
+            ValueError: Some are not in the cache; the message names them, and why if known.
+        """
+        missing = [str(i) for i in image_ids if i not in self._index]
+        if missing:
+            unread = len(set(missing) & set(self.excluded[cohort.IMAGE_ID]))
+            why = f" {unread} of them could not be decoded (see cache.excluded)." if unread else ""
+            raise ValueError(
+                f"{len(missing)} images are not in the cache, e.g. {', '.join(missing[:5])}.{why} "
+                "Keep the rows whose image_id is in cache.ids, or build the cache from this table."
+            )
+        return np.array([self._index[i] for i in image_ids], dtype=np.int64)
+
+
+def cache(
+    table: pd.DataFrame,
+    *,
+    size: int,
+    fit: str = "pad",
+    folder: str | Path,
+    workers: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> Cache:
+    """Decode the radiographs of ``table`` once; later calls open what is there.
+
+    A killed pass goes on where it stopped. The bytes are the same for any number of workers.
+
+    Args:
+        size: Side of the cached square in pixels.
+        fit: ``pad`` keeps the aspect ratio and fills up with the mean of the border; ``squash`` is
+            PIL's bicubic resize of the whole image as stored.
+        folder: Where stores live, ``runs.cache_folder("images")`` in the notebooks.
+        workers: Threads; the decoders release Python's lock.
+        progress: Called with (images done, images in all) after each part.
+
+    Raises:
+        ValueError: A setting is wrong, ids repeat, or no image at all can be decoded.
+    """
+    if fit not in pixels.FITS or size < 1 or workers < 1:
+        raise ValueError(
+            f"Got fit={fit!r}, size={size}, workers={workers}. Expected a fit of "
+            f"{' or '.join(pixels.FITS)}, and size and workers of at least 1."
+        )
+    ids = table[cohort.IMAGE_ID].astype(str).tolist()
+    if len(set(ids)) < len(ids) or not ids:
+        raise ValueError(
+            f"The table has {len(ids)} rows and {len(set(ids))} different image ids. "
+            "Every radiograph needs a row and an id of its own; cohort.check names the repeats."
+        )
+    paths = [os.path.abspath(path) for path in table[cohort.PATH]]
+    folder = Path(folder)
+    with ThreadPoolExecutor(workers) as pool:
+        hashes = _hashes(paths, folder / "hashes.json", pool)
+        text = json.dumps([pixels.RECIPE, size, fit, hashes])
+        key = hashlib.sha256(text.encode()).hexdigest()[:16]
+        if not (folder / key / "facts.json").exists():
+            _build(folder / key, paths, size, fit, pool, progress)
+    return _open(folder / key, ids, paths, hashes, size=size, fit=fit)
+
+
+def _open(
+    store: Path, ids: list[str], paths: list[str], hashes: list[str], *, size: int, fit: str
+) -> Cache:
+    facts = pd.DataFrame(json.loads((store / "facts.json").read_text()))
+    facts = facts.assign(**{cohort.IMAGE_ID: ids, cohort.PATH: paths, "sha256": hashes})
+    unread = facts["reason"].notna()
+    good = facts[~unread].reset_index(drop=True)
+    whole = ["width", "height", "stored_width", "stored_height", "bytes", "turn"]
+    good[whole] = good[whole].astype(int)  # floats where an unread row left a gap
+    stored = good.drop(columns=["width", "height"])
+    stored = stored.rename(columns={"stored_width": "width", "stored_height": "height"})
+    names = good[cohort.IMAGE_ID].tolist()
+    return Cache(
+        images=np.load(store / "images.npy", mmap_mode="r"),
+        ids=names,
+        geometry=good[[cohort.IMAGE_ID, *pixels.GEOMETRY]],
+        files=stored[[cohort.IMAGE_ID, *pixels.FILES]],
+        excluded=facts.loc[unread, [cohort.IMAGE_ID, cohort.PATH, "reason"]].reset_index(drop=True),
+        key=store.name,
+        size=size,
+        fit=fit,
+        _index={name: row for row, name in enumerate(names)},
+    )
+
+
+def _hashes(paths: list[str], index: Path, pool: ThreadPoolExecutor) -> list[str]:
+    """Return the sha256 of each file ("" where unreadable); unchanged files are not read again."""
+    known = json.loads(index.read_text()) if index.exists() else {}
+
+    def look(path: str) -> list:
+        try:
+            stat = os.stat(path)
+            old = known.get(path)
+            if old and old[:2] == [stat.st_size, stat.st_mtime_ns]:
+                return old
+            digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+            return [stat.st_size, stat.st_mtime_ns, digest]
+        except OSError:
+            return [0, 0, ""]
+
+    found = dict(zip(paths, pool.map(look, paths), strict=True))
+    fresh = {path: entry for path, entry in found.items() if entry[2] and known.get(path) != entry}
+    if fresh:
+        with _replacing(index) as temporary:
+            temporary.write_text(json.dumps(known | fresh))
+    return [found[path][2] for path in paths]
+
+
+def _build(
+    store: Path,
+    paths: list[str],
+    size: int,
+    fit: str,
+    pool: ThreadPoolExecutor,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    """Decode part by part, join the parts, and write the facts last."""
+    chunks = [paths[i : i + CHUNK] for i in range(0, len(paths), CHUNK)]
+    parts = [store / "parts" / f"{n:06d}.npz" for n in range(len(chunks))]
+
+    def decode(chunk: list[str], part: Path) -> int:
+        if not part.exists():
+            decoded = [pixels.decode(path, size=size, fit=fit) for path in chunk]
+            images = [image for image, _ in decoded if image is not None]
+            array = np.stack(images) if images else np.empty((0, size, size), np.uint8)
+            with _replacing(part) as temporary:
+                np.savez(temporary, images=array, facts=json.dumps([fact for _, fact in decoded]))
+        return len(chunk)
+
+    jobs = [pool.submit(decode, *job) for job in zip(chunks, parts, strict=True)]
+    try:
+        done = 0
+        for job in as_completed(jobs):
+            done += job.result()
+            if progress is not None:
+                progress(done, len(paths))
+    except BaseException:
+        pool.shutdown(cancel_futures=True)  # an interrupt must not wait for the whole queue
+        raise
+    try:
+        _join(store, parts, paths, size)
+    except FileNotFoundError:
+        # Another process built the same store meanwhile and cleared the parts away.
+        if not (store / "facts.json").exists():
+            raise
+    shutil.rmtree(store / "parts", ignore_errors=True)
+
+
+def _join(store: Path, parts: list[Path], paths: list[str], size: int) -> None:
+    facts = []
+    for part in parts:  # one open file at a time
+        with np.load(part) as content:
+            facts += json.loads(str(content["facts"]))
+    readable = sum(fact["reason"] is None for fact in facts)
+    if not readable:
+        shutil.rmtree(store)
+        told = zip(paths[:3], facts, strict=False)
+        first = "; ".join(f"{Path(path).name}: {fact['reason']}" for path, fact in told)
+        raise ValueError(
+            f"None of {len(paths)} images can be decoded ({first}). "
+            "Check the paths in the table, or unpack the images again."
+        )
+    with _replacing(store / "images.npy") as temporary:
+        images = np.lib.format.open_memmap(
+            temporary, mode="w+", dtype=np.uint8, shape=(readable, size, size)
+        )
+        row = 0
+        for part in parts:
+            with np.load(part) as content:
+                images[row : row + len(content["images"])] = content["images"]
+                row += len(content["images"])
+        images.flush()
+    with _replacing(store / "facts.json") as temporary:
+        temporary.write_text(json.dumps(facts))
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path that takes the place of ``path`` only if the block succeeds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
