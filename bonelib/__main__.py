@@ -1,0 +1,215 @@
+"""The command line: ``bonelib run | phantom | data | runs``.
+
+Arguments come in, one call to a room goes out per command; what the room returns is printed here
+and nowhere else. Mistakes of the user end in one message and exit code 2, a failed notebook in 1.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0 done, 1 failed, 2 refused, 130 interrupted."""
+    arguments = vars(_parser().parse_args(argv))
+    command = arguments.pop("command")
+    try:
+        return command(**arguments)
+    except (ValueError, FileNotFoundError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="bonelib", description=__doc__.split("\n")[0])
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(command: Any, name: str, text: str, example: str) -> argparse.ArgumentParser:
+        form = argparse.RawDescriptionHelpFormatter
+        made = commands.add_parser(
+            name, help=text, description=text, epilog=f"example: {example}", formatter_class=form
+        )
+        made.set_defaults(command=command)
+        return made
+
+    run = add(
+        _run,
+        "run",
+        "execute the numbered notebooks in order",
+        "bonelib run 01 04 --profile demo -p DATA fracatlas -p SEED 1",
+    )
+    run.add_argument("numbers", nargs="*", metavar="NN", help="notebooks, e.g. 01 04; default all")
+    run.add_argument("--profile", default="tiny", help="tiny (default), demo or full")
+    run.add_argument(
+        "-p",
+        dest="parameters",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="a notebook parameter; repeat for more",
+    )
+
+    phantom = add(
+        _phantom,
+        "phantom",
+        "draw the synthetic cohort into a folder",
+        "bonelib phantom data/phantom --images 600 --archive 2000 --seed 0",
+    )
+    phantom.add_argument("folder", type=Path, metavar="OUT")
+    phantom.add_argument("--images", type=int, default=600, help="labelled images (600)")
+    phantom.add_argument("--archive", type=int, default=0, help="images without labels (0)")
+    phantom.add_argument("--seed", type=int, default=0)
+    phantom.add_argument("--size", type=int, default=512, help="longer side in pixels (512)")
+    phantom.add_argument("--workers", type=int, default=1, help="processes; same images for any")
+
+    data = add(
+        _data,
+        "data",
+        "read a data set and say what is in it",
+        "bonelib data fracatlas /path/to/FracAtlas --out table.parquet",
+    )
+    data.add_argument("name", metavar="NAME", help="btxrd, fracatlas, …; a wrong one lists them")
+    data.add_argument("root", type=Path, metavar="ROOT", help="its unpacked folder")
+    data.add_argument("--out", type=Path, help="write the table, .parquet or .csv")
+
+    listing = add(_runs, "runs", "list the finished runs", "bonelib runs --profile demo")
+    listing.add_argument("--profile", default="", help="tiny, demo or full; default all")
+    return parser
+
+
+# ---------------------------------------------------------------------- one function per command
+def _run(numbers: list[str], profile: str, parameters: list[list[str]]) -> int:
+    from bonelib import cohort, datasets, headless
+
+    names = [name for name, _ in parameters]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"-p gives {', '.join(twice)} more than once. Keep one value each.")
+    outcomes = headless.run(
+        numbers,
+        profile=profile,
+        parameters=dict(parameters),
+        allowed={"TASK": list(cohort.TASKS), "DATA": list(datasets.NAMES)},
+        report=_say,
+    )
+    _say("")
+    published = list(dict.fromkeys(path for outcome in outcomes for path in outcome.published))
+    for path in published:
+        _say(_short(path))
+    for outcome in outcomes:
+        if not published and not outcome.error:
+            _say(_short(outcome.step.folder))
+    failed = [o for o in outcomes if o.error]
+    for outcome in failed:
+        _say(f"{outcome.status}: {outcome.step.name}: {outcome.error.splitlines()[0]}")
+    return 1 if failed else 0
+
+
+def _phantom(folder: Path, **options: int) -> int:
+    from bonelib import phantom
+
+    phantom.write(folder, **options, progress=_progress)
+    _say(f"Written to {folder}. Read it with: bonelib data phantom {folder}")
+    return 0
+
+
+def _data(name: str, root: Path, out: Path | None) -> int:
+    from bonelib import datasets
+
+    if out is not None and out.suffix not in (".parquet", ".csv"):
+        raise ValueError(f"--out must end in .parquet or .csv, found {out.name!r}.")
+    table = datasets.read(name, root)
+    _say(_summary(table))
+    if out is not None:
+        _write(table, out)
+        _say(f"{len(table)} rows written to {out}")
+    return 0
+
+
+def _runs(profile: str) -> int:
+    from bonelib import headless, runs
+
+    if profile and profile not in headless.PROFILES:
+        known = ", ".join(headless.PROFILES)
+        raise ValueError(f"Unknown profile {profile!r}. Choose one of {known}.")
+    for name in [profile] if profile else headless.PROFILES:
+        table = runs.collect(profile=name)
+        _say(f"{name}: {len(table) or 'no'} finished runs in {runs.folder() / name}")
+        if len(table):
+            metrics = [column for column in table if column.startswith("metrics.")]
+            table["metrics"] = [_metrics(row) for row in table[metrics].to_dict("records")]
+            shown = table[["run", "seconds", "openings", "stale", "metrics"]].copy()
+            shown["run"] = shown["run"].str.removeprefix(f"{name}/")
+            _say(shown.to_string(index=False, justify="left", max_colwidth=100))
+    return 0
+
+
+# ---------------------------------------------------------------------- what is printed
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _progress(done: int, total: int) -> None:
+    if done % max(1, total // 10) == 0 or done == total:
+        _say(f"  {done} of {total}")
+
+
+def _short(path: Path) -> str:
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
+def _metrics(row: dict[str, Any]) -> str:
+    known = {k.removeprefix("metrics."): v for k, v in row.items() if v is not None and v == v}
+    return "  ".join(
+        f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}" for k, v in known.items()
+    )
+
+
+def _summary(table: "pd.DataFrame") -> str:
+    """Count a cohort table: labels of every task, sites, views, centres, and the reader's notes."""
+    from bonelib import cohort
+
+    patients = table[cohort.PATIENT].nunique()
+    lines = [f"{len(table)} radiographs, {patients or 'unknown number of'} patients"]
+    for task in cohort.labelled(table):
+        values = table[task.column].dropna()
+        if task.kind == "regression":
+            numbers = values.astype(float)
+            text = f"{len(values)} values, {numbers.min():g} to {numbers.max():g}"
+        else:
+            count = values.astype(str).value_counts()
+            text = ", ".join(f"{name} {count.get(name, 0)}" for name in task.classes)
+        lines.append(f"  {task.name}: {text}")
+    for column in (cohort.SITE, cohort.VIEW, cohort.CENTER):
+        terms = table[column].explode() if column != cohort.CENTER else table[column]
+        count = terms.dropna().astype(str).value_counts()
+        if len(count):
+            lines.append(f"  {column}: " + ", ".join(f"{k} {v}" for k, v in count.items()))
+    return "\n".join([*lines, *(f"  note: {note}" for note in table.attrs.get("notes", []))])
+
+
+def _write(table: "pd.DataFrame", path: Path) -> None:
+    from bonelib import cohort, runs
+
+    with runs.replacing(path) as temporary:
+        if path.suffix == ".parquet":
+            table.to_parquet(temporary, index=False)
+            return
+        flat = table.copy()  # several terms in one cell: separated as datasets.table reads them
+        for column in (cohort.SITE, cohort.VIEW):
+            flat[column] = [";".join(terms) for terms in flat[column]]
+        flat.to_csv(temporary, index=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

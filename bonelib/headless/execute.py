@@ -1,0 +1,190 @@
+"""Execute one notebook in a kernel of its own and keep its copy, whatever happens.
+
+A step comes in; the executed copy in the run folder and what went wrong, if anything, go out. The
+kernel is this interpreter and talks over sockets in a private folder, not over open TCP ports. A
+notebook has finished when its record exists: papermill marks the cells of a killed kernel as
+completed, so their status tells nothing.
+"""
+
+import os
+import re
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .. import runs
+from .plan import Step
+
+# glibc gives large tensors back to the system after each step and takes 40 % of the CPU time in
+# page faults; these thresholds keep them. What the user has set stands.
+ALLOCATOR = {
+    "MALLOC_MMAP_THRESHOLD_": "4000000000",
+    "MALLOC_TRIM_THRESHOLD_": "16000000000",
+    "MALLOC_TOP_PAD_": "500000000",
+}
+INTERRUPTED = "interrupted from the keyboard"
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+_FRAME = re.compile(r"^(File .+:\d+, in .+|Cell In\[\d+\], line \d+)", re.MULTILINE)
+
+
+def execute(step: Step, report: Callable[[str], None]) -> str:
+    """Run one notebook and keep its copy; return what went wrong, empty if nothing did."""
+    record = step.folder / "record.json"
+    before = _stamp(record)
+    error = "the run was cut short"
+    try:
+        error = _run_cells(step, report)
+        if not error and not record.exists():
+            error = f"the notebook left no record: {record} does not exist. It must end with\n"
+            error += "run.finish(…) of a run started with its own parameters."
+    finally:
+        if error and record.exists() and _stamp(record) != before:
+            record.unlink()
+    failed = step.folder / "notebook-failed.ipynb"
+    if not error:
+        failed.replace(step.folder / "notebook.ipynb")
+    return error
+
+
+def _stamp(path: Path) -> tuple[int, bytes] | None:
+    return (path.stat().st_mtime_ns, path.read_bytes()) if path.exists() else None
+
+
+def _run_cells(step: Step, report: Callable[[str], None]) -> str:
+    """Execute the cells in a fresh kernel, keeping the copy as it grows; return the error.
+
+    The copy is called ``notebook-failed.ipynb`` until the run is known to have succeeded, so that
+    a killed session leaves the right name behind.
+    """
+    import papermill
+    from jupyter_core.utils import run_sync
+    from nbclient.exceptions import DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+
+    copy = _Copy(step.folder / "notebook-failed.ipynb")
+    lines = _Lines(report)
+    error = ""
+    with tempfile.TemporaryDirectory(prefix="bone-", dir=_socket_root()) as private:
+        kernel = _kernel(Path(private))
+        try:
+            papermill.execute_notebook(
+                str(step.source),
+                None,
+                parameters=step.given,
+                kernel_name="python3",
+                language="python",
+                progress_bar=False,
+                stdout_file=lines,
+                request_save_on_cell_execute=False,  # papermill writes the whole file per cell
+                autosave_cell_every=0,
+                iopub_timeout=60,
+                km=kernel,
+                on_notebook_start=copy.begin,
+                on_cell_execute=copy.count,
+                on_cell_executed=copy.save_sometimes,
+            )
+        except PapermillExecutionError as raised:
+            error = f"{copy.cell}: {_explain(raised)}"
+        except DeadKernelError:
+            error = f"{copy.cell}: the kernel was killed, most often for want of memory{_memory()}"
+        except (RuntimeError, TimeoutError, OSError) as raised:
+            error = f"{copy.cell}: {type(raised).__name__}: {raised}"
+        except KeyboardInterrupt:
+            error = f"{copy.cell}: {INTERRUPTED}"
+        finally:
+            if kernel.has_kernel:
+                run_sync(kernel.shutdown_kernel)(now=bool(error))
+            lines.close()
+            copy.save()
+    return error
+
+
+class _Copy:
+    """The executed copy while it grows, and the number of the cell that runs."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.notebook: Any = None
+        self.cell = "before the first cell"
+        self._cells = 0
+        self._saved = time.monotonic()
+
+    def begin(self, notebook: Any) -> None:
+        self.notebook = notebook
+
+    def count(self, cell: Any, cell_index: int) -> None:
+        self._cells += 1  # the number that In [ ] shows in the copy
+        first = next(line for line in cell.source.splitlines() if line.strip())
+        self.cell = f"cell In [{self._cells}] ({first.strip()[:60]})"
+
+    def save_sometimes(self, **about: Any) -> None:
+        if time.monotonic() - self._saved > 60:  # for a session that is killed as a whole
+            self.save()
+
+    def save(self) -> None:
+        import nbformat
+
+        if self.notebook is not None:
+            with runs.replacing(self.path) as temporary:
+                temporary.write_text(nbformat.writes(self.notebook))
+        self._saved = time.monotonic()
+
+
+class _Lines:
+    """A file for what the kernel prints: complete lines are reported, indented, as they come."""
+
+    def __init__(self, report: Callable[[str], None]):
+        self.report = report
+        self._rest = ""
+
+    def write(self, text: str) -> None:
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            self.report("    " + line.rsplit("\r", 1)[-1])
+
+    def flush(self) -> None:
+        """Nothing is held back but an unfinished line."""
+
+    def close(self) -> None:
+        if self._rest:
+            self.write("\n")
+
+
+def _socket_root() -> str:
+    # A socket path has 107 characters at most; the folder of a cluster job can be longer.
+    root = tempfile.gettempdir()
+    return root if len(root) <= 60 else "/tmp"
+
+
+def _kernel(private: Path) -> Any:
+    """Prepare a kernel that is this interpreter and talks through sockets in a private folder."""
+    from jupyter_client import AsyncKernelManager
+    from jupyter_client.kernelspec import KernelSpecManager
+
+    kernel = AsyncKernelManager(
+        kernel_name="python3",
+        transport="ipc" if os.name == "posix" else "tcp",
+        connection_file=str(private / "k.json"),
+        # no folders searched: the spec of ipykernel itself, whatever the user has registered
+        kernel_spec_manager=KernelSpecManager(kernel_dirs=[]),
+    )
+    kernel.kernel_spec.env = {k: v for k, v in ALLOCATOR.items() if k not in os.environ}
+    return kernel
+
+
+def _explain(error: Any) -> str:
+    frames = _FRAME.findall(_ANSI.sub("", "\n".join(error.traceback)))
+    where = f"\nat {frames[-1]}" if frames else ""
+    return f"{error.ename}: {_ANSI.sub('', error.evalue)}{where}"
+
+
+def _memory() -> str:
+    if os.name != "posix":
+        return ""
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20  # kB on Linux
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"\n(largest kernel so far {peak:.1f} GB, this machine has {there:.1f} GB)"

@@ -1,0 +1,257 @@
+"""Protects the runner: nothing starts on a mistake, no failure leaves a finished record."""
+
+import json
+import signal
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from bonelib import headless, runs
+from bonelib.__main__ import main
+from bonelib.headless.plan import convert
+
+PARAMETERS = """PROFILE: str = "tiny"
+DATA: str = "phantom"
+DATA_ROOT: str = ""
+TASK: str = "tumor"
+SEED: int = 0
+VARIANT: str = "default"
+REUSE: bool = True
+"""
+# A notebook of this project in small: find the inputs, start, say something, finish.
+BODY = """from bonelib import runs
+place = dict(profile=PROFILE, data=DATA, seed=SEED, variant=VARIANT)
+tasks = dict(data="any", pretraining="any")
+inputs = [runs.find(s, task=tasks.get(s, TASK), **place) for s in {needs}]
+run = runs.start("{stage}", task=tasks.get("{stage}", TASK), inputs=inputs, reuse=REUSE, **place)
+"""
+NEEDS = {"01": [], "02": ["data"], "04": ["data"], "05": ["data", "pretraining"]}
+
+
+def write(folder, number, *cells, extra=""):
+    """Write a numbered notebook with the common parameters, ``extra`` ones, and these cells."""
+    stage = {n: s for s, n in runs.NOTEBOOKS.items()}[number]
+    first = nbformat.v4.new_code_cell(PARAMETERS + extra, metadata={"tags": ["parameters"]})
+    body = BODY.format(stage=stage, needs=NEEDS[number])
+    sources = [body, *(cells or (f'print("hello from {stage}")', "run.finish(auroc=0.5)"))]
+    notebook = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_markdown_cell("# title"), first]
+        + [nbformat.v4.new_code_cell(source) for source in sources]
+    )
+    notebook.metadata.kernelspec = {"name": "python3", "display_name": "", "language": "python"}
+    path = folder / f"{number}_{stage}.ipynb"
+    nbformat.write(notebook, path)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("BONELIB_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("PYTHONPATH", str(runs.ROOT))
+    monkeypatch.delenv("BONELIB_DATA", raising=False)
+    (tmp_path / "notebooks").mkdir()
+    return tmp_path / "notebooks"
+
+
+def place(stage, task="tumor"):
+    task = "any" if stage in ("data", "pretraining") else task
+    return runs.folder() / "tiny" / "phantom" / task / stage / "default-s0"
+
+
+def finish(stage, inputs=()):
+    """Leave a finished run as a notebook would."""
+    task = "any" if stage in ("data", "pretraining") else "tumor"
+    run = runs.start(stage, profile="tiny", data="phantom", task=task, inputs=inputs)
+    run.finish()
+    return run
+
+
+# ---------------------------------------------------------------------- refused before the start
+def test_all_mistakes_of_a_call_are_listed_at_once_with_the_cure(folder):
+    write(folder, "01", extra="EPOCHS: int = 0\n")
+    write(folder, "02")
+    with pytest.raises(ValueError) as refused:
+        headless.run(
+            ["01", "11", "2"],
+            profile="tyni",
+            parameters={"EPOCS": "3", "SEED": "1.0", "REUSE": "yes", "TASK": "tumour", "DATA": "x"},
+            allowed={"TASK": ["tumor", "fracture"], "DATA": ["phantom", "fracatlas"]},
+            folder=folder,
+        )
+    text = str(refused.value)
+    assert "'11'" in text and "01_data, 02_baselines" in text
+    assert "'tyni'. Did you mean tiny?" in text
+    assert "'EPOCS'. Did you mean EPOCHS?" in text
+    assert "SEED must be of type int, found '1.0'" in text
+    assert "REUSE must be true or false, found 'yes'" in text
+    assert "'tumour'. Did you mean tumor?" in text
+    assert "Known: phantom, fracatlas" in text
+    assert "7 problem(s)" in text
+    assert not runs.folder().exists()  # nothing was executed
+
+
+def test_a_missing_upstream_run_or_data_folder_is_refused_before_anything_starts(folder):
+    for number in ("01", "02", "04", "05"):
+        write(folder, number)
+    with pytest.raises(ValueError, match="05_finetuning needs notebook 04") as refused:
+        headless.run(["01", "05"], folder=folder)
+    assert "02" not in str(refused.value)  # 05 does not need the baselines
+    with pytest.raises(ValueError, match="Pass its folder as DATA_ROOT"):
+        headless.plan(["01"], parameters={"DATA": "fracatlas"}, folder=folder)
+    with pytest.raises(ValueError, match="there is no file .*missing.csv"):
+        headless.plan(
+            ["01"], parameters={"DATA": "missing.csv"}, allowed={"DATA": []}, folder=folder
+        )
+    assert not runs.folder().exists()
+
+    data = finish("data")
+    finish("pretraining", inputs=[data])
+    assert [s.number for s in headless.plan(["05"], folder=folder)] == ["05"]
+    runs.start("data", profile="tiny", data="phantom", reuse=False).finish(rows=2)
+    with pytest.raises(ValueError, match="stale"):  # 04 was made with the data run before
+        headless.plan(["05"], folder=folder)
+
+
+def test_steps_come_in_order_with_the_parameters_that_each_declares(folder):
+    for number in ("05", "04", "01"):
+        write(folder, number, extra="EPOCHS: int = 0\n" if number == "04" else "")
+    steps = headless.plan(parameters={"EPOCHS": "3", "SEED": 1}, folder=folder)
+    assert [s.name for s in steps] == ["01_data", "04_pretraining", "05_finetuning"]
+    assert [s.given.get("EPOCHS") for s in steps] == [None, 3, None]
+    assert [s.folder.name for s in steps] == ["default-s1"] * 3
+    assert [s.folder.parts[-3] for s in steps] == ["any", "any", "tumor"]
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "value"),
+    [
+        ("-3", "int", -3),
+        ("1e-3", "float", 0.001),
+        (2, "float", 2.0),
+        ("TRUE", "bool", True),
+        ("0", "bool", False),
+        ("1", "str", "1"),
+        ("[1, 2]", "list", [1, 2]),
+        ("{'a': 1}", "dict", {"a": 1}),
+    ],
+)
+def test_text_becomes_the_declared_type(text, kind, value):
+    converted = convert("NAME", text, kind)
+    assert converted == value and type(converted) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        ("1.5", "int"),
+        (True, "int"),
+        ("abc", "float"),
+        ("2", "bool"),
+        ("(1, 2)", "list"),
+        (1, "str"),
+    ],
+)
+def test_what_is_not_of_the_declared_type_is_refused(value, kind):
+    with pytest.raises(ValueError, match="NAME must be"):
+        convert("NAME", value, kind)
+
+
+# ---------------------------------------------------------------------- execution
+def test_notebooks_run_in_order_and_are_reused_until_something_changes(folder):
+    said = []
+
+    def go(*numbers, **parameters):
+        said.clear()
+        outcomes = headless.run(numbers, parameters=parameters, folder=folder, report=said.append)
+        return {o.step.number: o.status for o in outcomes}
+
+    write(folder, "01")
+    write(folder, "04", "import os; run.note(malloc=os.environ['MALLOC_TOP_PAD_'])", "run.finish()")
+    assert go() == {"01": "executed", "04": "executed"}
+    assert "    hello from data" in said  # what a notebook prints is passed through
+    assert said.index("    hello from data") < said.index(
+        next(line for line in said if line.startswith("04_pretraining"))
+    )
+    copy = json.loads((place("data") / "notebook.ipynb").read_text())
+    assert any("hello from data" in str(cell.get("outputs")) for cell in copy["cells"])
+    record = json.loads((place("pretraining") / "record.json").read_text())
+    assert record["notes"]["malloc"] == "500000000"
+
+    assert go() == {"01": "reused", "04": "reused"}
+    assert any(line.startswith("01_data") and "reused" in line for line in said)
+
+    # the data are remade: their record changes, so pretraining may not be reused
+    assert go("01", REUSE=False) == {"01": "executed"}
+    assert go() == {"01": "reused", "04": "executed"}
+
+    write(folder, "04", "print('another source')", "run.finish()")
+    assert go("04") == {"04": "executed"}
+    assert "    another source" in said
+
+
+def test_a_failure_stops_its_dependants_only_and_leaves_no_record(folder):
+    write(folder, "01")
+    write(folder, "02")
+    write(folder, "04", "run.finish()", "numbers = [1, 2]\nnumbers[5]", "print('never')")
+    write(folder, "05")
+    said = []
+    outcomes = headless.run(folder=folder, report=said.append)
+    assert [o.status for o in outcomes] == ["executed", "executed", "failed", "stopped"]
+    # In [ ] as the copy shows it: parameters, injected parameters, body, finish, then this one
+    assert "cell In [5] (numbers = [1, 2])" in outcomes[2].error
+    assert "IndexError: list index out of range" in outcomes[2].error
+    assert "line 2" in outcomes[2].error  # the last frame
+    assert "needs 04" in outcomes[3].error
+    assert any("IndexError" in line for line in said)
+    assert not (place("pretraining") / "record.json").exists()  # though the notebook had written it
+    assert not place("finetuning").exists()
+    copy = nbformat.read(place("pretraining") / "notebook-failed.ipynb", as_version=4)
+    assert "numbers[5]" in "".join(cell.source for cell in copy.cells)
+
+
+def test_a_killed_kernel_and_a_notebook_without_a_record_count_as_failed(folder):
+    write(folder, "01", "run.finish()", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    (outcome,) = headless.run(folder=folder)
+    assert outcome.status == "failed" and "cell In [5]" in outcome.error
+    assert "killed" in outcome.error
+    assert not (place("data") / "record.json").exists()
+    assert (place("data") / "notebook-failed.ipynb").exists()
+    assert not (place("data") / "notebook.ipynb").exists()
+
+    write(folder, "01", "print('no finish')")
+    (outcome,) = headless.run(folder=folder)
+    assert outcome.status == "failed" and "left no record" in outcome.error
+
+
+def test_an_older_finished_run_survives_a_failure_that_did_not_touch_it(folder):
+    finish("data")
+    before = (place("data") / "record.json").read_bytes()
+    write(folder, "01", "raise ValueError('before anything was written')")
+    (outcome,) = headless.run(folder=folder)
+    assert outcome.status == "failed"
+    assert (place("data") / "record.json").read_bytes() == before
+
+
+def test_an_interrupt_keeps_the_partial_copy_and_no_record(folder):
+    write(
+        folder, "01", "run.finish()", "print('sleeping', flush=True)\nimport time; time.sleep(60)"
+    )
+
+    def interrupt(line):
+        if "sleeping" in line:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        headless.run(folder=folder, report=interrupt)
+    assert not (place("data") / "record.json").exists()
+    assert "sleeping" in (place("data") / "notebook-failed.ipynb").read_text()
+
+
+# ---------------------------------------------------------------------- the command line
+def test_a_mistake_on_the_command_line_is_one_message_and_code_2(capsys):
+    assert main(["runs", "--profile", "tyni"]) == 2
+    assert main(["data", "fracatlas", str(Path("no") / "such")]) == 2
+    assert main(["run", "-p", "SEED", "1", "-p", "SEED", "2"]) == 2
+    printed = capsys.readouterr()
+    assert "SEED more than once" in printed.err and "Traceback" not in printed.err
