@@ -1,0 +1,11 @@
+"""Synthetic radiographs of bone tumours, drawn by X-ray physics in BTXRD's own layout.
+
+For trying the pipeline, for tests and for controls with a known truth; never for clinical claims.
+"""
+
+from __future__ import annotations
+
+from .studio import Radiograph, Shape, draw
+from .writer import COLUMNS, EXTRA_COLUMNS, write
+
+__all__ = ["COLUMNS", "EXTRA_COLUMNS", "Radiograph", "Shape", "draw", "write"]

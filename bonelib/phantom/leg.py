@@ -1,0 +1,197 @@
+"""The leg from hip to ankle: femur, patella, tibia, fibula, muscle and fat.
+
+The knee's joint line is the origin. Adult sizes are means of osteometric tables (Gray's Anatomy,
+41st ed.; femur 440 mm, tibia 360 mm); children are scaled by height for age (WHO 2007 reference,
+both sexes, smoothed) and keep open growth plates until the closing age of each site.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .scene import Bone, Cut, Flesh, bone_table
+from .solids import Ellipsoid, Tube, turn
+
+
+def stature(age: float) -> float:
+    """Height for age as a share of adult height (both sexes)."""
+    ages = [0, 1, 2, 4, 6, 8, 10, 12, 14, 16, 18]
+    shares = [0.29, 0.44, 0.51, 0.60, 0.68, 0.75, 0.81, 0.87, 0.94, 0.985, 1.0]
+    return float(np.interp(age, ages, shares))
+
+
+def growth_plate(
+    solid: Tube, at: float, age: float, closes: float, rng: np.random.Generator
+) -> list[Cut]:
+    """An open plate before the closing age, a fine dense scar for three years after it."""
+    point, tangent, _, _ = solid.section(at)
+    if age < closes:
+        gap = 1.2 + 1.6 * min(1.0, (closes - age) / 8)
+        return [Cut(point, tangent, gap * rng.uniform(0.85, 1.15), wave=1.3, plate=1.6)]
+    if age < closes + 3:
+        return [Cut(point, tangent, 0.0, wave=1.0, plate=0.8)]
+    return []
+
+
+def leg(
+    age: float, sex: str, *, flexion: float, girth: float, rng: np.random.Generator
+) -> tuple[list[Bone], list[Flesh]]:
+    """Bones and flesh of a right leg, stretched but for ``flexion`` degrees at the knee.
+
+    ``girth`` scales the soft tissue (1 is average).
+    """
+    k = stature(age) * (0.94 if sex == "F" else 1.0) * rng.uniform(0.95, 1.05)
+    thin = 0.75 + 0.25 * k  # children have thinner cortices, but not in proportion
+    bones = [_femur(age, k, thin, rng), *_shank(age, k, thin, rng)]
+    patella = Ellipsoid(
+        np.array([0, -20.0, 41.0]) * k,
+        np.diag([21.0, 21.0, 9.5]) * k * min(1.0, max(0.3, (age - 2) / 8)),
+        1.2,
+        0.3,
+        1.2,
+    )
+    if age >= 4:
+        bones.append(Bone("patella", "knee-joint", [patella]))
+    bend = turn(-flexion, "x")
+    bones = [b.moved(bend, np.zeros(3)) if b.name in ("femur", "patella") else b for b in bones]
+    return bones, _flesh(k, girth, bend)
+
+
+def _femur(age: float, k: float, thin: float, rng: np.random.Generator) -> Bone:
+    young = min(1.0, 0.55 + age / 22)
+    body = Tube(
+        bone_table(
+            y=np.array([-425, -395, -360, -330, -200, -120, -85, -60, -40, -26, -14]) * k,
+            x=np.array([-43, -42, -40, -36, -20, -11, -6, -3, -1, 0, 0]) * k,
+            z=np.array([-4, -4, -2, 2, 9, 5, 2, 0, -1, -2, -2]) * k,
+            a=np.array([15, 21, 19, 15, 13.5, 15.5, 20, 28, 35, 38 * young, 36 * young]) * k,
+            b=np.array([15, 19, 17, 14.5, 14, 15.5, 18, 22, 25, 26 * young, 22 * young]) * k,
+            wall=np.array([1, 1.8, 4, 6.5, 7, 5.5, 3.2, 1.5, 1.0, 0.9, 0.9]) * thin * k,
+            spongy=[0.22, 0.22, 0.12, 0.04, 0.02, 0.03, 0.08, 0.15, 0.2, 0.24, 0.24],
+        ),
+        caps=(10 * k, 8 * k),
+    )
+    condyles = [
+        Ellipsoid(
+            np.array([x, -19.0, -7.0]) * k,
+            np.diag([17.0, 18.0, 29.0]) * k * young,
+            1.1,
+            0.24,
+            1.15,
+        )
+        for x in (-21.0, 21.0)
+    ]
+    neck = Tube(
+        bone_table(
+            y=np.array([-398, -415, -432]) * k,
+            x=np.array([-38, -15, 4]) * k,
+            z=np.array([-3, 2, 6]) * k,
+            a=np.array([17, 15, 17]) * k,
+            b=np.array([14, 12.5, 15]) * k,
+            wall=np.array([2.5, 2.2, 1]) * thin * k,
+            spongy=[0.18, 0.2, 0.24],
+        ),
+        caps=(8, 4),
+        side=(0.0, 1.0, 0.0),
+    )
+    head = Ellipsoid(np.array([9.0, -438, 8]) * k, np.diag([24.0, 24, 24]) * k, 1.0, 0.27)
+    trochanter = Ellipsoid(np.array([-22.0, -352, -12]) * k, np.diag([9.0, 14, 9]) * k, 1.2, 0.15)
+    cuts = growth_plate(body, 1 - 26 / 411, age, 16.5, rng)
+    zones = {
+        "proximal": (0.10, 0.24),
+        "diaphysis": (0.28, 0.65),
+        "distal": (0.76, 0.92),
+        "distal end": (0.93, 0.98),
+    }
+    return Bone("femur", "femur", [body, *condyles, neck, head, trochanter], cuts, zones)
+
+
+def _shank(age: float, k: float, thin: float, rng: np.random.Generator) -> list[Bone]:
+    young = min(1.0, 0.6 + age / 25)
+    body = Tube(
+        bone_table(
+            y=np.array([3, 10, 22, 42, 68, 110, 200, 280, 318, 342, 357]) * k,
+            x=np.array([0, 0, 0, 1, 2, 3, 4, 5, 5, 5, 5]) * k,
+            z=np.array([-3, -3, -2, 0, 2, 3, 2, 1, 0, 0, 0]) * k,
+            a=np.array([35 * young, 37 * young, 35, 25, 18, 14, 12.5, 11.5, 14.5, 20, 21]) * k,
+            b=np.array([22 * young, 24 * young, 24, 21, 18.5, 15.5, 13.5, 12, 13, 17, 17]) * k,
+            wall=np.array([1.2, 1, 1, 2, 3.5, 5, 5.5, 4.5, 2, 1, 1]) * thin * k,
+            spongy=[0.28, 0.26, 0.2, 0.13, 0.07, 0.03, 0.02, 0.04, 0.13, 0.22, 0.24],
+        ),
+        caps=(3.0 * k, 3.0 * k),
+        plate=1.3,
+    )
+    spines = [
+        Ellipsoid(np.array([x, 3.0, -2.0]) * k, np.diag([4.0, 7.0, 8.0]) * k, 1.0, 0.25)
+        for x in (-5.5, 5.5)
+    ]
+    tuberosity = Ellipsoid(np.array([-3.0, 42, 17]) * k, np.diag([9.0, 17, 7]) * k, 1.3, 0.15)
+    malleolus = Ellipsoid(np.array([20.0, 359, 2]) * k, np.diag([6.0, 13, 10]) * k, 1.0, 0.22)
+    cuts = growth_plate(body, 17 / 354, age, 16.5, rng)
+    cuts += growth_plate(body, 1 - 13 / 354, age, 16, rng)
+    zones = {
+        "proximal end": (0.02, 0.05),
+        "proximal": (0.08, 0.22),
+        "diaphysis": (0.28, 0.7),
+        "distal": (0.82, 0.93),
+    }
+    tibia = Bone("tibia", "tibia", [body, *spines, tuberosity, malleolus], cuts, zones)
+    thinner = Tube(
+        bone_table(
+            y=np.array([16, 24, 34, 50, 80, 180, 290, 330, 352, 372, 382]) * k,
+            x=np.array([-38, -38, -37, -35, -33, -31, -27, -25, -24, -25, -25]) * k,
+            z=np.array([-18, -18, -17, -15, -12, -8, -6, -6, -6, -6, -6]) * k,
+            a=np.array([9, 12, 10, 7, 6.3, 6.3, 6.3, 7, 9.5, 10, 7]) * k,
+            b=np.array([9, 12, 10, 7.5, 7, 7, 7, 7.5, 10, 10, 7]) * k,
+            wall=np.array([1, 0.9, 1.2, 2.2, 3, 3.4, 3, 2, 1.1, 1, 1]) * thin * k,
+            spongy=[0.2, 0.18, 0.12, 0.06, 0.03, 0.02, 0.03, 0.08, 0.18, 0.2, 0.2],
+        ),
+        caps=(5 * k, 9 * k),
+    )
+    cuts = growth_plate(thinner, 13 / 366, age, 16.5, rng)
+    cuts += growth_plate(thinner, 1 - 24 / 366, age, 16, rng)
+    zones = {
+        "proximal end": (0.02, 0.035),
+        "proximal": (0.06, 0.18),
+        "diaphysis": (0.25, 0.72),
+        "distal": (0.78, 0.88),
+    }
+    return [tibia, Bone("fibula", "fibula", [thinner], cuts, zones)]
+
+
+def _flesh(k: float, girth: float, bend: np.ndarray) -> list[Flesh]:
+    fat = 7.0 + 6.0 * max(0.0, girth - 0.8)
+
+    def limb(y: list[float], x: list[float], z: list[float], a: list[float], b: list[float]):
+        grown = k * np.sqrt(girth)
+        rows = bone_table(
+            y=np.array(y) * k,
+            x=np.array(x) * k,
+            z=np.array(z) * k,
+            a=np.array(a) * grown,
+            b=np.array(b) * grown,
+        )
+        inner = rows.copy()
+        inner[:, 4:6] = np.maximum(inner[:, 4:6] - fat, inner[:, 4:6] * 0.6)
+        return rows, inner
+
+    thigh = limb(
+        [-560, -420, -250, -120, -50, 0, 30],
+        [-25, -25, -12, -5, 0, 0, 0],
+        [-12, -10, -4, -2, 2, 0, -4],
+        [96, 92, 78, 64, 57, 55, 54],
+        [96, 92, 82, 66, 58, 55, 52],
+    )
+    calf = limb(
+        [-30, 0, 40, 110, 180, 260, 330, 400],
+        [0, 0, -2, -4, -5, -6, -4, -3],
+        [0, -2, -10, -22, -20, -12, -8, -4],
+        [52, 53, 53, 58, 54, 42, 34, 36],
+        [52, 53, 53, 60, 55, 43, 36, 40],
+    )
+    parts = []
+    for (outer, inner), pose in ((thigh, bend), (calf, np.eye(3))):
+        skin = Tube(outer, caps=(0, 0)).moved(pose, np.zeros(3))
+        muscle = Tube(inner, caps=(0, 0)).moved(pose, np.zeros(3))
+        parts += [Flesh(skin, "fat", None), Flesh(muscle, "muscle", "fat")]
+    return parts

@@ -1,0 +1,128 @@
+"""How often what occurs: counts of BTXRD's 1,867 tumour rows, pooled so that no cell names one row.
+
+``tumor_counts.csv`` beside this module holds the counts; :func:`count` makes it anew from BTXRD's own
+``dataset.csv``. Source: Yao et al. 2025, Scientific Data 12:88, doi 10.1038/s41597-024-04311-y.
+Healthy sites: the counts published with ``BTXRD_healthy_anatomy_sites.xlsx`` (13 values; spine, arm and
+leg left out).
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from importlib import resources
+
+import numpy as np
+import pandas as pd
+
+from .scene import SITES, VIEWS
+
+ENTITY_NAMES = (
+    "osteochondroma", "multiple osteochondromas", "simple bone cyst", "giant cell tumor",
+    "osteofibroma", "synovial osteochondroma", "other bt", "osteosarcoma", "other mt",
+)  # fmt: skip
+MALIGNANT = ("osteosarcoma", "other mt")
+# first year of each age band; a band ends before the next
+BANDS = (0, 4, 7, 10, 12, 14, 16, 18, 20, 25, 30, 35, 40, 45, 50, 55, 60, 65, 70, 75, 89)
+SMALLEST = 3  # rows: smaller cells are pooled
+# images by centre and class, Yao et al. 2025, table 2
+CENTERS = {
+    1: {"normal": 1593, "benign": 1110, "malignant": 235},
+    2: {"normal": 259, "benign": 214, "malignant": 76},
+    3: {"normal": 27, "benign": 201, "malignant": 31},
+}
+# normal images by view: all images less the tumour rows
+NORMAL_VIEWS = {"frontal": 1002, "lateral": 688, "oblique": 189}
+# the published healthy sites, shared out over the 15 columns: joints next to a segment are seen with it
+HEALTHY = {
+    "tibia": 150, "fibula": 105, "ankle-joint": 90, "knee-joint": 327, "femur": 232, "hand": 210,
+    "foot": 181, "radius": 50, "ulna": 45, "wrist-joint": 48, "shoulder-joint": 122,
+    "hip-joint": 57, "hip bone": 60, "elbow-joint": 98, "humerus": 83,
+}  # fmt: skip
+LIMBS = {
+    **dict.fromkeys(
+        ("hand", "ulna", "radius", "humerus", "wrist-joint", "elbow-joint", "shoulder-joint"),
+        "upper limb",
+    ),
+    **dict.fromkeys(
+        ("foot", "tibia", "fibula", "femur", "ankle-joint", "knee-joint"), "lower limb"
+    ),
+    **dict.fromkeys(("hip bone", "hip-joint"), "pelvis"),
+}
+
+
+def count(table: pd.DataFrame) -> pd.DataFrame:
+    """Pool BTXRD's tumour rows into counts: center × entity × site, entity × age, sex, views.
+
+    Args:
+        table: BTXRD's ``dataset.csv`` as read, with its 37 columns.
+
+    Returns:
+        Columns ``table, center, entity, site, value, count``; ``center`` 0 means any, ``site``
+        "other" any site. No count is below 3.
+    """
+    rows = table[table["tumor"] == 1]
+    facts = pd.DataFrame(
+        {
+            "center": rows["center"],
+            "entity": _first(rows, ENTITY_NAMES),
+            "site": rows[list(SITES)].apply(lambda r: ";".join(s for s in SITES if r[s]), axis=1),
+            "sex": rows["gender"],
+            "view": _first(rows, VIEWS),
+            "band": pd.cut(rows["age"], list(BANDS), right=False, labels=BANDS[:-1]).astype(int),
+        }
+    )
+    out = [_pool(facts, "lesion", [["center", "entity", "site"], ["entity", "site"], ["entity"]])]
+    out.append(_pool(facts, "age", [["center", "entity", "band"], ["entity", "band"], ["entity"]]))
+    out.append(_pool(facts, "sex", [["entity", "sex"], ["entity"]]))
+    single = facts[~facts["site"].str.contains(";")]
+    out.append(_pool(single, "view", [["site", "view"], ["view"]]))
+    same = facts[["center", "entity", "site", "sex", "band"]]
+    runs = (same != same.shift()).any(axis=1).cumsum()
+    sizes = runs.value_counts().clip(upper=4).rename("value").to_frame()
+    out.append(_pool(sizes, "views of one lesion", [["value"]]))
+    return pd.concat(out, ignore_index=True)
+
+
+def _first(rows: pd.DataFrame, columns: tuple[str, ...]) -> pd.Series:
+    return rows[list(columns)].idxmax(axis=1)
+
+
+def _pool(facts: pd.DataFrame, name: str, levels: list[list[str]]) -> pd.DataFrame:
+    """Count at the finest level; what stays below SMALLEST is counted again one level up."""
+    rest, found = facts, []
+    for level in levels:
+        if rest.empty:
+            break
+        size = rest.groupby(level)[level[0]].transform("size")
+        kept = rest[size >= SMALLEST]
+        counts = kept.groupby(level).size().rename("count").reset_index()
+        found.append(counts)
+        rest = rest[size < SMALLEST]
+    cells = pd.concat(found, ignore_index=True)
+    for column in ("band", "sex", "view"):
+        if column in cells:
+            cells = cells.rename(columns={column: "value"})
+    cells["table"] = name
+    for column, empty in (("center", 0), ("entity", "any"), ("site", "other"), ("value", "other")):
+        cells[column] = cells[column].fillna(empty) if column in cells else empty
+    cells["center"] = cells["center"].astype(int)
+    cells["value"] = [str(int(v)) if isinstance(v, float) else str(v) for v in cells["value"]]
+    return cells[["table", "center", "entity", "site", "value", "count"]]
+
+
+@lru_cache(maxsize=1)
+def counts() -> pd.DataFrame:
+    """The pooled counts that ship with the package; see :func:`count` for the columns."""
+    path = resources.files(__package__).joinpath("tumor_counts.csv")
+    with path.open(encoding="utf-8") as file:
+        return pd.read_csv(file, comment="#", dtype={"value": str})
+
+
+def shares(name: str, **where: int | str) -> tuple[list, np.ndarray]:
+    """Cells of one table that match, and their shares; keys are the remaining columns."""
+    table = counts()
+    table = table[table["table"] == name]
+    for column, wanted in where.items():
+        table = table[table[column] == wanted]
+    weights = table["count"].to_numpy(float)
+    return table.to_dict("records"), weights / weights.sum() if len(weights) else weights

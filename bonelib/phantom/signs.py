@@ -1,0 +1,238 @@
+"""Radiographic signs as changes of a bone: lysis, deposits, shells, masses, exophytes.
+
+A growth is a list of such changes; entities (``entities.py``) combine them. Each change is a body in
+the limb's frame, so that it lies in front of, inside or behind the bone as in life, and a pattern.
+Destruction patterns follow Lodwick et al. 1980 (Radiology 134:577).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .solids import EMPTY, Ellipsoid, Grid, Path, Shadow, Solid, Window, overlap
+from .texture import sample, waves, wobble
+
+SIGNS = {
+    "destruction": ("none", "geographic", "moth-eaten", "permeative"),
+    "margin": ("none", "sclerotic", "sharp", "ill-defined"),
+    "matrix": ("none", "osteoid", "chondroid", "ground-glass"),
+    "cortex": ("intact", "expanded", "scalloped", "breached", "continuous"),
+    "periosteum": ("none", "solid", "lamellated", "sunburst", "codman"),
+    "soft_tissue": ("none", "mass", "bodies"),
+    "location": (
+        "none", "epiphysis", "metaphysis", "diaphysis", "body", "joint",
+    ),
+}  # fmt: skip
+
+
+@dataclass
+class Lysis:
+    """Bone taken away inside ``body``: from the marrow (``spongy``) and the cortex (``cortex``)."""
+
+    body: Ellipsoid
+    spongy: float = 0.9  # share lost
+    cortex: float = 0.0
+    pattern: str = "geographic"
+    ripple: float = 0.12  # unevenness of the outline
+
+
+@dataclass
+class Deposit:
+    """Mineral laid down: ``amount`` is the volume share of compact bone inside ``body``."""
+
+    body: Solid
+    pattern: str  # fill, rim, cloud, rings, glass, rays, shell
+    amount: float
+    ripple: float = 0.12
+    origin: np.ndarray | None = None  # rays start here (mm, limb frame)
+    facing: np.ndarray | None = None  # shells are drawn on this side only (direction, limb frame)
+
+
+@dataclass
+class Growth:
+    """One lesion: its name, its signs and the changes that show them."""
+
+    entity: str  # the BTXRD column, e.g. "other bt"
+    kind: str  # the diagnosis, e.g. "enchondroma"
+    bone: str
+    signs: dict[str, str]
+    solids: list[Solid] = field(default_factory=list)  # join the bone and share its marrow
+    lyses: list[Lysis] = field(default_factory=list)
+    deposits: list[Deposit] = field(default_factory=list)
+    masses: list[Solid] = field(default_factory=list)
+    extent: list[Solid] = field(default_factory=list)  # what the truth mask covers
+    seed: int = 0
+
+
+def outline_of(growth: Growth, view: np.ndarray, grid: Grid) -> np.ndarray:
+    """The truth mask: every pixel whose ray meets the lesion (bool, picture's shape)."""
+    mask = np.zeros((grid.height, grid.width), bool)
+    for number, solid in enumerate(growth.extent):
+        shadow = solid.shadow(view, grid)
+        if shadow is None:
+            continue
+        half = shadow.half
+        if isinstance(solid, Ellipsoid):
+            half, _ = rippled(solid, shadow, view, growth.seed + number, 0.12)
+        mask[shadow.window.slices()] |= half > 0
+    return mask
+
+
+def rippled(
+    body: Ellipsoid, shadow: Shadow, view: np.ndarray, seed: int, ripple: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """The body's half path with an uneven outline, and the angle about its centre (radians)."""
+    angle = np.arctan2(shadow.across, shadow.along).astype(np.float32)
+    shape = waves(np.random.default_rng(seed))
+    # only inwards, so that the uneven outline stays inside the body's window
+    scale = 1 - np.float32(ripple) * (0.9 + wobble(angle, shape).clip(-0.9, 0.9))
+    depth = shadow.half.max(initial=1e-3)
+    square = 1 - (shadow.half / depth) ** 2
+    square = np.where(shadow.half > 0, square, 1.0) / (scale * scale)
+    return depth * np.sqrt(np.maximum(1 - square, 0)), angle
+
+
+def dissolve(
+    lysis: Lysis,
+    outer: Path,
+    inner: Path,
+    cortex: np.ndarray,
+    spongy: np.ndarray,
+    window: Window,
+    view: np.ndarray,
+    grid: Grid,
+    rng: np.random.Generator,
+) -> None:
+    """Take bone away from one bone's maps (mm of compact bone), in place."""
+    shadow = lysis.body.shadow(view, grid)
+    seed = int(rng.integers(2**31))
+    if shadow is None:
+        return
+    half, _ = rippled(lysis.body, shadow, view, seed, lysis.ripple)
+    common = _common(shadow.window, window)
+    if common.empty:
+        return
+    here, there = common.within(window), common.within(shadow.window)
+    half, middle = half[there], shadow.middle[there]
+    top = np.where(half > 0, middle + half, -EMPTY)
+    bottom = np.where(half > 0, middle - half, EMPTY)
+    parts = [_part(p, here) for p in (outer, inner)]
+    lost_outer, lost_inner = (overlap(p, top, bottom) for p in parts)
+    weight: np.ndarray | float = 1.0
+    along, across = shadow.along[there], shadow.across[there]
+    if lysis.pattern == "moth-eaten":
+        noise = sample("grain", along, across, cell=max(0.5, grid.pitch * 0.6), rng=rng)
+        weight = np.clip(0.5 + 1.1 * noise, 0, 1)
+    elif lysis.pattern == "permeative":
+        noise = sample("streaks", along, across, cell=max(0.25, grid.pitch * 0.5), rng=rng)
+        weight = np.clip(0.45 + 0.8 * noise, 0, 1)
+    share = lost_inner / np.maximum(parts[1].chord, 1e-3)
+    spongy[here] *= 1 - np.float32(lysis.spongy) * weight * share
+    loss = np.float32(lysis.cortex) * weight * np.maximum(lost_outer - lost_inner, 0)
+    cortex[here] = np.maximum(cortex[here] - loss, 0)
+
+
+def deposit(
+    change: Deposit, view: np.ndarray, grid: Grid, rng: np.random.Generator
+) -> tuple[Window, np.ndarray] | None:
+    """The mineral a change lays down, as mm of compact bone in a window."""
+    shadow = change.body.shadow(view, grid)
+    seed = int(rng.integers(2**31))
+    if shadow is None:
+        return None
+    along, across = shadow.along, shadow.across
+    half, angle = shadow.half, None
+    if isinstance(change.body, Ellipsoid):
+        half, angle = rippled(change.body, shadow, view, seed, change.ripple)
+    depth = half.max(initial=1e-3)
+    cell = max(0.4, grid.pitch * 0.6)
+    if change.pattern == "fill":
+        amount = 2 * half
+    elif change.pattern == "rim":
+        shrunk = np.sqrt(np.maximum((half / depth) ** 2 - 0.28, 0) / 0.72) * depth
+        amount = 2 * (half - shrunk * 0.85)
+    elif change.pattern == "glass":
+        amount = (
+            2 * half * np.clip(1 + 0.15 * sample("grain", along, across, cell=cell, rng=rng), 0, 2)
+        )
+    elif change.pattern == "cloud":
+        noise = sample("cloud", along, across, cell=cell * 0.8, rng=rng)
+        noise = noise + 0.5 * sample("grain", along, across, cell=cell, rng=rng)
+        amount = 2 * half * np.clip(0.35 + 0.8 * noise, 0, 2)
+    elif change.pattern == "rings":
+        amount = _rings(along, across, half, grid.pitch, np.random.default_rng(seed))
+    elif change.pattern == "rays":
+        amount = _rays(change, shadow, half, view, grid, rng)
+    elif change.pattern == "shell":
+        amount = 2 * (shadow.half - shadow.inner_half)
+    else:
+        raise AssertionError(f"unknown deposit pattern {change.pattern!r}")
+    if change.facing is not None:
+        flat = (view @ change.facing)[:2]
+        x, y = grid.axes(shadow.window)
+        middle = (view @ change.origin)[:2]
+        ahead = (x - middle[0]) * flat[0] + (y - middle[1]) * flat[1]
+        amount = amount * np.clip(0.5 + ahead / 6, 0, 1)
+    return shadow.window, (np.float32(change.amount) * amount).astype(np.float32)
+
+
+def _rings(
+    along: np.ndarray, across: np.ndarray, half: np.ndarray, pitch: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Rings and arcs of calcified cartilage lobules, 1.5 to 4 mm across."""
+    total = np.zeros_like(half)
+    inside = half > 0
+    if not inside.any():
+        return total
+    u = np.broadcast_to(along, half.shape)[inside]
+    v = np.broadcast_to(across, half.shape)[inside]
+    area = u.size * pitch * pitch
+    thickness = max(0.45, 0.55 * pitch)
+    values = np.zeros(u.size, np.float32)
+    for _ in range(int(np.clip(area / 22, 4, 60))):
+        pick = rng.integers(u.size)
+        radius = rng.uniform(1.3, 3.8)
+        du, dv = u - u[pick], v - v[pick]
+        near = (np.abs(du) < radius + 2) & (np.abs(dv) < radius + 2)
+        r = np.hypot(du[near], dv[near])
+        arc = np.cos(np.arctan2(dv[near], du[near]) - rng.uniform(0, 6.28)) > rng.uniform(-1.2, 0.3)
+        values[near] += np.exp(-(((r - radius) / thickness) ** 2)) * arc * rng.uniform(0.6, 1.3)
+    total[inside] = 5.0 * values  # mm of path, before ``amount``
+    return total
+
+
+def _rays(
+    change: Deposit,
+    shadow: Shadow,
+    half: np.ndarray,
+    view: np.ndarray,
+    grid: Grid,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Spicules that radiate from ``origin``: streaks in polar coordinates, fading outwards."""
+    start = view @ change.origin
+    x, y = grid.axes(shadow.window)
+    x, y = x - np.float32(start[0]), y - np.float32(start[1])
+    r = np.hypot(x, y)
+    angle = np.arctan2(y, x)
+    reach = np.float32(max(r[half > 0].max(initial=1.0), 1.0))
+    noise = sample("streaks", r * 0.25, angle * 26.0, cell=max(0.45, grid.pitch * 0.5), rng=rng)
+    spikes = np.clip(0.1 + 0.9 * noise, 0, 2.5)
+    return 2 * half * spikes * np.clip(1.15 - r / reach, 0, 1)
+
+
+def _common(one: Window, other: Window) -> Window:
+    return Window(
+        max(one.top, other.top),
+        min(one.bottom, other.bottom),
+        max(one.left, other.left),
+        min(one.right, other.right),
+    )
+
+
+def _part(path: Path, here: tuple[slice, slice]) -> Path:
+    part = Path((0, 0))
+    part.chord, part.top, part.bottom = path.chord[here], path.top[here], path.bottom[here]
+    return part

@@ -1,0 +1,231 @@
+"""Write a synthetic cohort in BTXRD's own layout, with its truth beside it.
+
+``images/``, ``Annotations/`` (LabelMe 5.4.1, tumours only) and ``dataset.csv`` follow BTXRD to the
+letter (Yao et al. 2025, Scientific Data 12:88); what BTXRD lacks stands in ``cohort_extra.csv`` and
+``masks/``. An unlabelled ``archive/`` for pretraining comes with its facts. ``phantom.json`` is
+written last and says that the folder is complete.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import cv2
+import pandas as pd
+
+from .marginals import ENTITY_NAMES, LIMBS
+from .sampling import Case, archive_case, plan
+from .scene import SITES, VIEWS
+from .studio import Radiograph, check_size, describe, take
+
+VERSION = 1  # raised whenever the same settings would give other pixels
+FEWEST = 8  # images: fewer can't hold every class twice
+COLUMNS = (
+    "image_id", "center", "age", "gender", *SITES, "tumor", "benign", "malignant", *ENTITY_NAMES,
+    "upper limb", "lower limb", "pelvis", *VIEWS,
+)  # fmt: skip
+EXTRA_COLUMNS = (
+    "image_id", "patient", "study", "side", "site", "view", "destruction", "margin", "matrix",
+    "cortex", "periosteum", "soft_tissue", "location", "entity", "kind", "mask", "distractor",
+)  # fmt: skip
+_STARTED = "phantom.started.json"
+
+
+def write(
+    folder: str | Path,
+    *,
+    images: int,
+    archive: int = 0,
+    seed: int = 0,
+    size: int = 512,
+    workers: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Write a folder of synthetic radiographs that any BTXRD reader can read.
+
+    The same settings give the same bytes for any number of workers. A call that was interrupted is
+    continued by the same call; a finished folder is returned as it is.
+
+    Args:
+        images: Labelled images, about half of them normal, 41 % benign, 9 % malignant.
+        archive: Unlabelled images for pretraining, in ``archive/``.
+        size: Longer side of the largest pictures in pixels.
+        workers: Processes that draw.
+        progress: Called with (finished, all) images.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: The request is impossible, or the folder holds a cohort with other settings.
+    """
+    folder = Path(folder)
+    settings = {
+        "synthetic": True,
+        "version": VERSION,
+        "seed": seed,
+        "images": images,
+        "archive": archive,
+        "size": size,
+    }
+    _check(folder, settings, workers)
+    if (folder / "phantom.json").exists():
+        if progress:
+            progress(images + archive, images + archive)
+        return folder
+    for name in ("images", "Annotations", "masks", *(["archive/images"] if archive else [])):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    _save(folder / _STARTED, json.dumps(settings, indent=2).encode())
+
+    rows = [(folder, name, case, size) for name, case in _names(plan(images, seed))]
+    rows += [
+        (folder / "archive", f"ARC{i + 1:06d}.jpeg", archive_case(seed, i), size)
+        for i in range(archive)
+    ]
+    facts = []
+    for done, fact in enumerate(_draw(rows, workers), start=1):
+        facts.append(fact)
+        if progress:
+            progress(done, len(rows))
+    labelled, unlabelled = facts[:images], facts[images:]
+    _save_table(folder / "dataset.csv", [_row(n, c) for _, n, c, _ in rows[:images]], COLUMNS)
+    _save_table(folder / "cohort_extra.csv", labelled, EXTRA_COLUMNS)
+    if archive:
+        columns = [c for c in EXTRA_COLUMNS if c != "mask"] + ["center", "age", "gender"]
+        _save_table(folder / "archive" / "facts.csv", unlabelled, columns)
+    _save(folder / "phantom.json", json.dumps(settings, indent=2).encode())
+    (folder / _STARTED).unlink()
+    return folder
+
+
+def _check(folder: Path, settings: dict, workers: int) -> None:
+    problems = check_size(settings["size"])
+    if settings["images"] < FEWEST:
+        problems.append(f"images is {settings['images']}; ask for {FEWEST} or more.")
+    if settings["archive"] < 0:
+        problems.append(f"archive is {settings['archive']}; ask for 0 or more.")
+    if settings["seed"] < 0:
+        problems.append(f"seed is {settings['seed']}; give 0 or a positive integer.")
+    if workers < 1:
+        problems.append(f"workers is {workers}; give 1 or more.")
+    for name in ("phantom.json", _STARTED):
+        if (folder / name).exists():
+            found = json.loads((folder / name).read_text(encoding="utf-8"))
+            other = [k for k in settings if found.get(k) != settings[k]]
+            if other:
+                told = ", ".join(f"{k} {found.get(k)!r} instead of {settings[k]!r}" for k in other)
+                problems.append(f"{folder} holds a cohort with {told}. Choose another folder.")
+    if not (folder / "phantom.json").exists() and not (folder / _STARTED).exists():
+        if (folder / "dataset.csv").exists() or (folder / "images").exists():
+            problems.append(
+                f"{folder} already holds data that phantom did not write. Choose another folder."
+            )
+    if problems:
+        raise ValueError(" ".join(problems))
+
+
+def _names(cases: list[Case]) -> Iterator[tuple[str, Case]]:
+    """File names as in BTXRD: the normals of centre 3 end in .jpg, all others in .jpeg."""
+    for number, case in enumerate(cases, start=1):
+        ending = "jpg" if case.label == "normal" and case.center == 3 else "jpeg"
+        yield f"IMG{number:06d}.{ending}", case
+
+
+def _draw(rows: list[tuple[Path, str, Case, int]], workers: int) -> Iterable[dict]:
+    if workers == 1:
+        yield from map(_one, rows)
+        return
+    # spawned, not forked: the caller may hold threads of other libraries
+    with ProcessPoolExecutor(workers, get_context("spawn"), cv2.setNumThreads, (1,)) as pool:
+        yield from pool.map(_one, rows, chunksize=4)
+
+
+def _one(row: tuple[Path, str, Case, int]) -> dict:
+    """Draw one image unless it is there; return its facts. The image itself is saved last."""
+    folder, name, case, size = row
+    stem = name.split(".")[0]
+    labelled = folder.name != "archive"
+    target = folder / "images" / name
+    if not target.exists():
+        radiograph = take(case, size=size)
+        if labelled and case.entity:
+            mask = radiograph.mask.astype("uint8") * 255
+            _save(folder / "masks" / f"{stem}.png", cv2.imencode(".png", mask)[1].tobytes())
+            note = json.dumps(_labelme(name, radiograph), indent=2)
+            _save(folder / "Annotations" / f"{stem}.json", note.encode())
+        quality = [cv2.IMWRITE_JPEG_QUALITY, radiograph.quality]
+        _save(target, cv2.imencode(".jpg", radiograph.image, quality)[1].tobytes())
+    return {
+        "image_id": name,
+        "patient": case.patient,
+        "study": case.study,
+        "side": case.side,
+        "site": ";".join(case.sites),
+        "view": case.view,
+        **describe(case),
+        "entity": case.entity or "none",
+        "mask": f"masks/{stem}.png" if labelled and case.entity else "",
+        "distractor": case.distractor,
+        "center": case.center,
+        "age": case.age,
+        "gender": case.sex,
+    }
+
+
+def _labelme(name: str, radiograph: Radiograph) -> dict:
+    height, width = radiograph.image.shape
+    shapes = []
+    for shape in radiograph.shapes:
+        left, top, right, bottom = shape.box
+        for kind, points in (
+            ("rectangle", [[left, top], [right, bottom]]),
+            ("polygon", shape.polygon.tolist()),
+        ):
+            shapes.append(
+                {
+                    "label": shape.label,
+                    "points": points,
+                    "group_id": None,
+                    "description": "",
+                    "shape_type": kind,
+                    "flags": {},
+                    "mask": None,
+                }
+            )
+    return {
+        "version": "5.4.1",
+        "flags": {},
+        "shapes": shapes,
+        "imagePath": name,
+        "imageData": None,
+        "imageHeight": height,
+        "imageWidth": width,
+    }
+
+
+def _row(name: str, case: Case) -> dict:
+    row = dict.fromkeys(COLUMNS, 0)
+    row |= {"image_id": name, "center": case.center, "age": case.age, "gender": case.sex}
+    if case.entity:  # as in BTXRD, a normal's site is not told
+        row |= dict.fromkeys(case.sites, 1)
+        row |= {"tumor": 1, case.label: 1, case.entity: 1}
+    row[LIMBS[case.sites[0]]] = 1
+    row[case.view] = 1
+    return row
+
+
+def _save_table(path: Path, rows: list[dict], columns: Iterable[str]) -> None:
+    table = pd.DataFrame(rows, columns=list(columns))
+    _save(path, table.to_csv(index=False, lineterminator="\n").encode())
+
+
+def _save(path: Path, content: bytes) -> None:
+    """Write by rename, so that a killed call leaves no half file."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part.write_bytes(content)
+    part.replace(path)
