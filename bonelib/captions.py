@@ -176,17 +176,16 @@ def prompts(task: Task, *, style: str = "signs", language: str = "en") -> dict[s
     if style != "signs":
         raise ValueError(f"Unknown prompt style {style!r}. Choose label or signs.")
     bank = _words(language)
-    found = {
-        name: [
-            f"{_word(language, VIEW, view)} radiograph. {phrase}".capitalize()
-            if language == "en"
-            else f"Radiographie {_word(language, VIEW, view)}. {phrase}"
-            for phrase in bank.get((f"prompt {task.name}", name), "").split(" | ")
+    found = {}
+    for name in task.classes:
+        phrases = bank.get((f"prompt {task.name}", name), "").split(" | ")
+        found[name] = [
+            f"{_LEADS[language][0].format(view=_word(language, VIEW, view)).capitalize()}. "
+            f"{phrase[0].upper()}{phrase[1:]}."
+            for phrase in phrases
             if phrase
             for view in cohort.VIEWS
         ]
-        for name in task.classes
-    }
     if not all(found.values()):
         raise ValueError(
             f"captions.csv has no {language!r} prompts by signs for the task {task.name!r}; "

@@ -9,6 +9,8 @@ scratch). Every weight file of a package is checked against the sha256 it was ve
 
 import hashlib
 import importlib.util
+import socket
+import urllib.parse
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -162,21 +164,33 @@ def _load_by_name(trunk: nn.Module, path: Path) -> None:
     trunk.load_state_dict({k: state[k] for k in own})
 
 
+def _reachable(url: str) -> bool:
+    """Tell within seconds whether a host answers; the hub's own retries take most of a minute."""
+    parts = urllib.parse.urlsplit(url)
+    try:
+        socket.create_connection((parts.hostname, parts.port or 443), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
 def _download(architecture: str) -> nn.Module:
     import timm
+    from huggingface_hub import constants, try_to_load_from_cache
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     pretrained = timm.get_pretrained_cfg(architecture)
     if pretrained is None or not (pretrained.hf_hub_id or pretrained.url):
         raise WeightsNotAvailable(f"timm knows no pretrained weights for {architecture!r}.")
+    hub = pretrained.hf_hub_id
     try:
+        if hub and not constants.HF_HUB_OFFLINE:
+            cached = try_to_load_from_cache(hub, "model.safetensors")
+            if not isinstance(cached, str) and not _reachable(constants.ENDPOINT):
+                raise OSError(f"no connection to {constants.ENDPOINT}")
         return timm.create_model(architecture, pretrained=True, num_classes=0)
     except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
-        where = (
-            f"{pretrained.hf_hub_id} (model.safetensors)"
-            if pretrained.hf_hub_id
-            else pretrained.url
-        )
+        where = f"{hub} (model.safetensors)" if hub else pretrained.url
         raise WeightsNotAvailable(
             f"Weights of timm:{architecture} can't be downloaded here ({type(error).__name__}). "
             f"Fetch {where} on a machine with a network and pass the file as weights="
@@ -270,6 +284,7 @@ def text(name: str, *, cached: bool | None = None, seed: int = 0) -> TextEncoder
     if name == "packaged:minilm":
         import transformers
 
+        transformers.utils.logging.disable_progress_bar()
         folder = packaged_file(*_MINILM).parent
         trunk = transformers.AutoModel.from_pretrained(folder, local_files_only=True)
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)

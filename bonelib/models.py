@@ -164,4 +164,5 @@ def load_bundle(folder: Path) -> DualEncoder | Classifier:
         )
     if packaged and encoders.weights_hash(model.text.encoder) != shape["text"]["hash"]:
         raise ValueError(f"{folder} was made with other weights of {shape['text']['name']}.")
-    return model.eval()
+    # The memory layout of training, so that a reloaded model computes the same bits.
+    return model.to(memory_format=torch.channels_last).eval()
