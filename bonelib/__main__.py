@@ -5,6 +5,7 @@ and nowhere else. Mistakes of the user end in one message and exit code 2, a fai
 """
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -94,6 +95,8 @@ def _run(numbers: list[str], profile: str, parameters: list[list[str]]) -> int:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"-p gives {', '.join(twice)} more than once. Keep one value each.")
+    # A batch system ends a job with SIGTERM: kept like Ctrl-C, with the partial copy.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     outcomes = headless.run(
         numbers,
         profile=profile,
