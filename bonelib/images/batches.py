@@ -200,14 +200,18 @@ def augment(
     angle = unit[:, 0] * math.radians(rotate)
     zoom = 1 + unit[:, 1] * scale
     mirror = torch.where(draws[:, 7] < 0.5, -1.0, 1.0) if flip else torch.ones_like(zoom)
-    # grid_sample asks where each output pixel comes from, in units of half the side.
-    theta = torch.zeros(count, 2, 3, device=batch.device)
-    theta[:, 0, 0] = mirror * torch.cos(angle) / zoom
-    theta[:, 0, 1] = -torch.sin(angle) / zoom * (height / width)
-    theta[:, 1, 0] = mirror * torch.sin(angle) / zoom * (width / height)
-    theta[:, 1, 1] = torch.cos(angle) / zoom
-    theta[:, :, 2] = unit[:, 2:4] * translate * 2
-    grid = F.affine_grid(theta, list(batch.shape), align_corners=False)
+    # grid_sample asks where each output pixel comes from, in units of half the side. The grid is
+    # spelled out because affine_grid's product with 2 × 3 matrices takes twice the resampling.
+    sine, cosine = torch.sin(angle) / zoom, torch.cos(angle) / zoom
+    across = (torch.arange(width, device=batch.device) * 2 + 1) / width - 1
+    down = ((torch.arange(height, device=batch.device) * 2 + 1) / height - 1).view(-1, 1)
+    grid = torch.empty(count, height, width, 2, device=batch.device)
+    for axis, (along_x, along_y) in enumerate(
+        ((mirror * cosine, -sine * height / width), (mirror * sine * width / height, cosine))
+    ):
+        shift = unit[:, 2 + axis] * translate * 2
+        x, y, move = (v.view(-1, 1, 1) for v in (along_x, along_y, shift))
+        grid[..., axis] = x * across + (y * down + move)  # (B, H, W)
     image = F.grid_sample(batch, grid, padding_mode="border", align_corners=False)
 
     gain = (1 + unit[:, 4] * brightness).view(-1, 1, 1, 1)

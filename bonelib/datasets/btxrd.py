@@ -1,0 +1,264 @@
+"""BTXRD: radiographs with and without a primary bone tumour; also the synthetic cohort.
+
+Source: Yao S. et al., Scientific Data 12:88 (2025), doi 10.1038/s41597-024-04311-y; data
+doi 10.6084/m9.figshare.27865398. Licence: the paper carries CC BY-NC-ND 4.0, the data record is
+said to carry CC BY 4.0; treat it as the stricter one until you have read the record. 3,746 images
+of three centres (1: hospitals, 2 and 3: teaching collections): normal, benign or malignant, nine
+entities, age, sex, site, view; lesions as LabelMe polygons and boxes.
+
+Known faults: no patient ids; the site columns are all zero for normals, so that a site finer than
+the limb gives the label away; site and limb disagree in some rows; IMG001276 has two entities; the
+annotations may lie in ``Annotations/Annotations``; 21 pairs of images are identical, two of them
+with opposite labels (``splits`` deals with those).
+
+The phantom writes the same layout, and beside it ``cohort_extra.csv`` with what BTXRD lacks.
+"""
+
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from bonelib import cohort, datasets
+
+BONES = ("hand", "ulna", "radius", "humerus", "foot", "tibia", "fibula", "femur", "hip bone")
+JOINTS = ("ankle", "knee", "hip", "wrist", "elbow", "shoulder")
+# Column of the file → term of the cohort.
+SITES = {bone: bone for bone in BONES} | {f"{joint}-joint": joint for joint in JOINTS}
+LIMBS = {limb: limb for limb in cohort.REGIONS}
+ENTITIES = cohort.task("entity").classes
+FLAGS = (*SITES, "tumor", "benign", "malignant", *ENTITIES, *LIMBS, *cohort.VIEWS)
+
+
+def read(root: str | Path, *, extras: bool = False, require_images: bool = False) -> pd.DataFrame:
+    """Read a folder in BTXRD's layout, the real one or the phantom's.
+
+    Args:
+        extras: Join ``cohort_extra.csv`` where it exists: patient, study, side, the true site,
+            signs of the lesion, truth masks.
+        require_images: Raise where a row has no file instead of leaving it out with a note.
+
+    Returns:
+        The cohort table with ``tumor``, ``malignancy`` and ``entity`` (NA for normals). A normal's
+        ``site`` is its limb, e.g. ``("upper limb",)``. ``mask`` holds JSON polygons in pixels, or
+        with ``extras`` the path of a truth PNG.
+
+    Raises:
+        FileNotFoundError: No ``dataset.csv`` or ``.xlsx``, or no image, is there.
+        ValueError: Columns or values are not those of the release; all problems are listed.
+    """
+    file = datasets.locate(root, ("dataset.csv", "dataset.xlsx"), inner="BTXRD")
+    root = file.parent
+    csv = _metadata(file)
+    notes: list[str] = []
+    outlines, labels = _annotations(root / "Annotations", notes)
+    stems = csv["image_id"].map(lambda name: Path(name).stem)
+    sites, limbs = datasets.terms(csv, SITES), datasets.terms(csv, LIMBS)
+
+    table = cohort.empty(len(csv))
+    table[cohort.IMAGE_ID] = csv["image_id"]
+    table[cohort.PATH] = _paths(csv["image_id"], datasets.files_below(root / "images"), notes)
+    table[cohort.SOURCE] = "phantom" if (root / "phantom.json").exists() else "btxrd"
+    table[cohort.CENTER] = csv["center"].astype(str)
+    table[cohort.SITE] = [site or limb for site, limb in zip(sites, limbs, strict=True)]
+    table[cohort.VIEW] = datasets.terms(csv, {view: view for view in cohort.VIEWS})
+    table[cohort.AGE] = csv["age"].astype(float)
+    table[cohort.SEX] = csv["gender"]
+    table[cohort.MASK] = [outlines.get(stem, pd.NA) for stem in stems]
+    table["tumor"] = csv["tumor"].map(dict(enumerate(cohort.task("tumor").classes)))
+    table["malignancy"] = _malignancy(csv, notes)
+    table["entity"] = _entities(csv, stems, labels, notes)
+
+    notes += _contradictions(csv, sites, limbs, table)
+    if extras:
+        table = _join_extras(table, root, notes)
+    if table[cohort.PATIENT].isna().all():
+        notes.append("No patients are named: groups can only be found from the images.")
+    table = datasets.keep_existing(table, required=require_images, notes=notes)
+    table.attrs["notes"] = notes
+    return table
+
+
+def _metadata(file: Path) -> pd.DataFrame:
+    if file.suffix == ".xlsx":
+        try:
+            csv = pd.read_excel(file)
+        except ImportError as error:
+            raise ValueError(
+                f"{file.name} needs a reader for Excel files. Install it with "
+                "`pip install openpyxl`, or save the sheet as dataset.csv beside it."
+            ) from error
+    else:
+        csv = pd.read_csv(file, encoding="utf-8-sig")
+    csv.columns = [str(column).strip() for column in csv.columns]
+    problems = datasets.flag_problems(csv, FLAGS)
+    missing = [c for c in ("image_id", "center", "age", "gender") if c not in csv]
+    if missing:
+        problems.append(f"The columns {', '.join(map(repr, missing))} are missing.")
+    else:
+        csv["image_id"] = csv["image_id"].astype(str).str.strip()
+        wrong = csv.loc[csv["age"].notna() & pd.to_numeric(csv["age"], errors="coerce").isna()]
+        if len(wrong):
+            problems.append(
+                f"{len(wrong)} cells of 'age' are not numbers, e.g. {wrong['age'].iloc[0]!r}."
+            )
+    datasets.refuse(problems, file)
+    return csv
+
+
+def _paths(ids: pd.Series, files: dict[str, Path], notes: list[str]) -> list:
+    """Find each image by name, else by its stem: copies are known with other extensions."""
+    stems = {path.stem: path for path in files.values()}
+    found = [files.get(name, stems.get(Path(name).stem)) for name in ids]
+    renamed = [n for n, path in zip(ids, found, strict=True) if path and path.name != n]
+    if renamed:
+        notes.append(
+            f"{len(renamed)} images have another extension than their row says, e.g. {renamed[0]}."
+        )
+    strangers = sorted({path.name for path in files.values()} - {p.name for p in found if p})
+    if strangers:
+        notes.append(
+            f"{len(strangers)} image files have no row in the table and are left out, "
+            f"e.g. {', '.join(strangers[:3])}."
+        )
+    return [str(path) if path else pd.NA for path in found]
+
+
+def _annotations(folder: Path, notes: list[str]) -> tuple[dict[str, str], dict[str, set[str]]]:
+    """Read the LabelMe files: per image stem, its outlines as JSON text and its labels."""
+    if (folder / "Annotations").is_dir():
+        folder = folder / "Annotations"
+    outlines, labels, boxed, broken = {}, {}, [], []
+    for name, path in datasets.files_below(folder).items():
+        if path.suffix != ".json":
+            continue
+        try:
+            shapes = json.loads(path.read_bytes())["shapes"]
+            polygons = [s["points"] for s in shapes if s["shape_type"] == "polygon"]
+            if not polygons:
+                polygons = [
+                    _corners(*s["points"]) for s in shapes if s["shape_type"] == "rectangle"
+                ]
+                boxed += [name] if polygons else []
+            labels[path.stem] = {shape["label"] for shape in shapes}
+            if polygons:
+                outlines[path.stem] = datasets.polygons_text(polygons)
+        except (ValueError, KeyError, TypeError):
+            broken.append(name)
+    if not labels:
+        notes.append(f"No LabelMe files in {folder.name}/: no lesion has an outline.")
+    if boxed:
+        notes.append(
+            f"{len(boxed)} annotations have boxes but no polygon, e.g. {boxed[0]}; "
+            "the boxes stand in as outlines."
+        )
+    if broken:
+        notes.append(f"{len(broken)} annotations can't be read: {', '.join(broken[:3])}.")
+    return outlines, labels
+
+
+def _corners(first: list[float], second: list[float]) -> list[list[float]]:
+    (x0, x1), (y0, y1) = (sorted(pair) for pair in zip(first, second, strict=True))
+    return [[x0, y0], [x1, y0], [x1, y1], [x0, y1]]
+
+
+def _malignancy(csv: pd.DataFrame, notes: list[str]) -> list:
+    classes = {(0, 0, 0): "normal", (1, 1, 0): "benign", (1, 0, 1): "malignant"}
+    triples = list(zip(csv["tumor"], csv["benign"], csv["malignant"], strict=True))
+    odd = [i for i, triple in zip(csv["image_id"], triples, strict=True) if triple not in classes]
+    if odd:
+        notes.append(
+            f"In {len(odd)} rows tumor, benign and malignant contradict each other, "
+            f"e.g. {', '.join(odd[:3])}; their malignancy is missing."
+        )
+    return [classes.get(triple, pd.NA) for triple in triples]
+
+
+def _entities(
+    csv: pd.DataFrame, stems: pd.Series, labels: dict[str, set[str]], notes: list[str]
+) -> list:
+    """Name each row's entity; where the table marks several, the annotation decides."""
+    marked = datasets.terms(csv, {name: name for name in ENTITIES})
+    entities, disagree, none = [], [], []
+    for image, stem, tumor, names in zip(csv["image_id"], stems, csv["tumor"], marked, strict=True):
+        outlined = labels.get(stem, set())
+        chosen = names
+        if len(names) > 1:
+            chosen = tuple(name for name in names if name in outlined)
+            taken = chosen[0] if len(chosen) == 1 else "none"
+            notes.append(
+                f"{image} is marked {' and '.join(names)}; its annotation says "
+                f"{', '.join(sorted(outlined)) or 'nothing'}: we take {taken}."
+            )
+        elif outlined - set(names):
+            disagree.append(image)
+        if tumor and not names:
+            none.append(image)
+        entities.append(chosen[0] if len(chosen) == 1 else pd.NA)
+    if disagree:
+        notes.append(
+            f"{len(disagree)} annotations name another entity than the table, "
+            f"e.g. {', '.join(disagree[:3])}; the table's is kept."
+        )
+    if none:
+        notes.append(f"{len(none)} tumours have no entity, e.g. {', '.join(none[:3])}.")
+    return entities
+
+
+def _contradictions(csv: pd.DataFrame, sites: list, limbs: list, table: pd.DataFrame) -> list[str]:
+    notes = []
+    astray = [
+        image
+        for image, site, limb in zip(csv["image_id"], sites, limbs, strict=True)
+        if site and {cohort.region((term,)) for term in site} != set(limb)
+    ]
+    if astray:
+        notes.append(
+            f"In {len(astray)} rows the site does not lie in the limb that is marked, "
+            f"e.g. {', '.join(astray[:3])}; the site is kept."
+        )
+    bare = csv.loc[(csv["tumor"] == 1) & table[cohort.MASK].isna(), "image_id"]
+    if len(bare) and table[cohort.MASK].notna().any():
+        notes.append(f"{len(bare)} tumours have no outline, e.g. {', '.join(bare[:3])}.")
+    normal = csv["tumor"] == 0
+    if normal.any() and not any(site for site, n in zip(sites, normal, strict=True) if n):
+        notes.append(
+            "Normals name no site, only a limb: a site finer than the limb gives the label away."
+        )
+    return notes
+
+
+def _join_extras(table: pd.DataFrame, root: Path, notes: list[str]) -> pd.DataFrame:
+    """Lay the columns of ``cohort_extra.csv`` over the table; an empty cell changes nothing."""
+    file = root / "cohort_extra.csv"
+    if not file.is_file():
+        notes.append("There is no cohort_extra.csv: nothing beyond BTXRD's own columns is known.")
+        return table
+    extra = pd.read_csv(file, encoding="utf-8-sig", dtype={"patient": str, "study": str})
+    if "image_id" not in extra or extra["image_id"].duplicated().any():
+        datasets.refuse(["It needs a column 'image_id' without repeated values."], file)
+    unknown = set(extra["image_id"]) ^ set(table[cohort.IMAGE_ID])
+    if unknown:
+        notes.append(
+            f"{len(unknown)} images are in only one of {file.name} and the table, "
+            f"e.g. {', '.join(sorted(unknown)[:3])}."
+        )
+    extra = extra.set_index("image_id").reindex(table[cohort.IMAGE_ID]).reset_index(drop=True)
+    for column in (cohort.SITE, cohort.VIEW):
+        if column in extra:
+            extra[column] = [
+                tuple(sorted(t.strip().removesuffix("-joint") for t in re.split("[;|]", cell)))
+                if isinstance(cell, str)
+                else old
+                for cell, old in zip(extra[column], table[column], strict=True)
+            ]
+    if cohort.MASK in extra:
+        extra[cohort.MASK] = [
+            str(root / cell) if isinstance(cell, str) else old
+            for cell, old in zip(extra[cohort.MASK], table[cohort.MASK], strict=True)
+        ]
+    for column in extra:
+        old = table[column] if column in table else pd.NA
+        table[column] = extra[column].where(extra[column].notna(), old)
+    return table

@@ -1,0 +1,206 @@
+"""Your own radiographs: any CSV that has the cohort's columns.
+
+``image_id`` and ``path`` must be there, all else may: ``source, patient, study, center, site, view,
+side, age, sex, mask, report, hardware`` and a column per task (``tumor``, ``malignancy``, ``entity``,
+``fracture``, …) with class names. Several sites or views in a cell are joined by ``;``. Paths count
+from the folder of the CSV or from ``root``. Any further column is kept as it is.
+
+Labels and licence are yours. Every problem is told at once, with the line of the file.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pandas as pd
+
+from bonelib import cohort, datasets
+
+
+def read(
+    root: str | Path, *, file: str | Path | None = None, require_images: bool = False
+) -> pd.DataFrame:
+    """Read a CSV with the cohort's columns; comma or semicolon separated, UTF-8.
+
+    Args:
+        root: The folder of the data, or the CSV itself.
+        file: The CSV; by default the only one in ``root``.
+        require_images: Raise where a row has no file instead of leaving it out with a note.
+
+    Returns:
+        The cohort table with the further columns of the CSV.
+
+    Raises:
+        FileNotFoundError: There is no such CSV, or no image is there.
+        ValueError: Lists every problem of the file with its line numbers (the header is line 1).
+    """
+    file = _choose(Path(root), file)
+    folders = (file.parent, Path(root) if Path(root).is_dir() else file.parent)
+    raw = _cells(file)
+    missing = [c for c in (cohort.IMAGE_ID, cohort.PATH) if c not in raw]
+    if missing or raw.empty:
+        problem = f"it lacks {' and '.join(missing)}" if missing else "it has no rows"
+        datasets.refuse([f"Found the columns {', '.join(raw.columns)}; {problem}."], file)
+
+    problems: list[str] = []
+    notes: list[str] = []
+    table = cohort.empty(len(raw))
+    for column in raw:
+        table[column] = raw[column] if column in cohort.COLUMNS else _guess(raw[column])
+    if cohort.SOURCE not in raw:
+        table[cohort.SOURCE] = file.stem
+    problems += _id_problems(raw)
+    for column, known in ((cohort.SITE, cohort.SITES), (cohort.VIEW, cohort.VIEWS)):
+        if column in raw:
+            table[column] = [_split(cell) for cell in raw[column]]
+            problems += _wrong(
+                raw[column],
+                lambda cell, known=known: set(_split(cell)) <= set(known),
+                f"{column} terms joined by ';' from {', '.join(known)}",
+            )
+    for column, known in ((cohort.SIDE, cohort.SIDES), (cohort.SEX, cohort.SEXES)):
+        if column in raw:
+            problems += _wrong(raw[column], known.__contains__, f"{column} {', '.join(known)}")
+    if cohort.AGE in raw:
+        age = table[cohort.AGE] = pd.to_numeric(raw[cohort.AGE], errors="coerce")
+        fits = set(raw.loc[age.between(0, 120), cohort.AGE])
+        problems += _wrong(raw[cohort.AGE], fits.__contains__, "years between 0 and 120")
+    for task in cohort.TASKS.values():
+        if task.column in raw:
+            table[task.column] = _labels(raw[task.column], task, problems, notes)
+    if cohort.MASK in raw:
+        table[cohort.MASK] = [_outline(cell, folders) for cell in raw[cohort.MASK]]
+        problems += _wrong(
+            raw[cohort.MASK],
+            lambda cell: _outline(cell, folders) is not None,
+            "the path of a PNG that exists, or polygons as JSON [[[x, y], …], …]",
+        )
+    datasets.refuse(problems, file)
+
+    found = [_find(cell, folders) for cell in raw[cohort.PATH]]
+    table[cohort.PATH] = [str(path) if path else pd.NA for path in found]
+    if table[cohort.PATIENT].isna().any():
+        notes.append(
+            f"{int(table[cohort.PATIENT].isna().sum())} rows name no patient: their groups can "
+            "only be found from the images."
+        )
+    table = datasets.keep_existing(table, required=require_images, notes=notes)
+    table.attrs["notes"] = notes
+    return table
+
+
+def _choose(root: Path, file: str | Path | None) -> Path:
+    if root.is_file() and file is None:
+        return root.absolute()
+    if file is None:
+        found = sorted(root.glob("*.csv"))
+        if len(found) != 1:
+            names = ", ".join(path.name for path in found[:8]) or "none"
+            raise FileNotFoundError(
+                f"Expected one CSV in {root}, found {names}. Name it: DATA=/path/to/table.csv."
+            )
+        return found[0].absolute()
+    for path in (Path(file), root / file):
+        if path.is_file():
+            return path.absolute()
+    raise FileNotFoundError(f"No file {file}, neither as it stands nor in {root}.")
+
+
+def _cells(file: Path) -> pd.DataFrame:
+    """Read all cells as stripped text, NA where empty."""
+    with open(file, encoding="utf-8-sig") as lines:
+        header = lines.readline()
+    # Excel writes semicolons where the comma is the decimal sign.
+    separator = ";" if header.count(";") > header.count(",") else ","
+    try:
+        raw = pd.read_csv(file, sep=separator, dtype=str, encoding="utf-8-sig")
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise ValueError(f"{file} is not a table: {error}. Save it as CSV, UTF-8.") from error
+    raw.columns = [column.strip() for column in raw.columns]
+    raw = raw.apply(lambda column: column.str.strip())
+    return raw.mask(raw == "")
+
+
+def _lines(rows: Iterable[int]) -> str:
+    """Name lines of the file, the header being line 1."""
+    numbers = [str(row + 2) for row in rows]
+    more = f" and {len(numbers) - 8} more" if len(numbers) > 8 else ""
+    return f"line{'s' if len(numbers) > 1 else ''} {', '.join(numbers[:8])}{more}"
+
+
+def _wrong(cells: pd.Series, fits: Callable[[str], bool], expected: str) -> list[str]:
+    """Say which cells do not fit, what they hold and what was expected; NA always fits."""
+    rows = [row for row, cell in cells.items() if pd.notna(cell) and not fits(cell)]
+    if not rows:
+        return []
+    values = ", ".join(repr(v) for v in dict.fromkeys(cells[row] for row in rows[:20]))
+    return [f"{cells.name}, {_lines(rows)}: found {values[:120]}; expected {expected}."]
+
+
+def _id_problems(raw: pd.DataFrame) -> list[str]:
+    problems = [
+        f"{column}, {_lines(raw.index[raw[column].isna()])}: the cell is empty."
+        for column in (cohort.IMAGE_ID, cohort.PATH)
+        if raw[column].isna().any()
+    ]
+    ids = raw[cohort.IMAGE_ID]
+    for name in ids[ids.duplicated()].dropna().unique()[:5]:
+        problems.append(
+            f"image_id {name!r} occurs more than once, {_lines(ids.index[ids == name])}."
+        )
+    return problems
+
+
+def _split(cell: str) -> tuple[str, ...]:
+    return tuple(sorted({t.strip() for t in cell.split(";")} - {""})) if pd.notna(cell) else ()
+
+
+def _labels(
+    cells: pd.Series, task: cohort.Task, problems: list[str], notes: list[str]
+) -> pd.Series:
+    """Check class names; 0 and 1 of a binary task count as the first and the second class."""
+    if task.kind == "regression":
+        values = pd.to_numeric(cells, errors="coerce")
+        numbers = set(cells[values.notna()])
+        problems += _wrong(cells, numbers.__contains__, "a number")
+        return values
+    # "2.0" is what a spreadsheet makes of a grade 2 beside empty cells.
+    names = cells.str.replace(r"^(\d+)\.0$", r"\1", regex=True)
+    if task.kind == "binary":
+        index = dict(zip("01", task.classes, strict=True))
+        if names.isin(list(index)).any():
+            names = names.replace(index)
+            notes.append(f"{task.column}: 0 and 1 were read as {' and '.join(task.classes)}.")
+    problems += _wrong(names, task.classes.__contains__, ", ".join(task.classes))
+    return names
+
+
+def _find(cell: str, folders: tuple[Path, ...]) -> Path | None:
+    places = (folder / cell for folder in folders)  # an absolute path stays itself
+    return next((place.absolute() for place in places if place.is_file()), None)
+
+
+def _outline(cell: str, folders: tuple[Path, ...]) -> str | None:
+    """Return polygons or the absolute path of a PNG; None where it is neither, NA stays NA."""
+    if pd.isna(cell):
+        return cell
+    if not cell.startswith("["):
+        path = _find(cell, folders)
+        return str(path) if path else None
+    try:
+        polygons = json.loads(cell)
+        sound = all(len(points) > 2 and all(len(p) == 2 for p in points) for points in polygons)
+        return datasets.polygons_text(polygons) if sound and polygons else None
+    except (ValueError, TypeError):
+        return None
+
+
+def _guess(cells: pd.Series) -> pd.Series:
+    """Make numbers of a column that holds nothing else; "007" is a name."""
+    known = cells.dropna()
+    numbers = pd.to_numeric(known, errors="coerce")
+    if known.empty or numbers.isna().any() or any(re.match(r"0\d", cell) for cell in known):
+        return cells
+    whole = all(re.fullmatch(r"[+-]?\d+", cell) for cell in known)
+    return pd.to_numeric(cells).astype("Int64" if whole else "float64")
