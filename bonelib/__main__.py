@@ -7,7 +7,7 @@ and nowhere else. Mistakes of the user end in one message and exit code 2, a fai
 import argparse
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="bonelib", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="bonelib",
+        description="Run the notebooks of the thesis, draw the synthetic cohort, look at data.",
+        epilog="bonelib COMMAND --help shows the options and an example.",
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(command: Any, name: str, text: str, example: str) -> argparse.ArgumentParser:
@@ -120,7 +124,7 @@ def _run(numbers: list[str], profile: str, parameters: list[list[str]]) -> int:
 def _phantom(folder: Path, **options: int) -> int:
     from bonelib import phantom
 
-    phantom.write(folder, **options, progress=_progress)
+    phantom.write(folder, **options, progress=_tenths())
     _say(f"Written to {folder}. Read it with: bonelib data phantom {folder}")
     return 0
 
@@ -151,7 +155,8 @@ def _runs(profile: str) -> int:
             metrics = [column for column in table if column.startswith("metrics.")]
             table["metrics"] = [_metrics(row) for row in table[metrics].to_dict("records")]
             shown = table[["run", "seconds", "openings", "stale", "metrics"]].copy()
-            shown["run"] = shown["run"].str.removeprefix(f"{name}/")
+            short = shown["run"].str.removeprefix(f"{name}/")
+            shown["run"] = short.str.ljust(short.str.len().max())
             _say(shown.to_string(index=False, justify="left", max_colwidth=100))
     return 0
 
@@ -161,9 +166,16 @@ def _say(line: str) -> None:
     print(line, flush=True)
 
 
-def _progress(done: int, total: int) -> None:
-    if done % max(1, total // 10) == 0 or done == total:
-        _say(f"  {done} of {total}")
+def _tenths() -> Callable[[int, int], None]:
+    shown = 0
+
+    def progress(done: int, total: int) -> None:
+        nonlocal shown
+        if done * 10 // max(total, 1) > shown:
+            shown = done * 10 // total
+            _say(f"  {done} of {total} images")
+
+    return progress
 
 
 def _short(path: Path) -> str:

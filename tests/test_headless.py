@@ -158,7 +158,8 @@ def test_what_is_not_of_the_declared_type_is_refused(value, kind):
 
 
 # ---------------------------------------------------------------------- execution
-def test_notebooks_run_in_order_and_are_reused_until_something_changes(folder):
+def test_notebooks_run_in_order_and_are_reused_until_something_changes(folder, monkeypatch):
+    monkeypatch.setattr(runs, "code_hash", lambda: "as it is")
     said = []
 
     def go(*numbers, **parameters):
@@ -188,6 +189,8 @@ def test_notebooks_run_in_order_and_are_reused_until_something_changes(folder):
     write(folder, "04", "print('another source')", "run.finish()")
     assert go("04") == {"04": "executed"}
     assert "    another source" in said
+    monkeypatch.setattr(runs, "code_hash", lambda: "changed")
+    assert go("04") == {"04": "executed"}
 
 
 def test_a_failure_stops_its_dependants_only_and_leaves_no_record(folder):

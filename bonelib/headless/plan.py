@@ -103,13 +103,19 @@ def declared(notebook: Path) -> dict[str, tuple[str, Any]]:
     """Read the parameters of a notebook: name → (type, default).
 
     Raises:
-        ValueError: The notebook declares none that papermill can read.
+        ValueError: The notebook declares none that papermill can read, or a computed one.
     """
     import papermill
 
     found = {}
     for name, entry in papermill.inspect_notebook(str(notebook)).items():
-        default = ast.literal_eval(entry["default"])
+        try:
+            default = ast.literal_eval(entry["default"])
+        except (ValueError, SyntaxError):
+            raise ValueError(
+                f"{name} = {entry['default']} is not a plain value; compute it in a later cell, "
+                "since values from outside come in after the parameters."
+            ) from None
         kind = entry["inferred_type_name"]
         found[name] = (type(default).__name__ if kind == "None" else kind, default)
     if not found:
@@ -184,7 +190,7 @@ def plan(
     for number in chosen:
         try:
             declarations[number] = declared(available[number])
-        except (ValueError, SyntaxError) as error:
+        except ValueError as error:
             problems.append(f"{available[number].name}: {error}")
     known = sorted({name for names in declarations.values() for name in names} - {"PROFILE"})
     for name in given:
