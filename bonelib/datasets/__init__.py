@@ -101,14 +101,16 @@ def flag_problems(frame: pd.DataFrame, columns: tuple[str, ...]) -> list[str]:
     return found
 
 
-def refuse(problems: list[str], file: Path) -> None:
+def refuse(
+    problems: list[str],
+    file: Path,
+    *,
+    cure: str = "Compare it with the published file, or unpack the data set again.",
+) -> None:
     """Raise one ValueError that lists all problems of a file; do nothing where there is none."""
     if problems:
         lines = "\n".join(f"  - {line}" for line in problems)
-        raise ValueError(
-            f"{file} has {len(problems)} problem(s):\n{lines}\n"
-            "Compare it with the published file, or unpack the data set again."
-        )
+        raise ValueError(f"{file} has {len(problems)} problem(s):\n{lines}\n{cure}")
 
 
 def keep_existing(table: pd.DataFrame, *, required: bool, notes: list[str]) -> pd.DataFrame:

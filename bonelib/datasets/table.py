@@ -1,9 +1,9 @@
 """Your own radiographs: any CSV that has the cohort's columns.
 
-``image_id`` and ``path`` must be there, all else may: ``source, patient, study, center, site, view,
-side, age, sex, mask, report, hardware`` and a column per task (``tumor``, ``malignancy``, ``entity``,
-``fracture``, …) with class names. Several sites or views in a cell are joined by ``;``. Paths count
-from the folder of the CSV or from ``root``. Any further column is kept as it is.
+``image_id`` and ``path`` must be there, all else may: ``source, patient, study, center, site,
+view, side, age, sex, mask, report, hardware`` and a column per task (``tumor``, ``malignancy``,
+``entity``, ``fracture``, …) with class names. Several sites or views in a cell are joined by ``;``.
+Paths count from the folder of the CSV or from ``root``. Any further column is kept as it is.
 
 Labels and licence are yours. Every problem is told at once, with the line of the file.
 """
@@ -41,7 +41,11 @@ def read(
     missing = [c for c in (cohort.IMAGE_ID, cohort.PATH) if c not in raw]
     if missing or raw.empty:
         problem = f"it lacks {' and '.join(missing)}" if missing else "it has no rows"
-        datasets.refuse([f"Found the columns {', '.join(raw.columns)}; {problem}."], file)
+        datasets.refuse(
+            [f"Found the columns {', '.join(raw.columns)}; {problem}."],
+            file,
+            cure="Add what is missing.",
+        )
 
     problems: list[str] = []
     notes: list[str] = []
@@ -76,7 +80,7 @@ def read(
             lambda cell: _outline(cell, folders) is not None,
             "the path of a PNG that exists, or polygons as JSON [[[x, y], …], …]",
         )
-    datasets.refuse(problems, file)
+    datasets.refuse(problems, file, cure="Correct these lines and read it again.")
 
     found = [_find(cell, folders) for cell in raw[cohort.PATH]]
     table[cohort.PATH] = [str(path) if path else pd.NA for path in found]
