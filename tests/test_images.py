@@ -141,12 +141,15 @@ def test_squash_is_pils_bicubic_resize_to_the_byte(tmp_path):
         assert np.array_equal(pixel, np.asarray(expected))
 
 
-def test_pad_keeps_the_aspect_and_fills_with_the_border(tmp_path):
+def test_pad_keeps_the_aspect_and_continues_each_edge(tmp_path):
     film = np.full((100, 200), 70, np.uint8)
     film[20:80, 40:160] = 200
-    cache = images.cache(table_of(tmp_path, {"a": film}), size=50, folder=tmp_path / "c")
-    assert (cache.images[0][:12] == 70).all() and (cache.images[0][38:] == 70).all()
-    assert abs(int((cache.images[0] > 135).sum()) - 30 * 15) < 30
+    film[90:] = 30
+    table = table_of(tmp_path, {"wide": film, "tall": film.T.copy()})
+    cache = images.cache(table, size=50, folder=tmp_path / "c")
+    for pixel in (cache.images[0], cache.images[1].T):
+        assert (pixel[:12] == 70).all() and (pixel[38:] == 30).all()
+        assert abs(int((pixel > 135).sum()) - 30 * 15) < 30
 
 
 def test_a_large_jpeg_shrinks_to_its_area_mean(tmp_path):

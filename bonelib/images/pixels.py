@@ -21,7 +21,7 @@ import pandas as pd
 from bonelib import cohort
 
 FITS = ("pad", "squash")
-RECIPE = 1  # part of the key of a store: raise it when decoding changes, and stores are made anew
+RECIPE = 2  # part of the key of a store: raise it when decoding changes, and stores are made anew
 GEOMETRY = ("width", "height", "scale_x", "scale_y", "offset_x", "offset_y", "turn")
 FILES = ("sha256", "width", "height", "bytes", "mean_grey", "mode")
 # EXIF orientation → PIL's transposition that shows the image upright (FLIP_LEFT_RIGHT = 0, …).
@@ -32,8 +32,8 @@ _INVERSE = {6: 8, 8: 6}  # a quarter turn is undone by the opposite one, the oth
 def decode(path: str, *, size: int, fit: str) -> tuple[np.ndarray | None, dict[str, Any]]:
     """Decode one file to ``(size, size)`` with its facts, or to None with the ``reason``.
 
-    ``pad`` shows the image upright, keeps its aspect, shrinks by area and centres it on the mean of
-    its border. ``squash`` is PIL's bicubic resize of the whole image as stored.
+    ``pad`` shows the image upright, keeps its aspect, shrinks by area and continues its
+    edges by their mean. ``squash`` is PIL's bicubic resize of the whole image as stored.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -93,9 +93,12 @@ def _pad(
     shrinks = wide <= grey.shape[1] and high <= grey.shape[0]
     way = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     content = cv2.resize(grey, (wide, high), interpolation=way)
-    border = np.concatenate([content[0], content[-1], content[:, 0], content[:, -1]])
-    pixels = np.full((size, size), round(float(border.mean())), np.uint8)
     left, top = (size - wide) // 2, (size - high) // 2
+    # Each strip takes the mean of the edge it continues; a fixed grey would draw a frame.
+    pixels = np.empty((size, size), np.uint8)
+    pixels[:top], pixels[top + high :] = (np.rint(edge.mean()) for edge in content[[0, -1]])
+    pixels[:, :left] = np.rint(content[:, 0].mean())
+    pixels[:, left + wide :] = np.rint(content[:, -1].mean())
     pixels[top : top + high, left : left + wide] = content
     return pixels, content, left, top
 

@@ -94,7 +94,7 @@ def cache(
 
     Args:
         size: Side of the cached square in pixels.
-        fit: ``pad`` keeps the aspect ratio and fills up with the mean of the border; ``squash`` is
+        fit: ``pad`` keeps the aspect ratio and continues each edge by its mean; ``squash`` is
             PIL's bicubic resize of the whole image as stored.
         folder: Where stores live, ``runs.cache_folder("images")`` in the notebooks.
         workers: Threads; the decoders release Python's lock.
