@@ -181,3 +181,39 @@ def full(
         keep=keep,
         **options,
     )
+
+
+def cross_fit(
+    features: np.ndarray, labels: np.ndarray, held: np.ndarray, groups: np.ndarray, **options: Any
+) -> tuple[np.ndarray, list[float]]:
+    """Fit one linear probe a fold and return the logits each image got while held out.
+
+    Args:
+        features: ``(N, D)``, raw.
+        labels: ``(K, N)``; row k holds what ``splits.apply`` shows of fold k: -1 where held out.
+        held: ``(K, N)`` bool, the images held out in fold k; together they cover every image once.
+        groups: ``(N,)``.
+        options: Passed to ``linear_probe``.
+
+    Returns:
+        Logits ``(N,)`` or ``(N, C)``, and the strength chosen in each fold.
+
+    Raises:
+        ValueError: A held-out image still shows its label, or an image is not held out exactly once.
+    """
+    shown = int((labels[held] >= 0).sum())
+    if shown:
+        raise ValueError(
+            f"{shown} held-out images show their label. Take labels from splits.apply."
+        )
+    if (held.sum(axis=0) != 1).any():
+        wrong = int((held.sum(axis=0) != 1).sum())
+        raise ValueError(f"{wrong} images are not held out exactly once over the folds.")
+    out, strengths = None, []
+    for visible, test in zip(labels, held, strict=True):
+        probe = linear_probe(features[~test], visible[~test], groups[~test], **options)
+        logits = probe.logits(features[test])
+        out = np.empty((len(features), *logits.shape[1:])) if out is None else out
+        out[test] = logits
+        strengths.append(probe.strength)
+    return out, strengths

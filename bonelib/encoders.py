@@ -45,6 +45,14 @@ class Preprocessing:
     std: tuple[float, ...]
     channels: int = 3
 
+    def pixels(self) -> dict[str, Any]:
+        """Return mean, std and channels for ``images.loader``; one number where channels agree.
+
+        With one number the channels of a grey image share memory.
+        """
+        mean, std = (v[0] if len(set(v)) == 1 else v for v in (self.mean, self.std))
+        return {"mean": mean, "std": std, "channels": self.channels}
+
 
 class ImageEncoder(nn.Module):
     """A trunk that maps ``(B, C, H, W)`` to pooled ``(B, width)`` features.

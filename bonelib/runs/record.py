@@ -1,11 +1,4 @@
-"""Run folders, their records, and the hand-over from one notebook to the next.
-
-A notebook starts a run, saves tables, figures and weights through it, and finishes it; the next
-notebook finds it. ``record.json`` is written last and by rename, so its presence means "finished".
-Records name their inputs by hash: a run whose input was remade is refused, never silently mixed.
-
-    runs/<profile>/<data>/<task>/<stage>/<variant>-s<seed>/record.json
-"""
+"""The run folder of one notebook execution and the record that says it is finished."""
 
 import contextlib
 import hashlib
@@ -16,9 +9,7 @@ import random
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -26,7 +17,8 @@ from typing import Any
 
 import pandas as pd
 
-ROOT = Path(__file__).resolve().parents[1]
+from bonelib.runs.places import ROOT, data_name, figures_folder, folder, replacing
+
 PUBLISHING = ("demo", "full")  # profiles whose figures reach figures/<data>/
 _VERSIONS = ("torch", "torchvision", "timm", "open_clip_torch", "scikit-learn", "pandas", "numpy")
 # The notebook that makes each stage, for messages that tell what to run.
@@ -41,68 +33,6 @@ NOTEBOOKS = {
     "bone_tasks": "08",
     "results": "09",
 }
-
-
-def folder() -> Path:
-    """Return where runs are kept: ``BONELIB_RUNS``, else ``runs/`` in the repository."""
-    return Path(os.environ.get("BONELIB_RUNS") or ROOT / "runs")
-
-
-def cache_folder(name: str) -> Path:
-    """Return a folder for what can be made again: ``BONELIB_CACHE``, else ``.cache/``."""
-    return Path(os.environ.get("BONELIB_CACHE") or ROOT / ".cache") / name
-
-
-def figures_folder(data: str) -> Path:
-    """Return where ``demo`` and ``full`` publish: ``BONELIB_FIGURES``, else ``figures/``."""
-    return Path(os.environ.get("BONELIB_FIGURES") or ROOT / "figures") / data_name(data)
-
-
-def data_root(data: str, root: str = "") -> Path:
-    """Return the folder of a data set: ``root`` if given, else its folder in ``BONELIB_DATA``.
-
-    Raises:
-        FileNotFoundError: Neither leads to a folder; the message says what to pass.
-    """
-    if data.endswith(".csv"):
-        path = Path(root) if root else Path(data).resolve().parent
-    elif root:
-        path = Path(root)
-    elif os.environ.get("BONELIB_DATA"):
-        path = Path(os.environ["BONELIB_DATA"]) / data
-    else:
-        raise FileNotFoundError(
-            f"Don't know where {data!r} lies. Pass its folder as DATA_ROOT "
-            f"(bonelib run … -p DATA_ROOT /path/to/{data}) or set BONELIB_DATA to the folder above."
-        )
-    if not path.is_dir():
-        raise FileNotFoundError(
-            f"No folder {path} for the data set {data!r}. Set DATA_ROOT to the unpacked folder."
-        )
-    return path
-
-
-def data_name(data: str) -> str:
-    """Name the data set in paths; a CSV becomes its stem plus six hex digits of its path."""
-    if not data.endswith(".csv"):
-        return data
-    digest = hashlib.sha256(str(Path(data).resolve()).encode()).hexdigest()[:6]
-    return f"{Path(data).stem}-{digest}"
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path`` that takes its place only if the block succeeds."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _json(value: Any) -> str:

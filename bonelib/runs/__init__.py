@@ -1,0 +1,36 @@
+"""Run folders, their records, and the hand-over from one notebook to the next.
+
+A notebook starts a run, saves tables, figures and weights through it, and finishes it; the next
+notebook finds it. ``record.json`` is written last and by rename, so its presence means "finished".
+Records name their inputs by hash: a run whose input was remade is refused, never silently mixed.
+
+    runs/<profile>/<data>/<task>/<stage>/<variant>-s<seed>/record.json
+"""
+
+from bonelib.runs.places import (
+    ROOT,
+    cache_folder,
+    data_name,
+    data_root,
+    figures_folder,
+    folder,
+    replacing,
+)
+from bonelib.runs.record import NOTEBOOKS, PUBLISHING, Run, code_hash, collect, find, start
+
+__all__ = [
+    "NOTEBOOKS",
+    "PUBLISHING",
+    "ROOT",
+    "Run",
+    "cache_folder",
+    "code_hash",
+    "collect",
+    "data_name",
+    "data_root",
+    "figures_folder",
+    "find",
+    "folder",
+    "replacing",
+    "start",
+]

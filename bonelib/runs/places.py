@@ -1,0 +1,72 @@
+"""Where runs, caches, figures and data lie, and how a file is written whole or not at all."""
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def folder() -> Path:
+    """Return where runs are kept: ``BONELIB_RUNS``, else ``runs/`` in the repository."""
+    return Path(os.environ.get("BONELIB_RUNS") or ROOT / "runs")
+
+
+def cache_folder(name: str) -> Path:
+    """Return a folder for what can be made again: ``BONELIB_CACHE``, else ``.cache/``."""
+    return Path(os.environ.get("BONELIB_CACHE") or ROOT / ".cache") / name
+
+
+def figures_folder(data: str) -> Path:
+    """Return where ``demo`` and ``full`` publish: ``BONELIB_FIGURES``, else ``figures/``."""
+    return Path(os.environ.get("BONELIB_FIGURES") or ROOT / "figures") / data_name(data)
+
+
+def data_root(data: str, root: str = "") -> Path:
+    """Return the folder of a data set: ``root`` if given, else its folder in ``BONELIB_DATA``.
+
+    Raises:
+        FileNotFoundError: Neither leads to a folder; the message says what to pass.
+    """
+    if data.endswith(".csv"):
+        path = Path(root) if root else Path(data).resolve().parent
+    elif root:
+        path = Path(root)
+    elif os.environ.get("BONELIB_DATA"):
+        path = Path(os.environ["BONELIB_DATA"]) / data
+    else:
+        raise FileNotFoundError(
+            f"Don't know where {data!r} lies. Pass its folder as DATA_ROOT "
+            f"(bonelib run … -p DATA_ROOT /path/to/{data}) or set BONELIB_DATA to the folder above."
+        )
+    if not path.is_dir():
+        raise FileNotFoundError(
+            f"No folder {path} for the data set {data!r}. Set DATA_ROOT to the unpacked folder."
+        )
+    return path
+
+
+def data_name(data: str) -> str:
+    """Name the data set in paths; a CSV becomes its stem plus six hex digits of its path."""
+    if not data.endswith(".csv"):
+        return data
+    digest = hashlib.sha256(str(Path(data).resolve()).encode()).hexdigest()[:6]
+    return f"{Path(data).stem}-{digest}"
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path`` that takes its place only if the block succeeds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
