@@ -15,7 +15,6 @@ from bonelib.ranking import auroc, average_precision, bootstrap_auroc, delong  #
 DRAWS = 2000
 
 
-# ---------------------------------------------------------------------------- predictions
 def probabilities(logits: np.ndarray, *, task: str | Task) -> np.ndarray:
     """Turn logits into probabilities ``(N, C)`` in class order; the only place where this happens.
 
@@ -27,7 +26,7 @@ def probabilities(logits: np.ndarray, *, task: str | Task) -> np.ndarray:
         ValueError: Wrong shape, values that are not finite, or rows that already are
             probabilities: a second softmax would flatten them.
     """
-    task = _task(task)
+    task = as_task(task)
     half = "16" in str(getattr(logits, "dtype", ""))
     if hasattr(logits, "detach"):
         logits = logits.detach().cpu().double().numpy()
@@ -68,7 +67,7 @@ def predictions(
         logits: See `probabilities`; values ``(N,)`` for a regression.
         fold: The fold that was left out; None keeps the column ``fold`` of ``view``.
     """
-    task = _task(task)
+    task = as_task(task)
     if len(view) != len(logits):
         raise ValueError(f"{len(view)} rows in the table, but {len(logits)} rows of logits.")
     missing = [column for column in (IMAGE_ID, SPLIT) if column not in view]
@@ -96,14 +95,13 @@ def with_labels(predictions: pd.DataFrame, opened: pd.DataFrame) -> pd.DataFrame
         ValueError: Unlabelled predictions that were not opened, opened images that a method did
             not predict (no test image may quietly drop out), or labels that disagree.
     """
-    task = _task(predictions["task"].iloc[0])
+    task = as_task(predictions["task"].iloc[0])
     column = task.column if task.column in opened else "label"
     if column not in opened or IMAGE_ID not in opened:
         raise ValueError(f"The opened table needs the columns {IMAGE_ID} and {task.column}.")
     truth = opened.set_index(IMAGE_ID)[column]
     ids, old = predictions[IMAGE_ID], predictions["label"]
-    known = ids.isin(truth.index)
-    found = []
+    known, found = ids.isin(truth.index), []
     closed = ids[old.isna() & ~known]
     if len(closed):
         found.append(f"{len(closed)} predictions have no opened label, e.g. {list(closed[:3])}.")
@@ -141,7 +139,8 @@ def _groups(table: pd.DataFrame) -> tuple[np.ndarray, str]:
 
 
 # ---------------------------------------------------------------------------- metrics
-def _task(task: str | Task) -> Task:
+def as_task(task: str | Task) -> Task:
+    """Return the task of that name; a task stays as it is."""
     return cohort.task(task) if isinstance(task, str) else task
 
 
@@ -150,8 +149,8 @@ def _labelled(predictions: pd.DataFrame, task: Task) -> tuple[pd.DataFrame, np.n
     table = predictions[predictions["label"].notna()]
     if table.empty:
         raise ValueError(
-            f"None of the {len(predictions)} predictions has a label. Test labels come from "
-            "splits.open_test; join them with evaluation.with_labels."
+            f"None of the {len(predictions)} predictions has a label. Labels of test images come "
+            "from splits.open_test; join them with evaluation.with_labels."
         )
     twice = int(table[IMAGE_ID].duplicated().sum())
     if twice:
@@ -247,23 +246,22 @@ def metrics(
         metric, value, low, high, n, groups, group_kind and ``dropped``: the share of draws that
         lacked a class and are left out of the interval.
     """
-    task = _task(task)
+    task = as_task(task)
     table, labels, p = _labelled(predictions, task)
     keys, kind = _groups(table)
     only = tuple([only] if isinstance(only, str) else only or ()) or None
     named = _drawn(task, keys, labels, p, threshold=threshold, only=only, draws=draws, seed=seed)
     rows = [{"metric": m, "value": v[0], **ranking.interval(v[1:])} for m, v in named.items()]
-    facts = {"n": len(table), "groups": len(set(keys)), "group_kind": kind}
-    columns = ["metric", "value", "low", "high", *facts, "dropped"]
-    return pd.DataFrame(rows).assign(**facts)[columns]
+    out = pd.DataFrame(rows).assign(n=len(table), groups=len(set(keys)), group_kind=kind)
+    return out[[*out.columns.drop("dropped"), "dropped"]]
 
 
 def score(predictions: pd.DataFrame, task: str | Task) -> float:
     """Return one number to choose a model by, on validation rows: macro AUROC, or MAE (lower)."""
-    task = _task(task)
+    task = as_task(task)
     _, labels, p = _labelled(predictions, task)
-    headline = _headline(task)
-    return float(_drawn(task, labels, labels, p, only=(headline,), draws=0, seed=0)[headline][0])
+    metric = _headline(task)
+    return float(_drawn(task, labels, labels, p, only=(metric,), draws=0, seed=0)[metric][0])
 
 
 def _headline(task: Task) -> str:
@@ -287,7 +285,7 @@ def subgroups(
     Returns:
         ``by``, metric, value, low, high, n, positives, groups, group_kind, note.
     """
-    task = _task(task)
+    task = as_task(task)
     if by not in predictions:
         raise ValueError(
             f"No column {by!r} in the predictions. Join it from the cohort first: "
@@ -320,13 +318,12 @@ def choose_threshold(
 ) -> float:
     """Choose the probability from which an image is called positive, on validation rows only.
 
-    The largest Youden index (sensitivity + specificity - 1; Youden 1950, Cancer 3:32), or the
-    highest threshold that reaches the ``sensitivity`` asked for.
+    The largest Youden index, or the highest threshold that reaches the ``sensitivity`` asked for.
 
     Raises:
         ValueError: The table holds test rows, or does not say which rows it holds.
     """
-    task = _task(task)
+    task = as_task(task)
     held = set(validation[SPLIT].dropna().astype(str)) if SPLIT in validation else set()
     if not held or "test" in held:
         raise ValueError(
@@ -335,19 +332,23 @@ def choose_threshold(
         )
     _, labels, p = _labelled(validation, task)
     positive = _detected(task)
-    if sensitivity is not None and not 0 < sensitivity <= 1:
-        raise ValueError(f"A sensitivity is a fraction between 0 and 1, not {sensitivity}.")
-    truth, scores = ranking.both_classes(labels == positive), p[:, positive]
-    cuts = np.unique(scores)[::-1]
-    hit, alarm = (
-        1 - np.searchsorted(np.sort(scores[truth == c]), cuts, "left") / (truth == c).sum()
-        for c in (1, 0)
-    )
-    good = hit - alarm if sensitivity is None else hit >= sensitivity
-    return float(cuts[np.argmax(good)])  # the first of equals is the highest threshold
+    return ranking.best_cut(labels == positive, p[:, positive], sensitivity=sensitivity)
 
 
-# ---------------------------------------------------------------------------- comparisons
+def calibration(
+    predictions: pd.DataFrame, *, task: str | Task, bins: int = 8, draws: int = DRAWS, seed: int = 0
+) -> pd.DataFrame:
+    """Compare the predicted probability of the positive class with how often it was right.
+
+    Returns:
+        One row per bin of equal size: predicted (mean), value (share observed), low, high, n.
+    """
+    task = as_task(task)
+    table, labels, p = _labelled(predictions, task)
+    one, keys = _detected(task), _groups(table)[0]
+    return ranking.reliability(labels == one, p[:, one], keys, bins=bins, draws=draws, seed=seed)
+
+
 def compare(
     first: pd.DataFrame,
     second: pd.DataFrame,
@@ -369,7 +370,7 @@ def compare(
     Raises:
         ValueError: The tables are not about the same images with the same labels.
     """
-    task = _task(task)
+    task = as_task(task)
     metric = metric or _headline(task)
     pairs = [_labelled(table.sort_values(IMAGE_ID), task) for table in (first, second)]
     ids = [set(table[IMAGE_ID]) for table, _, _ in pairs]
@@ -388,9 +389,8 @@ def compare(
         _drawn(task, keys, labels, p, only=(metric,), draws=draws, seed=seed)[metric]
         for _, _, p in pairs
     )
-    drawn = (a - b)[1:]
-    found = {"metric": metric, "value": a[0] - b[0], **ranking.interval(drawn)}
-    found["p"] = ranking.two_sided(drawn)
+    found = {"metric": metric, "value": a[0] - b[0], **ranking.interval((a - b)[1:])}
+    found["p"] = ranking.two_sided((a - b)[1:])
     found |= {"n": len(labels), "groups": len(set(keys)), "group_kind": kind}
     if len(task.classes) == 2 and "patient" not in kind:
         one = _positive(task)

@@ -136,6 +136,25 @@ def bootstrap_auroc(
     return out if scores.ndim == 2 else out[0]
 
 
+def best_cut(
+    labels01: np.ndarray, scores: np.ndarray, *, sensitivity: float | None = None
+) -> float:
+    """Return the score from which to call a row positive, the highest among equals.
+
+    The largest Youden index (sensitivity + specificity - 1; Youden 1950, Cancer 3:32), or the
+    highest score that still reaches ``sensitivity``.
+    """
+    if sensitivity is not None and not 0 < sensitivity <= 1:
+        raise ValueError(f"A sensitivity is a fraction between 0 and 1, not {sensitivity}.")
+    labels, scores = both_classes(labels01), _scores(scores)
+    cuts = np.unique(scores)[::-1]
+    hit, alarm = (
+        1 - np.searchsorted(np.sort(scores[labels == c]), cuts, "left") / (labels == c).sum()
+        for c in (1, 0)
+    )
+    return float(cuts[np.argmax(hit - alarm if sensitivity is None else hit >= sensitivity)])
+
+
 def interval(drawn: np.ndarray) -> dict[str, float]:
     """Take the 95 % percentile interval of draws; ``dropped`` is the share that was NaN."""
     kept = drawn[~np.isnan(drawn)]
@@ -159,6 +178,34 @@ def share_statistic(hits: np.ndarray, rows: np.ndarray) -> Statistic:
         return weights @ right / total if total else np.nan
 
     return statistic
+
+
+def reliability(
+    labels01: np.ndarray,
+    scores: np.ndarray,
+    groups: np.ndarray,
+    *,
+    bins: int,
+    draws: int,
+    seed: int,
+) -> pd.DataFrame:
+    """Cut the scores into bins of equal size; in each the mean score and the share of positives.
+
+    Returns:
+        predicted, value, low, high, dropped, n. Draws from a bin of one class never vary, which is
+        no certainty: it has no interval.
+    """
+    parts = np.array_split(np.argsort(scores, kind="stable"), min(bins, len(scores)))
+    masks = [np.isin(np.arange(len(scores)), part) for part in parts]
+    shares = [share_statistic(labels01, mask) for mask in masks]
+    drawn = bootstrap(shares, groups, draws=draws, seed=seed)
+    rows = [
+        {"predicted": scores[m].mean(), "value": s(np.ones(len(m))), **interval(d)}
+        for m, s, d in zip(masks, shares, drawn, strict=True)
+    ]
+    out = pd.DataFrame(rows).assign(n=[len(part) for part in parts])
+    out.loc[out["value"].isin([0, 1]), ["low", "high"]] = np.nan
+    return out
 
 
 def kappa_statistic(labels: np.ndarray, guesses: np.ndarray, classes: int) -> Statistic:

@@ -340,6 +340,14 @@ def test_a_threshold_is_never_chosen_on_test_images(binary):
         evaluation.choose_threshold(binary, task="tumor", sensitivity=95)
 
 
+def test_calibration_shares_are_those_of_the_bins(binary):
+    table = evaluation.calibration(binary, task="tumor", bins=6, draws=50)
+    truth = (binary["label"] == "tumor").to_numpy()[np.argsort(binary["p_tumor"], kind="stable")]
+    np.testing.assert_allclose(table["value"], truth.reshape(6, 40).mean(1))
+    inside = table[table["low"].notna()]
+    assert len(inside) >= 3 and (inside["low"] <= inside["value"]).all() and table["n"].sum() == 240
+
+
 # ---------------------------------------------------------------------------- comparisons
 def direct_delong(labels, first, second):
     """The definition of DeLong et al. 1988, all pairs written out."""

@@ -1,0 +1,139 @@
+"""Figures of radiographs: contact sheets, and heat maps laid over the image they explain.
+
+Greyscale arrays come in, matplotlib figures and axes go out; nothing is shown or saved. Grey levels
+are drawn as they are stored (0 black, 255 white), never stretched image by image.
+"""
+
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+WIDTH = 6.3  # inches: the text width of an A4 thesis with 2.5 cm margins
+INK, FAINT = "#262626", "#6B6B6B"
+OUTLINE = "#5CE1E6"  # of lesions: a hue that neither grey nor the heat has
+
+
+def blank_axes(ax: "Axes | None", width: float, height: float) -> "Axes":
+    """Return ``ax``, or new axes of that size in inches."""
+    if ax is not None:
+        return ax
+    import matplotlib.pyplot as plt
+
+    return plt.subplots(figsize=(width, height), layout="constrained")[1]
+
+
+def synthetic_note(figure: "Figure") -> None:
+    """Write "synthetic radiographs" below a figure, at the right."""
+    figure.text(
+        1, 0, "synthetic radiographs", ha="right", va="top", size=7, style="italic", color=FAINT
+    )
+
+
+def _film(ax: "Axes", image: np.ndarray, title: str, width: float) -> None:
+    ax.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="antialiased")
+    ax.set_axis_off()
+    lines = textwrap.wrap(title, max(10, int(width * 17)), max_lines=3, placeholder=" …")
+    ax.set_title("\n".join(lines), size=7, weight="normal", pad=3)
+
+
+def _sheet(
+    images: Sequence[np.ndarray], columns: int, rows_each: int, suptitle: str
+) -> tuple["Figure", np.ndarray]:
+    import matplotlib.pyplot as plt
+
+    columns = max(1, min(columns, len(images)))
+    rows = -(-len(images) // columns) * rows_each
+    tall = np.median([image.shape[0] / image.shape[1] for image in images])
+    side = WIDTH / max(columns, 3)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(side * columns, rows * (side * tall + 0.2) + 0.3), squeeze=False,
+        layout="constrained",
+    )  # fmt: skip
+    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0.02, hspace=0.02)
+    for ax in axes.flat:
+        ax.set_axis_off()
+    if suptitle:
+        figure.suptitle(suptitle, x=0.01, ha="left", weight="bold")
+    return figure, axes
+
+
+def contact_sheet(
+    images: Sequence[np.ndarray], titles: Sequence[str], *, columns: int = 6, suptitle: str = ""
+) -> "Figure":
+    """Lay out greyscale uint8 radiographs ``(H, W)`` side by side, a short title above each."""
+    figure, axes = _sheet(images, columns, 1, suptitle)
+    for ax, image, title in zip(axes.flat, images, titles, strict=False):
+        _film(ax, image, title, WIDTH / axes.shape[1])
+    return figure
+
+
+def plot_heatmap(
+    image: np.ndarray,
+    heat: np.ndarray,
+    mask: np.ndarray | None = None,
+    box: tuple[float, float, float, float] | None = None,
+    ax: "Axes | None" = None,
+) -> "Axes":
+    """Lay a heat map over a radiograph, with the outline of the lesion.
+
+    Args:
+        image: ``(H, W)`` uint8.
+        heat: ``(h, w)``, any size over the same field; negative heat counts as none. What is cold
+            is transparent.
+        mask: ``(H, W)``, above zero inside the lesion.
+        box: Left, top, right, bottom in pixels of ``image``.
+    """
+    import cv2
+    from matplotlib.patches import Rectangle
+    from matplotlib.patheffects import withStroke
+
+    ax = blank_axes(ax, 3, 3)
+    _film(ax, image, ax.get_title(), WIDTH / 3)
+    height, width = image.shape
+    # Enlarged before it is coloured: smooth colour and transparency instead of a grid of cells.
+    heat = cv2.resize(np.asarray(heat, np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
+    heat = np.clip(heat, 0, None)
+    heat = heat / heat.max() if heat.max() > 0 else heat
+    ax.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=0.65 * heat**0.7)
+    halo = [withStroke(linewidth=2.2, foreground="black", alpha=0.6)]
+    if mask is not None and np.any(mask):
+        drawn = ax.contour(np.asarray(mask) > 0, [0.5], colors=OUTLINE, linewidths=1.1)
+        drawn.set_path_effects(halo)
+    if box is not None:
+        x, y, right, bottom = box
+        patch = Rectangle((x, y), right - x, bottom - y, fill=False, color=OUTLINE, linewidth=1.1)
+        ax.add_patch(patch).set_path_effects(halo)
+    return ax
+
+
+def heatmap_sheet(
+    images: Sequence[np.ndarray],
+    maps: Sequence[np.ndarray],
+    masks: Sequence[np.ndarray | None],
+    titles: Sequence[str],
+    *,
+    columns: int = 4,
+    suptitle: str = "",
+) -> "Figure":
+    """Lay out cases: the radiograph above, below it the same with heat and the lesion's outline."""
+    figure, axes = _sheet(images, columns, 2, suptitle)
+    columns = axes.shape[1]
+    for i, (image, heat, mask) in enumerate(zip(images, maps, masks, strict=True)):
+        row, column = 2 * (i // columns), i % columns
+        _film(axes[row, column], image, titles[i], WIDTH / columns)
+        plot_heatmap(image, heat, mask, ax=axes[row + 1, column])
+    from matplotlib.cm import ScalarMappable
+
+    bar = figure.colorbar(
+        ScalarMappable(cmap="inferno"), ax=axes, location="bottom", shrink=0.35, aspect=30, pad=0.02
+    )
+    bar.set_ticks([0, 1], labels=["none", "highest"])
+    bar.set_label(f"heat, each map by its own maximum; lesion outlined (n = {len(images)} images)")
+    bar.outline.set_visible(False)
+    return figure

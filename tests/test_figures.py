@@ -1,0 +1,200 @@
+"""Protects the figures: they show the numbers of the table, fit the page, and say what they are."""
+
+import matplotlib
+
+matplotlib.use("agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from bonelib import cohort, evaluation, figures
+
+
+def scored(task="tumor", n=120, strength=1.0, seed=0):
+    known, rng = cohort.task(task), np.random.default_rng(seed)
+    truth = rng.integers(len(known.classes), size=n)
+    logits = rng.normal(size=(n, len(known.classes)))
+    logits[np.arange(n), truth] += strength
+    view = pd.DataFrame(
+        {
+            "image_id": [f"i{k:03d}" for k in range(n)],
+            "patient": [f"p{k // 2}" for k in range(n)],
+            "split": "val",
+            known.column: np.array(known.classes)[truth],
+        }
+    )
+    return evaluation.predictions(view, logits, task=task, seed=seed)
+
+
+@pytest.fixture(autouse=True)
+def clean_canvas():
+    with matplotlib.rc_context():
+        figures.use_thesis_style()
+        yield
+    plt.close("all")
+
+
+def texts(figure):
+    figure.canvas.draw()
+    return [t.get_text() for t in figure.findobj(matplotlib.text.Text) if t.get_visible()]
+
+
+def inside(figure):
+    """Nothing that is drawn is cut off by the edge of the figure (inches)."""
+    figure.canvas.draw()
+    box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+    assert min(box.x0, box.y0) > -0.03 and box.x1 < width + 0.03 and box.y1 < height + 0.03, box
+    assert width <= figures.WIDTH + 1e-6
+
+
+def test_forest_prints_the_values_it_draws_and_the_missing_row():
+    names = ["metadata only", "frozen EfficientNet-Lite0", "vision-language, fine-tuned"]
+    tables = [scored(strength=s) for s in (0.3, 1, 2)]
+    rows = [
+        evaluation.metrics(t, task="tumor", draws=50).assign(name=n)
+        for n, t in zip(names, tables, strict=True)
+    ]
+    missing = pd.DataFrame([{"name": "BiomedCLIP", "status": figures.UNAVAILABLE}])
+    ax = figures.plot_forest(pd.concat([*rows, missing], ignore_index=True))
+    seen = texts(ax.figure)
+    first = rows[0].set_index("metric").loc["AUROC"]
+    assert figures.with_interval(first["value"], first["low"], first["high"]) in seen
+    assert (
+        "weights not available" in seen
+        and [t.get_text() for t in ax.get_yticklabels()][:3] == names
+    )
+    assert "n = 120 images of 60 patients" in ax.get_xlabel()
+    drawn = [line.get_xdata()[0] for line in ax.lines if line.get_marker() == "o"]
+    assert drawn[0] == pytest.approx(first["value"])
+    inside(ax.figure)
+
+
+def test_roc_legend_carries_the_metric_of_the_table():
+    for task in ("tumor", "malignancy", "entity"):
+        table = scored(task, n=200, strength=1.5)
+        ax = figures.plot_roc({"frozen": table}, task=task, draws=40)
+        name = "AUROC malignant" if task == "malignancy" else "AUROC"
+        value = evaluation.metrics(table, task=task, draws=40, only=(name,)).loc[0, "value"]
+        label = ax.get_legend().get_texts()[0].get_text()
+        assert label.startswith(f"frozen\n{figures.number(value)} [")
+        x, y = ax.lines[0].get_data()
+        assert np.trapezoid(y, x) == pytest.approx(value, abs=0.01)
+        inside(ax.figure)
+
+
+def test_methods_of_one_family_differ_by_their_dashes():
+    table = scored()
+    pair = {"linear probe A": table, "linear probe B": table}
+    ax = figures.plot_roc(pair, task="tumor", draws=5)
+    assert ax.lines[0].get_color() == ax.lines[1].get_color()
+    assert ax.lines[0].get_linestyle() != ax.lines[1].get_linestyle()
+
+
+def test_confusion_counts_every_image_at_the_threshold():
+    table = scored()
+    ax = figures.plot_confusion(table, "tumor", 0.3)
+    counts = [int(t.get_text().split("\n")[0]) for t in ax.texts]
+    flagged, truth = table["p_tumor"] >= 0.3, table["label"] == "tumor"
+    expected = [~truth & ~flagged, ~truth & flagged, truth & ~flagged, truth & flagged]
+    assert counts == [int(e.sum()) for e in expected]
+    inside(ax.figure)
+    inside(figures.plot_confusion(scored("entity", n=300), "entity").figure)
+
+
+def test_calibration_and_history_fit_their_figures():
+    inside(figures.plot_calibration(scored(), "tumor", draws=30).figure)
+    history = pd.DataFrame(
+        {"epoch": [1, 2, 3], "loss": [3.0, 2.0, 1.5], "kept": [True, True, False]}
+    )
+    ax = figures.plot_history(history, floor=np.log(32))
+    inside(ax.figure)
+    kept = next(line for line in ax.lines if line.get_label() == "epoch kept")
+    assert kept.get_xdata()[0] == 2
+
+
+def test_counts_add_up_to_the_table():
+    table = pd.DataFrame(
+        {
+            "site": [("femur",)] * 5 + [("knee", "tibia")] * 3 + [()] * 2,
+            "tumor": ["normal", "tumor"] * 5,
+        }
+    )
+    ax = figures.plot_counts(table, "site", "tumor", order=("normal", "tumor"))
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["femur", "knee + tibia", "unknown"]
+    assert sum(bar.get_width() for bar in ax.patches) == 10
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["normal", "tumor"]
+    inside(ax.figure)
+
+
+def test_rare_values_are_counted_together():
+    table = pd.DataFrame({"center": [f"c{k}" for k in range(40)], "tumor": "normal"})
+    ax = figures.plot_counts(table, "center", "tumor", most=6)
+    assert [t.get_text() for t in ax.get_yticklabels()][-1] == "other"
+    assert sum(bar.get_width() for bar in ax.patches) == 40
+
+
+def test_the_heat_lies_where_the_map_has_it():
+    """A corner that is hot in a 7x7 map is hot in that corner of a radiograph of any shape."""
+    image, heat = np.full((90, 60), 100, np.uint8), np.zeros((7, 7))
+    heat[0, 6] = 5
+    ax = figures.plot_heatmap(image, heat, image > 200, box=(1, 1, 9, 9))
+    drawn = ax.images[1].get_array()
+    assert drawn.shape == image.shape
+    row, column = np.unravel_index(np.argmax(drawn), drawn.shape)
+    assert row < 13 and column > 50
+    assert drawn.max() == 1 and drawn[60:, :30].max() == 0
+
+
+def test_an_empty_map_hides_nothing():
+    ax = figures.plot_heatmap(np.zeros((8, 8), np.uint8), -np.ones((2, 2)))
+    assert np.max(ax.images[1].get_alpha()) == 0
+
+
+def test_grey_levels_are_never_stretched():
+    image = np.full((8, 8), 100, np.uint8)
+    sheet = figures.contact_sheet([image, image], ["a", "b"], suptitle="two")
+    assert sheet.axes[0].images[0].get_clim() == (0, 255)
+
+
+def test_sheets_take_any_number_of_images_of_any_shape():
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 255, (40 + 7 * k, 50), dtype=np.uint8) for k in range(5)]
+    title = "osteochondroma of the distal femur, frontal view, p = .931"
+    inside(figures.contact_sheet(images, [title] * 5, columns=4, suptitle="Five"))
+    maps, masks = [rng.random((7, 7)) for _ in images], [None, *(i > 250 for i in images[1:])]
+    inside(figures.heatmap_sheet(images, maps, masks, [title] * 5))
+
+
+def test_a_colour_belongs_to_a_name_for_ever():
+    assert figures.colour("metadata only") == figures.colour("Metadata + sites") == figures.GREY
+    assert figures.colour("BiomedCLIP") == figures.colour("BiomedCLIP")
+    families = ("metadata", "file only", "zero-shot", "fine-tuned", "random", "frozen", "32 px")
+    assert len({figures.colour(name) for name in families}) == len(families)
+
+
+def test_numbers_are_written_as_in_a_thesis():
+    assert figures.with_interval(0.8512, 0.822, 0.8771) == ".851 [.822, .877]"
+    assert figures.number(0.9999) == "1.000" and figures.number(-0.05) == "-.050"
+    assert figures.number(12.5) == "12.500" and figures.number(0.0) == ".000"
+    assert figures.with_interval(1.0, np.nan, np.nan) == "1.000"
+
+
+def test_the_same_figure_is_the_same_file_and_embeds_its_fonts(tmp_path):
+    saved = []
+    for name in "ab":
+        ax = figures.plot_confusion(scored(), "tumor")
+        figures.synthetic_note(ax.figure)
+        ax.figure.savefig(tmp_path / f"{name}.pdf", metadata={"CreationDate": None})
+        saved.append((tmp_path / f"{name}.pdf").read_bytes())
+    assert saved[0] == saved[1] and b"/FontFile2" in saved[0]  # TrueType
+    assert "synthetic radiographs" in texts(ax.figure)
+
+
+def test_axes_that_are_given_are_used():
+    figure, axes = plt.subplots(1, 2)
+    table = scored()
+    assert figures.plot_confusion(table, "tumor", ax=axes[0]) is axes[0]
+    assert figures.plot_calibration(table, "tumor", axes[1], draws=5) is axes[1]
+    assert plt.get_fignums() == [figure.number]
