@@ -223,6 +223,7 @@ def test_the_phantom_reads_as_btxrd_and_gains_its_extras_on_request(folder):
             "side": ["left", "left", "right"],
             "site": ["tibia", "femur;knee-joint", "femur"],
             "margin": ["sclerotic", "", ""],
+            "entity": ["none", "none", "none"],
             "mask": ["truth/IMG000001.png", "", ""],
         }
     ).to_csv(folder / "cohort_extra.csv", index=False)
@@ -235,6 +236,7 @@ def test_the_phantom_reads_as_btxrd_and_gains_its_extras_on_request(folder):
     assert table["mask"][0] == str(folder / "truth/IMG000001.png")
     assert table["mask"][1] == plain["mask"][1] and pd.isna(table["mask"][2])
     assert table["margin"].isna().tolist() == [False, True, True]
+    assert table["entity"].equals(plain["entity"])  # labels come from dataset.csv alone
 
 
 def test_real_btxrd_matches_its_published_counts(real, tmp_path):

@@ -15,7 +15,6 @@ The phantom writes the same layout, and beside it ``cohort_extra.csv`` with what
 """
 
 import json
-import re
 from pathlib import Path
 
 import pandas as pd
@@ -28,6 +27,7 @@ JOINTS = ("ankle", "knee", "hip", "wrist", "elbow", "shoulder")
 SITES = {bone: bone for bone in BONES} | {f"{joint}-joint": joint for joint in JOINTS}
 LIMBS = {limb: limb for limb in cohort.REGIONS}
 ENTITIES = cohort.task("entity").classes
+NEW = (cohort.SITE, cohort.MASK)  # what the extras of the phantom say better than the layout can
 FLAGS = (*SITES, "tumor", "benign", "malignant", *ENTITIES, *LIMBS, *cohort.VIEWS)
 
 
@@ -73,6 +73,11 @@ def read(root: str | Path, *, extras: bool = False, require_images: bool = False
     notes += _contradictions(csv, sites, limbs, table)
     if extras:
         table = _join_extras(table, root, notes)
+    healthy = table.loc[table["tumor"] == "normal", cohort.SITE]
+    if len(healthy) and all(set(site) <= set(LIMBS) for site in healthy):
+        notes.append(
+            "Normals name no site, only a limb: a site finer than the limb gives the label away."
+        )
     if table[cohort.PATIENT].isna().all():
         notes.append("No patients are named: groups can only be found from the images.")
     table = datasets.keep_existing(table, required=require_images, notes=notes)
@@ -221,16 +226,11 @@ def _contradictions(csv: pd.DataFrame, sites: list, limbs: list, table: pd.DataF
     bare = csv.loc[(csv["tumor"] == 1) & table[cohort.MASK].isna(), "image_id"]
     if len(bare) and table[cohort.MASK].notna().any():
         notes.append(f"{len(bare)} tumours have no outline, e.g. {', '.join(bare[:3])}.")
-    normal = csv["tumor"] == 0
-    if normal.any() and not any(site for site, n in zip(sites, normal, strict=True) if n):
-        notes.append(
-            "Normals name no site, only a limb: a site finer than the limb gives the label away."
-        )
     return notes
 
 
 def _join_extras(table: pd.DataFrame, root: Path, notes: list[str]) -> pd.DataFrame:
-    """Lay the columns of ``cohort_extra.csv`` over the table; an empty cell changes nothing."""
+    """Join ``cohort_extra.csv``; it replaces site and mask where it has one, no other column."""
     file = root / "cohort_extra.csv"
     if not file.is_file():
         notes.append("There is no cohort_extra.csv: nothing beyond BTXRD's own columns is known.")
@@ -245,14 +245,14 @@ def _join_extras(table: pd.DataFrame, root: Path, notes: list[str]) -> pd.DataFr
             f"e.g. {', '.join(sorted(unknown)[:3])}."
         )
     extra = extra.set_index("image_id").reindex(table[cohort.IMAGE_ID]).reset_index(drop=True)
-    for column in (cohort.SITE, cohort.VIEW):
-        if column in extra:
-            extra[column] = [
-                tuple(sorted(t.strip().removesuffix("-joint") for t in re.split("[;|]", cell)))
-                if isinstance(cell, str)
-                else old
-                for cell, old in zip(extra[column], table[column], strict=True)
-            ]
+    extra = extra[[c for c in extra if c not in table or c in NEW or table[c].isna().all()]].copy()
+    if cohort.SITE in extra:
+        extra[cohort.SITE] = [
+            tuple(sorted(term.strip().removesuffix("-joint") for term in cell.split(";")))
+            if isinstance(cell, str)
+            else old
+            for cell, old in zip(extra[cohort.SITE], table[cohort.SITE], strict=True)
+        ]
     if cohort.MASK in extra:
         extra[cohort.MASK] = [
             str(root / cell) if isinstance(cell, str) else old
