@@ -8,7 +8,8 @@ import pytest
 from scipy.special import expit, softmax
 from sklearn import metrics as sk
 
-from bonelib import cohort, evaluation, ranking
+from bonelib import cohort, evaluation
+from bonelib.evaluation import ranking
 
 CLASSES = cohort.task("malignancy").classes
 
@@ -132,6 +133,10 @@ def test_no_test_image_drops_out_quietly(binary):
         evaluation.with_labels(closed, truth.iloc[3:])
     with pytest.raises(ValueError, match="2 opened images have no prediction"):
         evaluation.with_labels(closed.iloc[2:], truth)
+    unlabelled = pd.DataFrame(
+        {"image_id": ["x1"], "tumor": [pd.NA]}
+    )
+    assert len(evaluation.with_labels(closed, pd.concat([truth, unlabelled]))) == len(closed)
     flipped = truth.assign(tumor=truth["tumor"].map({"normal": "tumor", "tumor": "normal"}))
     with pytest.raises(ValueError, match="240 labels disagree"):
         evaluation.with_labels(binary, flipped)

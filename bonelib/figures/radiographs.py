@@ -10,29 +10,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bonelib.figures.style import WIDTH, blank_axes
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDTH = 6.3  # inches: the text width of an A4 thesis with 2.5 cm margins
-INK, FAINT = "#262626", "#6B6B6B"
 OUTLINE = "#5CE1E6"  # of lesions: a hue that neither grey nor the heat has
-
-
-def blank_axes(ax: "Axes | None", width: float, height: float) -> "Axes":
-    """Return ``ax``, or new axes of that size in inches."""
-    if ax is not None:
-        return ax
-    import matplotlib.pyplot as plt
-
-    return plt.subplots(figsize=(width, height), layout="constrained")[1]
-
-
-def synthetic_note(figure: "Figure") -> None:
-    """Write "synthetic radiographs" below a figure, at the right."""
-    figure.text(
-        1, 0, "synthetic radiographs", ha="right", va="top", size=7, style="italic", color=FAINT
-    )
 
 
 def _film(ax: "Axes", image: np.ndarray, title: str, width: float) -> None:

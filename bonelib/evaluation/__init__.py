@@ -1,0 +1,36 @@
+"""Metrics, intervals and paired tests, all recomputed from a table of stored predictions.
+
+Logits come in and leave as probabilities in a predictions table; every metric, threshold, subgroup
+and comparison is a function of that table. Intervals resample whole patients, since two views of
+one lesion are not two observations. Sources of the methods: ``evaluation/ranking.py``.
+"""
+
+from bonelib.evaluation.measures import (
+    DRAWS,
+    calibration,
+    choose_threshold,
+    compare,
+    metrics,
+    score,
+    subgroups,
+)
+from bonelib.evaluation.ranking import auroc, average_precision, bootstrap_auroc, delong
+from bonelib.evaluation.tables import as_task, predictions, probabilities, with_labels
+
+__all__ = [
+    "DRAWS",
+    "as_task",
+    "auroc",
+    "average_precision",
+    "bootstrap_auroc",
+    "calibration",
+    "choose_threshold",
+    "compare",
+    "delong",
+    "metrics",
+    "predictions",
+    "probabilities",
+    "score",
+    "subgroups",
+    "with_labels",
+]

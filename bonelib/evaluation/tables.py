@@ -1,0 +1,120 @@
+"""The predictions table: logits become probabilities here, once, and opened labels are joined."""
+
+import numpy as np
+import pandas as pd
+
+from bonelib import cohort
+from bonelib.cohort import FOLD, GROUP, GROUP_KIND, IMAGE_ID, PATIENT, SPLIT, Task
+
+
+def as_task(task: str | Task) -> Task:
+    """Return the task of that name; a task stays as it is."""
+    return cohort.task(task) if isinstance(task, str) else task
+
+
+def probabilities(logits: np.ndarray, *, task: str | Task) -> np.ndarray:
+    """Turn logits into probabilities ``(N, C)`` in class order; the only place where this happens.
+
+    Args:
+        logits: ``(N, C)``, softmax; for a binary task also ``(N,)`` or ``(N, 1)``, the logit of the
+            second class, sigmoid. Arrays or tensors.
+
+    Raises:
+        ValueError: Wrong shape, values that are not finite, or rows that already are
+            probabilities: a second softmax would flatten them.
+    """
+    task = as_task(task)
+    half = "16" in str(getattr(logits, "dtype", ""))
+    if hasattr(logits, "detach"):
+        logits = logits.detach().cpu().double().numpy()
+    x = np.asarray(logits, dtype=np.float64)
+    classes = len(task.classes)
+    if task.kind == "regression":
+        raise ValueError(f"{task.name!r} is a regression: its values are no logits.")
+    if classes == 2 and (x.ndim == 1 or x.shape[1:] == (1,)):
+        x = np.column_stack([np.zeros(len(x)), x.reshape(-1)])  # softmax of (0, x) is the sigmoid
+    elif x.ndim != 2 or x.shape[1] != classes:
+        raise ValueError(
+            f"Logits for {task.name!r} have the shape {x.shape}; expected (N, {classes})"
+            f"{', (N, 1) or (N,)' if classes == 2 else ''}, classes {', '.join(task.classes)}."
+        )
+    elif (
+        len(x) and (x >= 0).all() and np.allclose(x.sum(1), 1, rtol=0, atol=0.01 if half else 1e-6)
+    ):
+        raise ValueError("This looks like probabilities; pass logits. Softmax is taken here, once.")
+    if not np.isfinite(x).all():
+        rows = int((~np.isfinite(x)).any(1).sum())
+        raise ValueError(f"{rows} of {len(x)} rows of logits are NaN or infinite.")
+    e = np.exp(x - x.max(1, keepdims=True, initial=-np.inf))
+    return e / e.sum(1, keepdims=True)
+
+
+def predictions(
+    view: pd.DataFrame,
+    logits: np.ndarray,
+    *,
+    task: str | Task,
+    seed: int,
+    fold: str | int | None = None,
+) -> pd.DataFrame:
+    """Make the predictions table: one row per image, ``p_<class>`` in class order, or ``value``.
+
+    Args:
+        view: The table from ``splits.apply``, whose test labels are NA, in the order of ``logits``.
+        logits: See `probabilities`; values ``(N,)`` for a regression.
+        fold: The fold that was left out; None keeps the column ``fold`` of ``view``.
+    """
+    task = as_task(task)
+    if len(view) != len(logits):
+        raise ValueError(f"{len(view)} rows in the table, but {len(logits)} rows of logits.")
+    missing = [column for column in (IMAGE_ID, SPLIT) if column not in view]
+    if missing:
+        raise ValueError(f"The table lacks {', '.join(missing)}. Pass the table of splits.apply.")
+    kept = (IMAGE_ID, PATIENT, GROUP, GROUP_KIND, cohort.CENTER, SPLIT, FOLD)
+    columns = {c: view[c].array if c in view else pd.NA for c in kept}
+    table = pd.DataFrame(columns, index=pd.RangeIndex(len(view)))
+    table.insert(table.columns.get_loc(SPLIT), "task", task.name)
+    if fold is not None:
+        table[FOLD] = fold
+    table["seed"] = seed
+    table["label"] = view[task.column].array if task.column in view else pd.NA
+    if task.kind == "regression":
+        table["value"] = np.asarray(logits, dtype=np.float64).reshape(-1)
+        return table
+    p = probabilities(logits, task=task)
+    return table.assign(**{f"p_{name}": p[:, i] for i, name in enumerate(task.classes)})
+
+
+def with_labels(predictions: pd.DataFrame, opened: pd.DataFrame) -> pd.DataFrame:
+    """Join the labels that ``splits.open_test`` returned; labels that are there already stay.
+
+    Raises:
+        ValueError: Unlabelled predictions that were not opened, opened images that a method did
+            not predict (no test image may quietly drop out), or labels that disagree.
+    """
+    task = as_task(predictions["task"].iloc[0])
+    column = task.column if task.column in opened else "label"
+    if column not in opened or IMAGE_ID not in opened:
+        raise ValueError(f"The opened table needs the columns {IMAGE_ID} and {task.column}.")
+    truth = opened.set_index(IMAGE_ID)[column]
+    ids, old = predictions[IMAGE_ID], predictions["label"]
+    known, found = ids.isin(truth.index), []
+    closed = ids[old.isna() & ~known]
+    if len(closed):
+        found.append(f"{len(closed)} predictions have no opened label, e.g. {list(closed[:3])}.")
+    methods = predictions.groupby("method") if "method" in predictions else [("", predictions)]
+    for name, rows in methods:
+        lost = sorted(set(truth.dropna().index.astype(str)) - set(rows[IMAGE_ID].astype(str)))
+        if lost:
+            found.append(
+                f"{len(lost)} opened images have no prediction{f' by {name}' if name else ''}, "
+                f"e.g. {lost[:3]}. Predict them too, or pass only the rows that are meant."
+            )
+    new = ids.map(truth)
+    odd = ids[old.notna() & new.notna() & (old.astype(str) != new.astype(str))]
+    if len(odd):
+        found.append(f"{len(odd)} labels disagree with the opened ones, e.g. {list(odd[:3])}.")
+    if found:
+        raise ValueError("The labels don't fit the predictions:\n  - " + "\n  - ".join(found))
+    label = old.astype("object").where(~known | new.isna(), new)
+    return predictions.assign(label=label.infer_objects())

@@ -1,0 +1,47 @@
+"""Figures of a thesis: each function takes a table or arrays and returns matplotlib axes.
+
+Nothing is shown and nothing saved here; ``run.save_figure`` does that. Colours are those of
+Okabe & Ito 2008, which colour-blind readers tell apart; a method keeps its colour everywhere.
+"""
+
+from bonelib.figures.charts import (
+    plot_calibration,
+    plot_confusion,
+    plot_counts,
+    plot_forest,
+    plot_history,
+    plot_roc,
+    sample,
+)
+from bonelib.figures.radiographs import contact_sheet, heatmap_sheet, plot_heatmap
+from bonelib.figures.style import (
+    GREY,
+    UNAVAILABLE,
+    WIDTH,
+    colour,
+    number,
+    synthetic_note,
+    use_thesis_style,
+    with_interval,
+)
+
+__all__ = [
+    "GREY",
+    "UNAVAILABLE",
+    "WIDTH",
+    "colour",
+    "contact_sheet",
+    "heatmap_sheet",
+    "number",
+    "plot_calibration",
+    "plot_confusion",
+    "plot_counts",
+    "plot_forest",
+    "plot_heatmap",
+    "plot_history",
+    "plot_roc",
+    "sample",
+    "synthetic_note",
+    "use_thesis_style",
+    "with_interval",
+]

@@ -1,0 +1,108 @@
+"""The look of a thesis: text width, type, colours that stay with their method, written numbers."""
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+WIDTH = 6.3  # inches: the text width of an A4 thesis with 2.5 cm margins
+INK, FAINT = "#262626", "#6B6B6B"
+BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+SKY, PINK, BROWN, GREY = "#56B4E9", "#CC79A7", "#7F5B3A", "#8C8C8C"
+# The first word that occurs in the name of a method gives its colour.
+FAMILIES = (
+    (("metadata",), GREY),
+    (("file",), BROWN),
+    (("zero",), GREEN),
+    (("vision-language", "pretrained", "vlp", "caption"), RED),
+    (("fine", "full"), PINK),
+    (("random", "scratch"), SKY),
+    (("frozen", "imagenet", "linear", "probe"), BLUE),
+    (("px", "pixel"), ORANGE),
+)
+CLASSES = ("#A9C4D6", "#E6A83C", "#B4432F", "#5B7F4B", "#7C6AA6", "#4F9DA6", "#D58BB0", "#8A7B5C")
+UNAVAILABLE = "weights not available"
+
+
+def use_thesis_style() -> None:
+    """Set text width, 8–9 pt type, embedded TrueType fonts and quiet axes for all later figures."""
+    import matplotlib.pyplot as plt
+    from cycler import cycler
+
+    cycle = cycler(color=[BLUE, RED, GREEN, ORANGE, PINK, SKY, BROWN, GREY])
+    small, normal = 8, 8.5
+    ticks = {"color": FAINT, "labelcolor": INK, "labelsize": small, "major.width": 0.7}
+    plt.rcParams.update(
+        {
+            "figure.figsize": (WIDTH, 3.4),
+            "figure.dpi": 110,
+            "figure.constrained_layout.use": True,
+            "savefig.dpi": 200,
+            "pdf.fonttype": 42,
+            "font.family": "DejaVu Sans",  # comes with matplotlib: the same figure on every machine
+            "font.size": normal,
+            "axes.titlesize": 9,
+            "axes.titleweight": "bold",
+            "axes.labelsize": normal,
+            "legend.fontsize": small,
+            "legend.title_fontsize": small,
+            "figure.titlesize": 9,
+            "legend.frameon": False,
+            "axes.prop_cycle": cycle,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.edgecolor": FAINT,
+            "axes.labelcolor": INK,
+            "text.color": INK,
+            **{f"{axis}tick.{key}": ink for axis in "xy" for key, ink in ticks.items()},
+            "axes.linewidth": 0.7,
+            "axes.axisbelow": True,
+            "grid.color": "#E4E4E4",
+            "grid.linewidth": 0.6,
+            "lines.linewidth": 1.5,
+        }
+    )
+
+
+def colour(name: str) -> str:
+    """Return the colour of a method: of its family, else one drawn from its name; never random."""
+    for words, shade in FAMILIES:
+        if any(word in name.lower() for word in words):
+            return shade
+    shades = (BLUE, ORANGE, GREEN, RED, SKY, PINK)
+    return shades[hashlib.sha256(name.encode()).digest()[0] % len(shades)]
+
+
+def number(value: float) -> str:
+    """Write a metric as theses do: three decimals, no zero before the point."""
+    if not np.isfinite(value):
+        return "–"
+    text = f"{value:.3f}"
+    return text.replace("0.", ".", 1) if abs(value) < 1 and abs(round(value, 3)) < 1 else text
+
+
+def with_interval(value: float, low: float, high: float) -> str:
+    """Write ``.851 [.822, .877]``, or the value alone where there is no interval."""
+    if not (np.isfinite(low) and np.isfinite(high)):
+        return number(value)
+    return f"{number(value)} [{number(low)}, {number(high)}]"
+
+
+def blank_axes(ax: "Axes | None", width: float, height: float) -> "Axes":
+    """Return ``ax``, or new axes of that size in inches."""
+    if ax is not None:
+        return ax
+    import matplotlib.pyplot as plt
+
+    return plt.subplots(figsize=(width, height), layout="constrained")[1]
+
+
+def synthetic_note(figure: "Figure") -> None:
+    """Write "synthetic radiographs" below a figure, at the right."""
+    figure.text(
+        1, 0, "synthetic radiographs", ha="right", va="top", size=7, style="italic", color=FAINT
+    )
