@@ -133,9 +133,7 @@ def test_no_test_image_drops_out_quietly(binary):
         evaluation.with_labels(closed, truth.iloc[3:])
     with pytest.raises(ValueError, match="2 opened images have no prediction"):
         evaluation.with_labels(closed.iloc[2:], truth)
-    unlabelled = pd.DataFrame(
-        {"image_id": ["x1"], "tumor": [pd.NA]}
-    )
+    unlabelled = pd.DataFrame({"image_id": ["x1"], "tumor": [pd.NA]})
     assert len(evaluation.with_labels(closed, pd.concat([truth, unlabelled]))) == len(closed)
     flipped = truth.assign(tumor=truth["tumor"].map({"normal": "tumor", "tumor": "normal"}))
     with pytest.raises(ValueError, match="240 labels disagree"):
