@@ -9,34 +9,26 @@ from __future__ import annotations
 
 import numpy as np
 
-from .scene import Bone, Cut, Flesh, bone_table
+from .foot import foot, foot_flesh
+from .growth import growth_plate, stature
+from .scene import Bone, Flesh, bone_table
 from .solids import Ellipsoid, Tube, turn
 
 
-def stature(age: float) -> float:
-    """Height for age as a share of adult height (both sexes)."""
-    ages = [0, 1, 2, 4, 6, 8, 10, 12, 14, 16, 18]
-    shares = [0.29, 0.44, 0.51, 0.60, 0.68, 0.75, 0.81, 0.87, 0.94, 0.985, 1.0]
-    return float(np.interp(age, ages, shares))
-
-
-def growth_plate(
-    solid: Tube, at: float, age: float, closes: float, rng: np.random.Generator
-) -> list[Cut]:
-    """An open plate before the closing age, a fine dense scar for three years after it."""
-    point, tangent, _, _ = solid.section(at)
-    if age < closes:
-        gap = 1.2 + 1.6 * min(1.0, (closes - age) / 8)
-        return [Cut(point, tangent, gap * rng.uniform(0.85, 1.15), wave=1.3, plate=1.6)]
-    if age < closes + 3:
-        return [Cut(point, tangent, 0.0, wave=1.0, plate=0.8)]
-    return []
+ANKLE = np.array([4.0, 361.0, -2.0])  # mm in the leg's frame
 
 
 def leg(
-    age: float, sex: str, *, flexion: float, girth: float, rng: np.random.Generator
-) -> tuple[list[Bone], list[Flesh]]:
-    """Bones and flesh of a right leg, stretched but for ``flexion`` degrees at the knee.
+    age: float,
+    sex: str,
+    *,
+    flexion: float,
+    girth: float,
+    with_foot: bool,
+    droop: float = 0.0,
+    rng: np.random.Generator,
+) -> tuple[list[Bone], list[Flesh], float]:
+    """Bones and flesh of a right leg and its scale, stretched but for ``flexion`` degrees at the knee.
 
     ``girth`` scales the soft tissue (1 is average).
     """
@@ -54,7 +46,16 @@ def leg(
         bones.append(Bone("patella", "knee-joint", [patella]))
     bend = turn(-flexion, "x")
     bones = [b.moved(bend, np.zeros(3)) if b.name in ("femur", "patella") else b for b in bones]
-    return bones, _flesh(k, girth, bend)
+    flesh = _flesh(k, girth, bend)
+    if with_foot:
+        ankle = ANKLE * k
+        point = turn(droop, "x").T  # plantar flexion about the ankle
+        bones += [b.moved(point, ankle) for b in foot(age, k, thin, rng)]
+        flesh += [
+            Flesh(f.solid.moved(point, ankle), f.substance, f.inside)
+            for f in foot_flesh(k, girth)
+        ]
+    return bones, flesh, k
 
 
 def _femur(age: float, k: float, thin: float, rng: np.random.Generator) -> Bone:
@@ -98,12 +99,14 @@ def _femur(age: float, k: float, thin: float, rng: np.random.Generator) -> Bone:
     trochanter = Ellipsoid(np.array([-22.0, -352, -12]) * k, np.diag([9.0, 14, 9]) * k, 1.2, 0.15)
     cuts = growth_plate(body, 1 - 26 / 411, age, 16.5, rng)
     zones = {
+        "head": (0.4, 0.6),
         "proximal": (0.10, 0.24),
         "diaphysis": (0.28, 0.65),
         "distal": (0.76, 0.92),
         "distal end": (0.93, 0.98),
     }
-    return Bone("femur", "femur", [body, *condyles, neck, head, trochanter], cuts, zones)
+    solids = [body, *condyles, neck, head, trochanter]
+    return Bone("femur", "femur", solids, cuts, zones, heads={"head": 4})
 
 
 def _shank(age: float, k: float, thin: float, rng: np.random.Generator) -> list[Bone]:
@@ -134,6 +137,7 @@ def _shank(age: float, k: float, thin: float, rng: np.random.Generator) -> list[
         "proximal": (0.08, 0.22),
         "diaphysis": (0.28, 0.7),
         "distal": (0.82, 0.93),
+        "distal joint": (0.985, 0.995),
     }
     tibia = Bone("tibia", "tibia", [body, *spines, tuberosity, malleolus], cuts, zones)
     thinner = Tube(
@@ -176,22 +180,25 @@ def _flesh(k: float, girth: float, bend: np.ndarray) -> list[Flesh]:
         return rows, inner
 
     thigh = limb(
-        [-560, -420, -250, -120, -50, 0, 30],
+        [-560, -420, -250, -120, -50, 0, 34],
         [-25, -25, -12, -5, 0, 0, 0],
         [-12, -10, -4, -2, 2, 0, -4],
         [96, 92, 78, 64, 57, 55, 54],
         [96, 92, 82, 66, 58, 55, 52],
     )
     calf = limb(
-        [-30, 0, 40, 110, 180, 260, 330, 400],
+        [-44, 0, 40, 110, 180, 260, 330, 388],
         [0, 0, -2, -4, -5, -6, -4, -3],
         [0, -2, -10, -22, -20, -12, -8, -4],
         [52, 53, 53, 58, 54, 42, 34, 36],
         [52, 53, 53, 60, 55, 43, 36, 40],
     )
     parts = []
-    for (outer, inner), pose in ((thigh, bend), (calf, np.eye(3))):
-        skin = Tube(outer, caps=(0, 0)).moved(pose, np.zeros(3))
-        muscle = Tube(inner, caps=(0, 0)).moved(pose, np.zeros(3))
+    for (outer, inner), pose, caps in (
+        (thigh, bend, (0, 50 * k)),
+        (calf, np.eye(3), (50 * k, 12 * k)),
+    ):
+        skin = Tube(outer, caps=caps).moved(pose, np.zeros(3))
+        muscle = Tube(inner, caps=caps).moved(pose, np.zeros(3))
         parts += [Flesh(skin, "fat", None), Flesh(muscle, "muscle", "fat")]
     return parts

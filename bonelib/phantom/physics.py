@@ -14,6 +14,7 @@ import numpy as np
 # 1/mm at 40 keV
 ATTENUATION = {
     "air": 0.0,
+    "lung": 0.0075,  # inflated, 0.28 g/cm³
     "fat": 0.0228,  # adipose tissue, 0.95 g/cm³
     "muscle": 0.0282,  # skeletal muscle, 1.05 g/cm³
     "marrow": 0.0240,  # yellow and red mixed, 0.98 g/cm³
@@ -30,7 +31,7 @@ ATTENUATION = {
 class Exposure:
     """How one picture was taken and shown."""
 
-    photons: float = 4000.0  # per pixel of 0.5 mm behind nothing
+    photons: float = 4000.0  # per pixel of 0.5 mm behind the middle of the body
     scatter: float = 0.25  # share of the detected signal that is scattered light
     focus: float = 0.35  # mm, standard deviation of focal spot and detector together
     curve: str = "digital"  # digital, film or web: see ``develop``
@@ -53,7 +54,10 @@ def detect(
     signal = (1 - exposure.scatter) * primary + exposure.scatter * scattered
     sigma = float(np.hypot(exposure.focus / pitch, 0.45))
     signal = cv2.GaussianBlur(signal, (0, 0), sigma)
-    quanta = exposure.photons * (pitch / 0.5) ** 2
+    # automatic exposure: the dose is set so that the chosen number of quanta passes the body
+    body = signal[primary < 0.8]
+    passing = float(np.median(body)) if body.size else 1.0
+    quanta = exposure.photons * (pitch / 0.5) ** 2 / max(passing, 1e-3)
     # Poisson counts are large enough here for their normal limit
     noise = rng.standard_normal(signal.shape, np.float32)
     signal += noise * np.sqrt(np.maximum(signal, 1e-5) / np.float32(quanta))

@@ -15,8 +15,15 @@ import numpy as np
 from .entities import ENTITIES
 from .marginals import BANDS, CENTERS, HEALTHY, MALIGNANT, NORMAL_VIEWS, counts, shares
 from .scene import VIEWS
-from .stage import PLACES
+from .distractors import DISTRACTORS
+from .stage import COMBINED, PLACES
 
+# share of patients by distractor, in the order of DISTRACTORS
+_DISTRACTED = {
+    "tumor": (0.955, 0.01, 0.0, 0.02, 0.015, 0.0),
+    "normal": (0.78, 0.07, 0.02, 0.07, 0.05, 0.01),
+    "archive": (0.50, 0.20, 0.05, 0.15, 0.06, 0.04),
+}
 CLASSES = ("malignant", "benign", "normal")
 
 
@@ -33,6 +40,7 @@ class Case:
     view: str
     sites: tuple[str, ...]
     entity: str  # BTXRD column, empty for a normal
+    framed_as: str  # the entity whose framing the picture has: its own, or that of a peer
     area: float  # quantile of the lesion's box area, 0..1
     distractor: str
     patient_key: tuple[int, ...]
@@ -103,10 +111,14 @@ def _tumors(label: str, count: int, rng: np.random.Generator) -> list[dict]:
         for c in cells
         if c["entity"] in ENTITIES
         and (c["entity"] in MALIGNANT) == (label == "malignant")
-        and (c["site"] == "other" or set(c["site"].split(";")) <= set(PLACES))
+        and _drawable(c["site"])
     ]
     weights = np.array([c["count"] for c in cells], float)
     return [_person(cells[i], rng) for i in spread(weights, count, rng)]
+
+
+def _drawable(site: str) -> bool:
+    return site == "other" or site in PLACES or tuple(site.split(";")) in COMBINED
 
 
 def _person(cell: dict, rng: np.random.Generator) -> dict:
@@ -123,6 +135,7 @@ def _person(cell: dict, rng: np.random.Generator) -> dict:
         "center": center,
         "sites": tuple(site.split(";")),
         "entity": entity,
+        "framed_as": entity,
         **_age_and_sex(entity, center, rng),
     }
 
@@ -166,6 +179,7 @@ def _normal(site: str, center: int, rng: np.random.Generator) -> dict:
         "center": center,
         "sites": (site,),
         "entity": "",
+        "framed_as": entity,
         **_age_and_sex(entity, center, rng),
     }
 
@@ -175,6 +189,8 @@ def _views(
 ) -> list[Case]:
     weights = view_shares(head["sites"], normal=not head["entity"])
     side = str(rng.choice(["left", "right"]))
+    odds = _DISTRACTED["tumor" if head["entity"] else "normal"]
+    distractor = DISTRACTORS[rng.choice(len(odds), p=odds)]
     lesion = rng.standard_normal()
     cases = []
     left = weights.copy()
@@ -190,7 +206,7 @@ def _views(
                 side=side,
                 view=view,
                 area=_normal_share(area),
-                distractor="none",
+                distractor=distractor,
                 patient_key=key,
                 image_key=(*key, 7, number),
                 **head,
@@ -226,9 +242,9 @@ def _pick(values: list, weights: list[float] | np.ndarray, rng: np.random.Genera
     return values[rng.choice(len(values), p=weights / weights.sum())]
 
 
-def single(seed: int, index: int, **wanted: str | int | None) -> Case:
+def single(seed: int, index: int, *, stream: int = 2, **wanted: str | int | None) -> Case:
     """One free-standing case; facts not given in ``wanted`` are drawn in BTXRD's proportions."""
-    rng = np.random.default_rng([seed, 12, index])
+    rng = np.random.default_rng([seed, 12, stream, index])
     entity = wanted.get("entity")
     site = wanted.get("site")
     if entity is None:
@@ -241,22 +257,21 @@ def single(seed: int, index: int, **wanted: str | int | None) -> Case:
         cells, _ = shares("lesion")
         cells = [c for c in cells if c["entity"] in ENTITIES and (entity in (None, c["entity"]))]
         cells = [c for c in cells if (c["entity"] in MALIGNANT) == (label == "malignant")]
-        cells = [c for c in cells if set(c["site"].split(";")) <= set(PLACES) | {"other"}]
+        cells = [c for c in cells if _drawable(c["site"])]
         own = [c for c in cells if site is None or c["site"] == site]
         head = _person(_pick(own or cells, [c["count"] for c in own or cells], rng), rng)
         if site is not None:
             head["sites"] = (str(site),)
-    case = _views(head, f"P{index:06d}", 1, (seed, 2, index), rng)[0]
+    case = _views(head, f"P{index:06d}", 1, (seed, stream, index), rng)[0]
     given = {k: v for k, v in wanted.items() if k not in ("entity", "site") and v is not None}
     return replace(case, **given)
 
 
 def archive_case(seed: int, index: int) -> Case:
-    """One study of the unlabelled archive: mostly normal, trauma and wear."""
+    """One study of the unlabelled archive: mostly normal, trauma and wear, few tumours."""
     rng = np.random.default_rng([seed, 13, index])
-    entity = None if rng.random() < 0.06 else ""
-    return replace(
-        single(seed + 7919, index, entity=entity),
-        patient=f"A{index + 1:06d}",
-        study=f"A{index + 1:06d}-1",
-    )
+    case = single(seed, index, stream=3, entity=None if rng.random() < 0.06 else "")
+    if not case.entity:
+        odds = _DISTRACTED["archive"]
+        case = replace(case, distractor=DISTRACTORS[rng.choice(len(odds), p=odds)])
+    return replace(case, patient=f"A{index + 1:06d}", study=f"A{index + 1:06d}-1")

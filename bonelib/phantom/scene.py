@@ -46,6 +46,7 @@ class Bone:
     cuts: list[Cut] = field(default_factory=list)
     zones: dict[str, tuple[float, float]] = field(default_factory=dict)  # name -> range on the tube
     density: float = 1.0  # share of normal mineral (below 1: osteopenia)
+    heads: dict[str, int] = field(default_factory=dict)  # zones that are a solid of their own
 
     def moved(self, rotation: np.ndarray, shift: np.ndarray) -> Bone:
         """The same bone turned about the origin and then shifted (mm)."""
@@ -54,11 +55,13 @@ class Bone:
             for c in self.cuts
         ]
         solids = [s.moved(rotation, shift) for s in self.solids]
-        return Bone(self.name, self.site, solids, cuts, self.zones, self.density)
+        return Bone(self.name, self.site, solids, cuts, self.zones, self.density, self.heads)
 
-    def spot(self, at: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    def spot(
+        self, at: float, zone: str = ""
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Centre, direction, side and (a, b, wall) of the main body at position 0..1."""
-        body = self.solids[0]
+        body = self.solids[self.heads.get(zone, 0)]
         if isinstance(body, Tube):
             return body.section(at)
         if hasattr(body, "axes"):
@@ -99,7 +102,6 @@ class Scene:
     bones: list[Bone]
     flesh: list[Flesh]
     view: np.ndarray  # 3 × 3, limb to picture
-    centre: np.ndarray  # mm, limb frame: what the picture is centred on
     field: float  # mm, usual length of the picture's longer side
 
     def bone(self, name: str) -> Bone:

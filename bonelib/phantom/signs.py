@@ -43,7 +43,7 @@ class Deposit:
     """Mineral laid down: ``amount`` is the volume share of compact bone inside ``body``."""
 
     body: Solid
-    pattern: str  # fill, rim, cloud, rings, glass, rays, shell
+    pattern: str  # fill, rim, cloud, rings, septa, glass, rays, shell
     amount: float
     ripple: float = 0.12
     origin: np.ndarray | None = None  # rays start here (mm, limb frame)
@@ -161,6 +161,8 @@ def deposit(
         noise = sample("cloud", along, across, cell=cell * 0.8, rng=rng)
         noise = noise + 0.5 * sample("grain", along, across, cell=cell, rng=rng)
         amount = 2 * half * np.clip(0.35 + 0.8 * noise, 0, 2)
+    elif change.pattern == "septa":
+        amount = _septa(along, across, half, grid.pitch, np.random.default_rng(seed))
     elif change.pattern == "rings":
         amount = _rings(along, across, half, grid.pitch, np.random.default_rng(seed))
     elif change.pattern == "rays":
@@ -201,6 +203,22 @@ def _rings(
         values[near] += np.exp(-(((r - radius) / thickness) ** 2)) * arc * rng.uniform(0.6, 1.3)
     total[inside] = 5.0 * values  # mm of path, before ``amount``
     return total
+
+
+def _septa(
+    along: np.ndarray, across: np.ndarray, half: np.ndarray, pitch: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Fine ridges between lobes: where the two nearest of some random points are equally far."""
+    inside = half > 0
+    if not inside.any():
+        return half
+    u = np.broadcast_to(along, half.shape)
+    v = np.broadcast_to(across, half.shape)
+    picks = rng.choice(np.flatnonzero(inside.ravel()), 7)
+    far = np.stack([np.hypot(u - u.flat[p], v - v.flat[p]) for p in picks])
+    nearest = np.partition(far, 1, axis=0)[:2]
+    ridge = np.exp(-(((nearest[1] - nearest[0]) / max(0.9, pitch)) ** 2))
+    return 12.0 * ridge * inside * (half / half.max())  # mm of path, before ``amount``
 
 
 def _rays(

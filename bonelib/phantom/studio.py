@@ -7,15 +7,17 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from .entities import ENTITIES, SIZES, ZONES, place
+from .distractors import distract
+from .entities import ENTITIES, SIZES, ZONES, kinds
 from .film import finish, habit
 from .physics import detect, develop
+from .place import place
 from .render import attenuation
 from .sampling import Case, single
 from .scene import SIDES, VIEWS, Scene
 from .signs import SIGNS, Growth, outline_of
 from .solids import Grid
-from .stage import PLACES, build, pose
+from .stage import COMBINED, PLACES, Pose, build, pose, region
 
 # lesion box / image area in BTXRD: quantiles over its 2,324 rectangles
 AREA_QUANTILES = (
@@ -103,26 +105,26 @@ def check_size(size: int) -> list[str]:
 def take(case: Case, *, size: int) -> Radiograph:
     """Draw the radiograph of one case."""
     rng = np.random.default_rng(case.image_key)
+    placed = pose(case.view, case.side, rng)
     study = np.random.default_rng([*case.patient_key, 31])
     practice = habit(case.center, study)
-    placed = pose(case.view, case.side, rng)
-    scene = build(case.sites[0], case.age, case.sex, placed, case.patient_key)
-    growths, target = _lesions(case, scene)
-    aspect = float(np.clip(np.exp(study.normal(np.log(1.3), 0.16)), 0.8, 2.0))
+    scene, growths, target = cast(case, placed)
+    usual = {"pelvis": 0.95, "shoulder": 1.1, "hand": 1.25}.get(scene.region, 1.35)
+    aspect = float(np.clip(np.exp(study.normal(np.log(usual), 0.17)), 0.7, 2.1))
     height = int(round(size * practice.share * min(1.0, aspect)))
     width = int(round(size * practice.share * min(1.0, 1 / aspect)))
-    grid = _frame(case, scene, target, height, width, rng)
-    total = attenuation(scene, growths if case.entity else [], grid, rng)
+    grid = _frame(case, scene, [g for g in growths if g.entity] or [target], height, width, rng)
+    total = attenuation(scene, growths, grid, rng)
     signal = detect(total, pitch=grid.pitch, exposure=practice.exposure, rng=rng)
     value = develop(signal, pitch=grid.pitch, exposure=practice.exposure)
 
     mask = np.zeros((height, width), bool)
     shapes: list[Shape] = []
-    if case.entity:
-        for growth in growths:
+    for growth in growths:
+        if growth.entity:
             part = outline_of(growth, scene.view, grid)
             mask |= part
-            shapes += outlines(part, case.entity)
+            shapes += outlines(part, case.entity, parted=case.entity.startswith("synovial"))
     image = finish(value, side=case.side, habit=practice, keep=mask, rng=rng)
     signs, kind = _signs(case, growths)
     return Radiograph(image, mask, shapes, case, signs, kind, practice.quality)
@@ -137,57 +139,99 @@ def _signs(case: Case, growths: list[Growth]) -> tuple[dict[str, str], str]:
 def describe(case: Case) -> dict[str, str]:
     """The signs and the diagnosis (``kind``) of a case, without drawing it."""
     placed = pose(case.view, case.side, np.random.default_rng(case.image_key))
-    scene = build(case.sites[0], case.age, case.sex, placed, case.patient_key)
-    signs, kind = _signs(case, _lesions(case, scene)[0])
+    signs, kind = _signs(case, cast(case, placed)[1])
     return {**signs, "kind": kind}
 
 
-def _lesions(case: Case, scene: Scene) -> tuple[list[Growth], Growth]:
-    """The case's lesions; a normal gets one that is only used to frame its picture alike."""
+def cast(case: Case, placed: Pose) -> tuple[Scene, list[Growth], Growth]:
+    """The scene of a case with its lesions and distractor, and the lesion the picture is framed on.
+
+    A normal is framed on a lesion that it has not, so that framing tells nothing.
+    """
     rng = np.random.default_rng([*case.patient_key, 41])
-    entity = case.entity or "osteochondroma"
-    kinds = ENTITIES[entity]
-    kind = str(rng.choice(list(kinds)))
+    entity = case.framed_as
+    targets = _targets(case, rng)
+    bone, zone = targets[0]
+    scene = build(
+        region(bone, zone, case.sites[0] if len(case.sites) == 1 else ""),
+        bone, zone, case.age, case.sex, placed, case.patient_key,
+    )  # fmt: skip
+    names, odds = kinds(entity, case.age, case.sites[0])
+    kind = names[rng.choice(len(names), p=odds)]
+    growths = []
+    for number, (bone_name, zone_name) in enumerate(targets):
+        share = case.area if number == 0 else rng.random()
+        wanted = np.sqrt(np.interp(share, *AREA_QUANTILES)) * scene.field * 1.15
+        low, high = SIZES[entity]
+        spot = place(scene.bone(bone_name), zone_name, rng)
+        extent = float(np.clip(wanted * rng.uniform(0.85, 1.2), low, high))
+        extent = min(extent, 9 * spot.depth)
+        growth = ENTITIES[entity][kind](spot, max(extent, 0.7 * spot.depth), case.age, rng)
+        growth.seed = int(rng.integers(2**31))
+        growths.append(growth)
+    target = growths[0]
+    extra = np.random.default_rng([*case.patient_key, 43])
+    others = distract(scene, case.distractor, bone, zone, case.age, extra)
+    return scene, [*(growths if case.entity else []), *others], target
+
+
+def _targets(case: Case, rng: np.random.Generator) -> list[tuple[str, str]]:
+    if len(case.sites) > 1:
+        return COMBINED[case.sites]
     options = PLACES[case.sites[0]]
-    weights = np.array([ZONES[entity].get(zone, 0.02) for _, zone in options])
-    bone, zone = options[rng.choice(len(options), p=weights / weights.sum())]
-    share = np.interp(case.area, *AREA_QUANTILES)
-    wanted = np.sqrt(share) * scene.field * 1.1
-    low, high = SIZES[entity]
-    extent = float(np.clip(wanted * rng.uniform(0.8, 1.25), low, high))
-    spot = place(scene.bone(bone), zone, rng)
-    growth = kinds[kind](spot, extent, case.age, rng)
-    growth.seed = int(rng.integers(2**31))
-    return [growth], growth
+    weights = np.array([ZONES[case.framed_as].get(zone, 0.02) for _, zone in options])
+    count = 1
+    if case.framed_as == "multiple osteochondromas":
+        count = int(rng.integers(1, 3))
+    picks = rng.choice(len(options), count, p=weights / weights.sum())
+    return [options[i] for i in picks]
 
 
 def _frame(
-    case: Case, scene: Scene, target: Growth, height: int, width: int, rng: np.random.Generator
+    case: Case,
+    scene: Scene,
+    targets: list[Growth],
+    height: int,
+    width: int,
+    rng: np.random.Generator,
 ) -> Grid:
     """Choose magnification and centre, so that the lesion's box takes its share of the picture."""
-    boxes = np.array([solid.bounds(scene.view) for solid in target.extent])
-    low, high = boxes[:, 0].min(0), boxes[:, 1].max(0)
-    span = float((high - low).max())
-    probe = Grid(128, 128, span * 1.06 / 128, *(low + high) / 2)
-    seen = outline_of(target, scene.view, probe)
-    rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
-    box_w, box_h = (np.ptp(columns) + 1) * probe.pitch, (np.ptp(rows) + 1) * probe.pitch
-    x = probe.x + (columns[[0, -1]].mean() - 63.5) * probe.pitch
-    y = probe.y + (rows[[0, -1]].mean() - 63.5) * probe.pitch
+    boxes = []
+    for target in targets:
+        solids = np.array([solid.bounds(scene.view) for solid in target.extent])
+        low, high = solids[:, 0].min(0), solids[:, 1].max(0)
+        probe = Grid(128, 128, float((high - low).max()) * 1.06 / 128, *(low + high) / 2)
+        seen = outline_of(target, scene.view, probe)
+        edges = []
+        for axis, middle in ((0, probe.x), (1, probe.y)):
+            found = np.flatnonzero(seen.any(axis))
+            edges.append((found[[0, -1]] + np.array([-0.5, 0.5]) - 63.5) * probe.pitch + middle)
+        boxes.append(np.array(edges).T)
+    box = boxes[0]
     share = np.interp(case.area, *AREA_QUANTILES)
-    pitch = np.sqrt(box_w * box_h / share / (height * width))
+    pitch = np.sqrt(np.prod(box[1] - box[0]) / share / (height * width))
     longer = max(height, width)
-    pitch = np.clip(pitch, 0.33 * scene.field / longer, 1.7 * scene.field / longer)
-    pitch = max(pitch, 1.12 * box_h / height, 1.12 * box_w / width)
+    pitch = np.clip(pitch, 0.3 * scene.field / longer, 1.6 * scene.field / longer)
+    low, high = np.min([b[0] for b in boxes], 0), np.max([b[1] for b in boxes], 0)
+    extent = high - low
+    pitch = float(max(pitch, 1.12 * extent[1] / height, 1.12 * extent[0] / width))
     # the limb stays near the middle line; along the limb the lesion may sit anywhere
-    spare_x, spare_y = (width * pitch - box_w) / 2, (height * pitch - box_h) / 2
-    dx = np.clip(rng.normal(0, 0.08) * width * pitch, -0.95 * spare_x, 0.95 * spare_x)
-    dy = np.clip(rng.normal(0, 0.16) * height * pitch, -0.95 * spare_y, 0.95 * spare_y)
-    return Grid(height, width, float(pitch), float(x + dx), float(y + dy))
+    full = np.array([width, height]) * pitch
+    spare = 0.95 * (full - extent) / 2
+    shift = np.clip(rng.normal(0, (0.08, 0.16)) * full, -spare, spare)
+    x, y = (low + high) / 2 + shift
+    return Grid(height, width, pitch, float(x), float(y))
 
 
-def outlines(mask: np.ndarray, label: str) -> list[Shape]:
-    """Polygon (5 points or more) and box of each connected part of a mask, in pixels."""
+def outlines(mask: np.ndarray, label: str, *, parted: bool = False) -> list[Shape]:
+    """Polygon (5 points or more) and box of each connected part of a mask, in pixels.
+
+    ``parted`` closes the gaps between scattered bodies first, as a reader outlines a cluster.
+    """
+    if parted:
+        reach = max(3, int(0.03 * max(mask.shape)) | 1)
+        kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))
+        mask = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_CLOSE, kernel)
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     contours = sorted(contours, key=len, reverse=True)
     biggest = len(contours[0]) if contours else 0

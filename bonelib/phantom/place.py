@@ -1,0 +1,104 @@
+"""Where a lesion sits on its bone, and bodies laid out from there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .scene import Bone
+from .signs import Deposit
+from .solids import Ellipsoid, Tube, bone_rows
+
+
+@dataclass
+class Place:
+    """Where a lesion sits on its bone, in the limb's frame (mm)."""
+
+    bone: str
+    zone: str
+    at: float
+    centre: np.ndarray  # middle of the bone's section
+    along: np.ndarray  # unit, from the near joint towards the shaft
+    out: np.ndarray  # unit, from the centre to the surface on the chosen side
+    beside: np.ndarray  # unit, square to both
+    depth: float  # centre to surface along ``out``
+    width: float  # half width along ``beside``
+    wall: float  # thickness of the cortex
+
+    @property
+    def surface(self) -> np.ndarray:
+        """The point of the bone's surface on the chosen side."""
+        return self.centre + self.depth * self.out
+
+
+def place(bone: Bone, zone: str, rng: np.random.Generator) -> Place:
+    """Pick a spot in a zone of a bone and a side of its surface."""
+    low, high = bone.zones.get(zone, (0.35, 0.65))
+    at = float(rng.uniform(low, high))
+    centre, along, side, (a, b, wall) = bone.spot(at, zone)
+    if at > 0.5:
+        along = -along
+    other = np.cross(along, side)
+    # two thirds of the spots face one of the two sides seen in a frontal view
+    angle = rng.normal(0, 0.5) + (0 if rng.random() < 0.5 else np.pi)
+    if rng.random() < 0.33:
+        angle += np.pi / 2
+    vector = a * np.cos(angle) * side + b * np.sin(angle) * other
+    depth = float(np.linalg.norm(vector))
+    out = vector / depth
+    beside = np.cross(along, out)
+    width = float(np.hypot(a * (beside @ side), b * (beside @ other)))
+    return Place(bone.name, zone, at, centre, along, out, beside, depth, width, float(wall))
+
+
+def _location(zone: str) -> str:
+    if "end" in zone:
+        return "epiphysis"
+    return {"diaphysis": "diaphysis", "body": "body", "joint": "joint"}.get(zone, "metaphysis")
+
+
+def ball(
+    spot: Place, centre: np.ndarray, long: float, deep: float, wide: float, wall: float = 0.0
+) -> Ellipsoid:
+    """An ellipsoid with half axes along the bone, outwards and sideways (mm)."""
+    axes = np.column_stack([spot.along * long, spot.out * deep, spot.beside * wide])
+    return Ellipsoid(centre, axes, wall, 0.0)
+
+
+def signs_of(zone: str, **signs: str) -> dict[str, str]:
+    usual = {
+        "destruction": "none",
+        "margin": "none",
+        "matrix": "none",
+        "cortex": "intact",
+        "periosteum": "none",
+        "soft_tissue": "none",
+        "location": _location(zone),
+    }
+    return usual | signs
+
+
+def shells(spot: Place, long: float, kind: str, rng: np.random.Generator) -> list[Deposit]:
+    """Thin layers of new bone beside the cortex: parallel (lamellated) or lifted off (Codman)."""
+    layers = []
+    lift = {"codman": 0.34, "sunburst": 0.22, "lamellated": 0.0, "solid": 0.0}[kind]
+    count = {"codman": 1, "sunburst": 1, "lamellated": 3, "solid": 1}[kind]
+    ends = (1, -1) if kind in ("codman", "sunburst") else (0,)
+    for end in ends:
+        for layer in range(count):
+            offset = 1.3 + 1.6 * layer
+            if end:
+                start, stop = end * 1.25 * long, end * 0.55 * long
+            else:
+                start, stop = -1.1 * long, 1.1 * long
+            steps = np.linspace(0, 1, 6)
+            lifted = offset + (lift * abs(stop - start) * steps**1.5 if end else 0 * steps)
+            if not end:
+                lifted = offset * np.sqrt(np.clip(4 * steps * (1 - steps), 0.01, 1))
+            points = spot.centre + np.outer(start + (stop - start) * steps, spot.along)
+            wall = 0.8 if kind != "solid" else 1.6
+            rows = bone_rows(steps, points, spot.depth + lifted, spot.width + lifted, wall, 0.0)
+            tube = Tube(rows, caps=(0, 0), side=tuple(spot.out))
+            layers.append(Deposit(tube, "shell", rng.uniform(0.3, 0.5), 0.0, spot.centre, spot.out))
+    return layers

@@ -1,0 +1,187 @@
+"""The trunk where limbs meet it: pelvis with both hips, and shoulder girdle with part of the chest.
+
+Pelvis: midline at x = 0, hip joints at y = 0 and x = ∓88 mm. Shoulder: frame of the right arm
+(``arm.py``), body towards +x. Outlines are read off standard frontal radiographs and rounded.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+from .scene import Bone, Cut, Flesh
+from .solids import Ellipsoid, Slab, Solid, Tube, bone_rows, turn
+
+HIP = np.array([-88.0, 0.0, 0.0])  # mm, centre of the right femoral head
+
+_ILIUM = np.array(
+    [
+        (-131, -88), (-139, -118), (-127, -148), (-98, -168), (-66, -168), (-42, -150),
+        (-34, -122), (-38, -95), (-52, -72), (-57, -48), (-60, -22), (-66, 6), (-82, 4),
+        (-104, -22), (-117, -20), (-114, -42), (-121, -66),
+    ],
+    float,
+)  # fmt: skip
+_SACRUM = np.array(
+    [(-52, -128), (0, -134), (52, -128), (46, -92), (30, -52), (13, -22), (0, -16),
+     (-13, -22), (-30, -52), (-46, -92)],
+    float,
+)  # fmt: skip
+_SCAPULA = np.array(
+    [
+        (46, -322), (62, -330), (100, -345), (126, -338), (130, -306), (122, -256), (103, -200),
+        (92, -196), (80, -232), (62, -268), (47, -284), (43, -302),
+    ],
+    float,
+)  # fmt: skip
+
+
+def _rod(
+    points: list[tuple[float, float, float]],
+    a: list[float],
+    b: list[float],
+    k: float,
+    *,
+    wall: float = 1.6,
+    spongy: float = 0.12,
+    caps: tuple[float, float] = (5, 5),
+    side: tuple[float, float, float] = (0.0, 1.0, 0.0),
+) -> Tube:
+    steps = np.linspace(0, 1, len(points))
+    at = np.array(points, float) * k
+    rows = bone_rows(steps, at, np.array(a) * k, np.array(b) * k, wall, spongy)
+    return Tube(rows, caps=caps, side=side, samples=32)
+
+
+def pelvis(
+    age: float, k: float, girth: float, sex: str, rng: np.random.Generator
+) -> tuple[list[Bone], list[Flesh]]:
+    """Both hip bones, sacrum and two vertebrae, with the flesh of the hips; femurs come apart."""
+    bones = []
+    for name, mirror in (("hip bone", np.eye(3)), ("other hip bone", np.diag([-1.0, 1, 1]))):
+        bone = _hip_bone(age, k, sex)
+        solids = [s.moved(mirror, np.zeros(3)) for s in bone]
+        cuts = []
+        if age < 14:  # the triradiate cartilage
+            where, to = mirror @ np.array([-76, 2, 0]) * k, mirror @ np.array([0.25, 1, 0])
+            cuts = [Cut(where, to, 3.0, 0.6, 1.0, reach=22 * k)]
+        bones.append(Bone(name, "hip bone", solids, cuts, {"body": (0.2, 0.8)}))
+    holes = tuple(
+        np.array([(x - 4, y - 4), (x + 4, y - 4), (x + 4, y + 4), (x - 4, y + 4)]) * k
+        for y, spread in ((-108, 24), (-86, 20), (-64, 15))
+        for x in (-spread, spread)
+    )
+    frame = turn(-25, "x")
+    sacrum = Slab(_SACRUM * k, 30 * k, 26 * k, 0.9, 0.07, np.array([0, 0, -38.0]) * k, frame, holes)
+    bones.append(Bone("sacrum", "hip bone", [sacrum]))
+    for level in range(2):
+        bones.append(_vertebra(np.array([0, -152.0 - 38 * level, -18]) * k, k))
+    wide = girth**0.5
+    y = np.array([-330, -220, -120, -20, 50, 100])
+    points = np.column_stack([0 * y, y, 0 * y]) * k
+    a = np.array([138, 146, 166, 178, 184, 184]) * k * wide
+    b = np.array([98, 100, 104, 106, 100, 92]) * k * wide
+    flesh = []
+    for substance, less, inside in (("fat", 0.0, None), ("muscle", 16.0 * girth, "fat")):
+        rows = bone_rows(np.linspace(0, 1, 6), points, a - less, b - less, 0.0, 0.0)
+        flesh.append(Flesh(Tube(rows, caps=(0, 70 * k)), substance, inside))
+    for _ in range(int(rng.integers(4, 10))):  # bowel gas
+        spot = np.array([rng.uniform(-110, 110), rng.uniform(-230, -70), rng.uniform(10, 60)]) * k
+        size = rng.uniform(6, 20, 3) * k
+        spin = turn(rng.uniform(0, 180), "z")
+        flesh.append(Flesh(Ellipsoid(spot, spin @ np.diag(size)), "air", "muscle"))
+    return bones, flesh
+
+
+def _hip_bone(age: float, k: float, sex: str) -> list[Solid]:
+    flare = turn(18, "y")  # the wing faces forward and inward
+    middle = np.array([-88.0, -60, -10])
+    wing = Slab(
+        (_ILIUM - middle[:2]) * k * np.array([1.06, 1]),
+        17 * k, 20 * k, 1.5, 0.15, middle * k, flare,
+    )  # fmt: skip
+    thick = Slab(  # the stout bone above the socket
+        (np.array([(-112, -62), (-80, -78), (-56, -62), (-58, -12), (-68, 2), (-108, -26)]) - middle[:2]) * k,
+        30 * k, 12 * k, 1.5, 0.16, middle * k, np.eye(3),
+    )  # fmt: skip
+    grow = 12.0 if sex == "F" else 0.0  # wider pubic angle
+    upper = _rod([(-80, 2, 8), (-58, 6, 24), (-34, 16, 36), (-12, 30, 42)], [15, 10, 8, 13], [14, 9, 8, 9], k)
+    lower = _rod(
+        [(-9, 34, 40), (-16, 56, 34), (-34 - grow / 2, 76, 14), (-52 - grow, 90, -12)],
+        [11, 6.5, 6.5, 9], [9, 6, 6, 10], k,
+    )  # fmt: skip
+    ischium = _rod([(-82, 8, -14), (-72, 34, -24), (-64 - grow / 2, 62, -26), (-56 - grow, 92, -18)], [18, 14, 13, 11], [16, 13, 14, 13], k)
+    angles = np.radians(np.linspace(-172, -22, 9))
+    roof = [(-88 + 27.5 * np.cos(t), 27.5 * np.sin(t), 2.0) for t in angles]
+    parts = []
+    for half in (roof[:5], roof[4:]):
+        parts.append(_rod(half, [2.2] * 5, [16] * 5, k, wall=2.2, spongy=0.3, caps=(2, 2), side=(1.0, 0.0, 0.0)))
+    return [wing, thick, upper, lower, ischium, *parts]
+
+
+def _vertebra(centre: np.ndarray, k: float) -> Bone:
+    body = Ellipsoid(centre, np.diag([25.0, 17, 17]) * k, 0.9, 0.1, boxy=2.2)
+    back = np.array([0, 2, -30.0]) * k
+    spine = Ellipsoid(centre + back, np.diag([5.0, 12, 9]) * k, 1.0, 0.1)
+    arms = [
+        Ellipsoid(centre + np.array([x, 0, -18.0]) * k, np.diag([14.0, 4.5, 4]) * k, 1.2, 0.14)
+        for x in (-34, 34)
+    ]
+    eyes = [
+        Ellipsoid(centre + np.array([x, -4, -16.0]) * k, np.diag([4.5, 7, 6]) * k, 2.0, 0.14)
+        for x in (-17, 17)
+    ]
+    return Bone(f"vertebra {centre[1]:.0f}", "hip bone", [body, spine, *arms, *eyes])
+
+
+def shoulder(
+    age: float, k: float, girth: float, rng: np.random.Generator
+) -> tuple[list[Bone], list[Flesh]]:
+    """Scapula, clavicle, ribs and the side of the chest, beside a right humerus."""
+    pivot = np.array([90.0, -270, -18])
+    blade = Slab(
+        (_SCAPULA - pivot[:2]) * k * np.array([1.1, 1]),
+        5.5 * k, 6 * k, 1.1, 0.08, pivot * k, turn(-25, "y"),
+    )  # fmt: skip
+    cup = Ellipsoid(np.array([45.0, -302, -2]) * k, np.diag([6.0, 18, 13]) * k, 1.3, 0.2)
+    border = _rod([(48, -288, -4), (64, -262, -10), (82, -226, -16), (96, -198, -22)], [7, 5, 4, 3.5], [7, 5, 4, 4], k)
+    spine = _rod([(124, -312, -30), (90, -322, -36), (52, -336, -28), (22, -342, -8), (10, -338, 2)], [3, 5, 7, 7, 6], [4, 6, 9, 11, 10], k, wall=1.3)
+    hook = _rod([(58, -326, 2), (50, -334, 16), (40, -322, 26)], [7, 6, 5], [7, 6, 5], k, wall=1.3)
+    cuts = []
+    if age < 14:
+        cuts = [Cut(np.array([16.0, -342, -2]) * k, np.array([1.0, 0.1, 0]), 2.0, 0.6, 0.8, 14 * k)]
+    scapula = Bone(
+        "scapula", "shoulder-joint", [blade, cup, border, spine, hook], cuts, {"body": (0.3, 0.7)}
+    )
+    collar = _rod(
+        [(24, -345, 4), (48, -354, 4), (84, -356, 16), (124, -346, 34), (160, -338, 44), (182, -334, 46)],
+        [6, 5.5, 6, 6.5, 7.5, 11], [6.5, 6, 6, 6.5, 8, 11], k, wall=1.9,
+    )  # fmt: skip
+    bones = [scapula, Bone("clavicle", "shoulder-joint", [collar], zones={"body": (0.2, 0.8)})]
+    for number in range(7):
+        y = -348 + 31 * number
+        reach = 78 - 9 * min(number, 3) + 2 * number  # x of the outermost point
+        back = [(196, y - 6, -70), (150, y - 6, -88), (reach + 18, y + 16, -70), (reach, y + 38, -30)]
+        front = [(reach, y + 38, -30), (reach + 8, y + 56, 20), (reach + 40, y + 72, 58), (reach + 74, y + 80, 74)]
+        rods = [_rod(p, [6.5] * 4, [3.2] * 4, k, wall=1.0, spongy=0.12, caps=(2, 2)) for p in (back, front)]
+        bones.append(Bone(f"rib {number + 2}", "shoulder-joint", rods))
+    return bones, _chest(k, girth)
+
+
+def _chest(k: float, girth: float) -> list[Flesh]:
+    wide = girth**0.4
+    y = np.array([-520, -420, -375, -330, -200, -60, 60])
+    x = np.array([206, 206, 200, 190, 196, 200, 206])
+    a = np.array([55, 62, 110, 150, 138, 132, 130]) * wide
+    b = np.array([55, 62, 80, 105, 112, 112, 110]) * wide
+    flesh = []
+    for substance, less, inside in (("fat", 0.0, None), ("muscle", 12.0 * girth, "fat")):
+        rows = bone_rows(
+            np.linspace(0, 1, 7), np.column_stack([x, y, 0 * y - 5]) * k, (a - less) * k, (b - less) * k, 0.0, 0.0
+        )
+        flesh.append(Flesh(Tube(rows, caps=(0, 0)), substance, inside))
+    lung = Ellipsoid(np.array([140.0, -215, -8]) * k, np.diag([56.0, 150, 78]) * k, boxy=1.2)
+    flesh.append(Flesh(lung, "lung", "muscle"))
+    return flesh
+
+
