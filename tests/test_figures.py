@@ -86,7 +86,7 @@ def test_roc_legend_carries_the_metric_of_the_table():
 
 def test_methods_of_one_family_differ_by_their_dashes():
     table = scored()
-    pair = {"linear probe A": table, "linear probe B": table}
+    pair = {"ImageNet, linear probe": table, "ImageNet, fine-tuned": table}
     ax = figures.plot_roc(pair, task="tumor", draws=5)
     assert ax.lines[0].get_color() == ax.lines[1].get_color()
     assert ax.lines[0].get_linestyle() != ax.lines[1].get_linestyle()
@@ -110,8 +110,36 @@ def test_calibration_and_history_fit_their_figures():
     )
     ax = figures.plot_history(history, floor=np.log(32))
     inside(ax.figure)
-    kept = next(line for line in ax.lines if line.get_label() == "epoch kept")
-    assert kept.get_xdata()[0] == 2
+    ring = next(line for line in ax.lines if line.get_markersize() == 8)
+    assert ring.get_xdata()[0] == 2 and ring.get_ydata()[0] == 2.0
+
+
+def test_methods_are_curves_of_their_own_and_a_lone_curve_needs_no_name():
+    rows = pd.DataFrame({"epoch": [0, 1] * 2, "val_auroc": [0.5, 0.7, 0.5, 0.8]})
+    rows["method"] = ["captions, fine-tuned"] * 2 + ["ImageNet, fine-tuned"] * 2
+    ax = figures.plot_history(rows, value="val_auroc")
+    shades = [line.get_color() for line in ax.lines]
+    assert shades == [figures.colour("captions"), figures.colour("ImageNet")]
+    alone = rows.iloc[:2].drop(columns="method")
+    assert figures.plot_history(alone, value="val_auroc").get_legend() is None
+
+
+def test_wordings_and_localisation_show_every_number():
+    spread = pd.DataFrame({"method": ["signs: a", "signs: b", "names: a"]})
+    spread["AUROC"] = [0.7, 0.8, 0.6]
+    ax = figures.plot_spread(spread)
+    dots = [x for line in ax.lines if line.get_marker() == "o" for x in line.get_xdata()]
+    assert dots == [0.7, 0.8, 0.6]
+    rng = np.random.default_rng(0)
+    maps = np.repeat(["captions", "centre prior"], 4)
+    scores = pd.DataFrame({"image_id": list("abcd") * 2, "map": maps})
+    scores = scores.assign(energy=rng.random(8), iou=rng.random(8))
+    table = evaluation.means(scores, ["energy", "iou"], by="map", draws=50)
+    figure = figures.plot_localisation(table)
+    seen = texts(figure)
+    for value in scores.groupby("map")[["energy", "iou"]].mean().to_numpy().ravel():
+        assert figures.number(value) in seen
+    inside(figure)
 
 
 def test_counts_add_up_to_the_table():
@@ -124,7 +152,7 @@ def test_counts_add_up_to_the_table():
     ax = figures.plot_counts(table, "site", "tumor", order=("normal", "tumor"))
     assert [t.get_text() for t in ax.get_yticklabels()] == ["femur", "knee + tibia", "unknown"]
     assert sum(bar.get_width() for bar in ax.patches) == 10
-    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["normal", "tumor"]
+    assert [t.get_text() for t in ax.figure.legends[0].get_texts()] == ["normal", "tumor"]
     inside(ax.figure)
 
 
@@ -170,7 +198,7 @@ def test_sheets_take_any_number_of_images_of_any_shape():
 def test_a_colour_belongs_to_a_name_for_ever():
     assert figures.colour("metadata only") == figures.colour("Metadata + sites") == figures.GREY
     assert figures.colour("BiomedCLIP") == figures.colour("BiomedCLIP")
-    families = ("metadata", "file only", "zero-shot", "fine-tuned", "random", "frozen", "32 px")
+    families = ("metadata", "file", "prompts", "captions", "random", "ImageNet", "32 x 32 pixels")
     assert len({figures.colour(name) for name in families}) == len(families)
 
 

@@ -283,3 +283,28 @@ def compare(
             "p"
         ]
     return pd.Series(found)
+
+
+def means(
+    table: pd.DataFrame, measures: list[str], *, by: str, draws: int = DRAWS, seed: int = 0
+) -> pd.DataFrame:
+    """Average measures of single images (how well a heat map meets a lesion) within each ``by``.
+
+    Returns:
+        ``by``, measure, value, low, high, n, groups, group_kind; the interval resamples patients.
+    """
+    rows = []
+    for name, part in table.groupby(by, sort=False):
+        keys, kind = _groups(part)
+        values = part[measures].to_numpy(dtype=np.float64)
+        known = ~np.isnan(values)
+        shares = [
+            ranking.share_statistic(np.nan_to_num(values[:, i]), known[:, i])
+            for i in range(len(measures))
+        ]
+        drawn = ranking.bootstrap(shares, keys, draws=draws, seed=seed)
+        for i, measure in enumerate(measures):
+            found = {by: name, "measure": measure, "value": shares[i](np.ones(len(part)))}
+            found |= ranking.interval(drawn[i]) | {"n": int(known[:, i].sum())}
+            rows.append(found | {"groups": len(set(keys)), "group_kind": kind})
+    return pd.DataFrame(rows).drop(columns="dropped")

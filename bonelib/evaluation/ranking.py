@@ -156,9 +156,13 @@ def best_cut(
 
 
 def interval(drawn: np.ndarray) -> dict[str, float]:
-    """Take the 95 % percentile interval of draws; ``dropped`` is the share that was NaN."""
+    """Take the 95 % percentile interval of draws; ``dropped`` is the share that was NaN.
+
+    Draws that never vary (all right, all wrong) are no certainty: there is no interval then.
+    """
     kept = drawn[~np.isnan(drawn)]
-    low, high = np.percentile(kept, (2.5, 97.5)) if len(kept) else (np.nan, np.nan)
+    varied = len(kept) and kept.min() < kept.max()
+    low, high = np.percentile(kept, (2.5, 97.5)) if varied else (np.nan, np.nan)
     return {"low": low, "high": high, "dropped": 1 - len(kept) / max(len(drawn), 1)}
 
 
@@ -192,8 +196,7 @@ def reliability(
     """Cut the scores into bins of equal size; in each the mean score and the share of positives.
 
     Returns:
-        predicted, value, low, high, dropped, n. Draws from a bin of one class never vary, which is
-        no certainty: it has no interval.
+        predicted, value, low, high, dropped, n; a bin of one class has no interval.
     """
     parts = np.array_split(np.argsort(scores, kind="stable"), min(bins, len(scores)))
     masks = [np.isin(np.arange(len(scores)), part) for part in parts]
@@ -203,9 +206,7 @@ def reliability(
         {"predicted": scores[m].mean(), "value": s(np.ones(len(m))), **interval(d)}
         for m, s, d in zip(masks, shares, drawn, strict=True)
     ]
-    out = pd.DataFrame(rows).assign(n=[len(part) for part in parts])
-    out.loc[out["value"].isin([0, 1]), ["low", "high"]] = np.nan
-    return out
+    return pd.DataFrame(rows).assign(n=[len(part) for part in parts])
 
 
 def kappa_statistic(labels: np.ndarray, guesses: np.ndarray, classes: int) -> Statistic:

@@ -67,9 +67,8 @@ def predictions(
     task = as_task(task)
     if len(view) != len(logits):
         raise ValueError(f"{len(view)} rows in the table, but {len(logits)} rows of logits.")
-    missing = [column for column in (IMAGE_ID, SPLIT) if column not in view]
-    if missing:
-        raise ValueError(f"The table lacks {', '.join(missing)}. Pass the table of splits.apply.")
+    if IMAGE_ID not in view:
+        raise ValueError(f"The table lacks {IMAGE_ID}. Pass the table of splits.apply.")
     kept = (IMAGE_ID, PATIENT, GROUP, GROUP_KIND, cohort.CENTER, SPLIT, FOLD)
     columns = {c: view[c].array if c in view else pd.NA for c in kept}
     table = pd.DataFrame(columns, index=pd.RangeIndex(len(view)))

@@ -4,16 +4,18 @@ Nothing is shown and nothing saved here; ``run.save_figure`` does that. Colours 
 Okabe & Ito 2008, which colour-blind readers tell apart; a method keeps its colour everywhere.
 """
 
-from bonelib.figures.charts import (
+from bonelib.figures.counts import plot_counts, plot_history
+from bonelib.figures.radiographs import contact_sheet, heatmap_sheet, plot_heatmap
+from bonelib.figures.scores import (
+    interval_kind,
     plot_calibration,
     plot_confusion,
-    plot_counts,
     plot_forest,
-    plot_history,
+    plot_localisation,
     plot_roc,
+    plot_spread,
     sample,
 )
-from bonelib.figures.radiographs import contact_sheet, heatmap_sheet, plot_heatmap
 from bonelib.figures.style import (
     GREY,
     UNAVAILABLE,
@@ -32,6 +34,7 @@ __all__ = [
     "colour",
     "contact_sheet",
     "heatmap_sheet",
+    "interval_kind",
     "number",
     "plot_calibration",
     "plot_confusion",
@@ -39,7 +42,9 @@ __all__ = [
     "plot_forest",
     "plot_heatmap",
     "plot_history",
+    "plot_localisation",
     "plot_roc",
+    "plot_spread",
     "sample",
     "synthetic_note",
     "use_thesis_style",

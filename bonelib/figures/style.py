@@ -13,18 +13,22 @@ WIDTH = 6.3  # inches: the text width of an A4 thesis with 2.5 cm margins
 INK, FAINT = "#262626", "#6B6B6B"
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 SKY, PINK, BROWN, GREY = "#56B4E9", "#CC79A7", "#7F5B3A", "#8C8C8C"
-# The first word that occurs in the name of a method gives its colour.
+INDIGO = "#332288"
+# The first word that occurs in the name of a method gives its colour: where its weights come from,
+# before what is done with them.
 FAMILIES = (
+    (("zero", "prompt"), GREEN),
+    (("caption", "vision-language", "vlp"), RED),
+    (("random", "scratch"), SKY),
+    (("imagenet",), BLUE),
     (("metadata",), GREY),
     (("file",), BROWN),
-    (("zero",), GREEN),
-    (("vision-language", "pretrained", "vlp", "caption"), RED),
-    (("fine", "full"), PINK),
-    (("random", "scratch"), SKY),
-    (("frozen", "imagenet", "linear", "probe"), BLUE),
-    (("px", "pixel"), ORANGE),
+    (("pixel", "px"), ORANGE),
+    (("dino",), PINK),
+    (("clip",), INDIGO),
 )
 CLASSES = ("#A9C4D6", "#E6A83C", "#B4432F", "#5B7F4B", "#7C6AA6", "#4F9DA6", "#D58BB0", "#8A7B5C")
+DASHES = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))  # of methods of one colour
 UNAVAILABLE = "weights not available"
 
 
@@ -106,3 +110,8 @@ def synthetic_note(figure: "Figure") -> None:
     figure.text(
         1, 0, "synthetic radiographs", ha="right", va="top", size=7, style="italic", color=FAINT
     )
+
+
+def inches(ax: "Axes") -> float:
+    """Roughly the width an axes has, labels included, before the layout is made."""
+    return ax.get_position(original=True).width * ax.figure.get_size_inches()[0] * 1.25

@@ -1,10 +1,10 @@
-"""Charts of scores, of training and of the cohort: a table comes in, axes go out.
+"""Charts of scores: a table of metrics or predictions comes in, axes go out.
 
-A chart of scores says how many images of how many patients it stands on, and where its intervals
+Each says how many images of how many patients it stands on, and where its intervals
 come from.
 """
 
-from collections.abc import Sequence
+import textwrap
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,20 +13,22 @@ import pandas as pd
 from bonelib import evaluation
 from bonelib.figures.style import (
     BLUE,
-    CLASSES,
+    DASHES,
     FAINT,
+    GREEN,
     INK,
-    RED,
     UNAVAILABLE,
     WIDTH,
     blank_axes,
     colour,
+    inches,
     number,
     with_interval,
 )
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 def sample(table: pd.DataFrame) -> str:
@@ -48,12 +50,20 @@ def sample(table: pd.DataFrame) -> str:
     return f"{text} {plural.get(kind, 'in {} ' + kind).format(span('groups'))}"
 
 
+def _wrapped(ax: "Axes", text: str, *, letters: int = 12) -> str:
+    # 8.5 pt type sets at least 12 characters an inch; "n = 240" is never parted.
+    lines = textwrap.wrap(text.replace(" = ", "\xa0=\xa0"), int(inches(ax) * letters))
+    return "\n".join(lines).replace("\xa0", " ")
+
+
 def _say(ax: "Axes", *lines: str) -> None:
     """Put small grey lines above the axes: what the figure stands on."""
-    ax.set_title("\n".join(lines), loc="left", size=7.5, weight="normal", color=FAINT)
+    text = "\n".join(_wrapped(ax, line, letters=16) for line in lines)
+    ax.set_title(text, loc="left", size=7.5, weight="normal", color=FAINT)
 
 
-def _bootstrap_words(table: pd.DataFrame) -> str:
+def interval_kind(table: pd.DataFrame) -> str:
+    """Say where the intervals of a table come from."""
     kinds = list(table["group_kind"].dropna().unique()) if "group_kind" in table else []
     kind = kinds[0] if len(kinds) == 1 else "groups"
     plural = {"patient": "patients", "study": "studies"}.get(kind, kind)
@@ -105,7 +115,8 @@ def plot_forest(table: pd.DataFrame, *, metric: str = "AUROC", ax: "Axes | None"
             text.set(style="italic", color=FAINT)
     for spine in (ax.spines["left"], right.spines["right"]):
         spine.set_visible(False)
-    ax.set_xlabel(f"{metric}\n{_bootstrap_words(table)}; {sample(table)}", linespacing=1.4)
+    note = _wrapped(ax, f"{interval_kind(table)}; {sample(table)}")
+    ax.set_xlabel(f"{metric}\n{note}", linespacing=1.4)
     return ax
 
 
@@ -129,7 +140,9 @@ def plot_roc(
 
     Of the positive class against the rest; of a task without one, the mean of one-vs-rest curves.
     """
+    beside = ax is None  # there is room for the legend at the right of a figure of its own
     ax = blank_axes(ax, WIDTH, 3.5)
+    gap = "\n" if beside else "  "
     known, found, used = evaluation.as_task(task), [], {}
     for name, table in predictions_by_name.items():
         table = table[table["label"].notna()]
@@ -142,12 +155,12 @@ def plot_roc(
         grid = None if len(targets) == 1 else np.linspace(0, 1, 501)
         curves = [_curve(table["label"] == c, table[f"p_{c}"], grid) for c in targets]
         # Two methods of one family share a colour; the dash pattern tells them apart.
-        dash = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))[used.get(colour(name), 0) % 4]
+        dash = DASHES[used.get(colour(name), 0) % len(DASHES)]
         used[colour(name)] = used.get(colour(name), 0) + 1
         value = with_interval(*one.loc[0, ["value", "low", "high"]])
         ax.plot(
-            curves[0][0], np.mean([true for _, true in curves], axis=0),
-            color=colour(name), linestyle=dash, label=f"{name}\n{value}", clip_on=False,
+            curves[0][0], np.mean([true for _, true in curves], axis=0), clip_on=False,
+            color=colour(name), linestyle=dash, label=f"{name}{gap}{value}",
         )  # fmt: skip
         found.append(one)
     ax.plot([0, 1], [0, 1], color="#BDBDBD", linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
@@ -157,13 +170,13 @@ def plot_roc(
     ax.set_yticks(np.arange(0, 1.01, 0.25))
     ax.grid()
     everyone = pd.concat(found)
-    ax.legend(
-        title="AUROC [95 % interval]", loc="center left",
-        bbox_to_anchor=(1.03, 0.5), alignment="left", labelspacing=0.9, handlelength=1.8,
-    )  # fmt: skip
+    place = {"loc": "center left", "bbox_to_anchor": (1.03, 0.5), "labelspacing": 0.9}
+    if not beside:
+        place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.22), "fontsize": 7}
+    ax.legend(title="AUROC [95 % interval]", alignment="left", handlelength=1.8, **place)
     what = known.positive if known.positive else "mean over classes, one against the rest"
     what += " against the rest" if several and known.positive else ""
-    _say(ax, f"{what} · {sample(everyone)}", _bootstrap_words(everyone))
+    _say(ax, f"{what} · {sample(everyone)}", interval_kind(everyone))
     return ax
 
 
@@ -224,92 +237,63 @@ def plot_calibration(
     ax.set_ylabel("observed share")
     ax.grid()
     brier = f"Brier {number(facts.loc[0, 'value'])}"
-    _say(ax, f"{sample(facts)} · {brier}", _bootstrap_words(facts))
+    _say(ax, f"{sample(facts)} · {brier}", interval_kind(facts))
     return ax
 
 
-# ---------------------------------------------------------------------------- training and data
-def plot_history(
-    history: pd.DataFrame,
-    *,
-    value: str = "loss",
-    floor: float | None = None,
-    ax: "Axes | None" = None,
-) -> "Axes":
-    """Draw a value per epoch, beside it that of the validation, and mark the epoch that was kept.
+def plot_spread(spread: pd.DataFrame, *, metric: str = "AUROC", ax: "Axes | None" = None) -> "Axes":
+    """Draw one dot per wording of a prompt, in a row per style: how much hangs on the words.
 
     Args:
-        history: Rows of ``training.fit``; ``validation_<value>`` or ``val_<value>`` is drawn too.
-        floor: The value that knowing nothing gives (log of the batch size, say), as a dashed line.
+        spread: Rows of `reporting.scores` whose ``method`` reads ``<style>: <wording>``.
     """
-    ax = blank_axes(ax, WIDTH * 0.62, 2.5)
-    curves = {value: ("training", BLUE)}
-    curves |= {f"{word}_{value}": ("validation", RED) for word in ("validation", "val")}
-    curves = {column: named for column, named in curves.items() if column in history}
-    for column, (name, shade) in curves.items():
-        marker = "o" if len(history) < 16 else None
-        ax.plot(history["epoch"], history[column], marker=marker, ms=3.5, color=shade, label=name)
-    if "kept" in history and history["kept"].any():
-        best = history[history["kept"].astype(bool)].iloc[-1]
-        ax.axvline(best["epoch"], color=FAINT, linewidth=0.8, linestyle=":", label="epoch kept")
-    if floor is not None:
-        ax.axhline(
-            floor, color=FAINT, linewidth=0.8, linestyle=(0, (4, 3)), label="knowing nothing"
-        )
-    ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.set(xlabel="epoch", ylabel=value.replace("_", " "))
-    ax.grid(axis="y")
-    if len(ax.get_legend_handles_labels()[1]) > 1:
-        ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-    return ax
-
-
-def plot_counts(
-    table: pd.DataFrame,
-    column: str,
-    by: str,
-    ax: "Axes | None" = None,
-    *,
-    order: Sequence[str] = (),
-    most: int = 14,
-) -> "Axes":
-    """Draw images per value of ``column`` (site, view, centre), stacked by the class ``by``.
-
-    Args:
-        order: The classes in order (``task.classes``); else as often as they occur.
-        most: Values drawn; rarer ones are counted together as "other".
-    """
-
-    def words(values: pd.Series) -> pd.Series:
-        text = [" + ".join(v) if isinstance(v, tuple) else v for v in values]
-        text = pd.Series(text, index=values.index, dtype="object")
-        return text.where(text.notna() & (text != ""), "unknown").astype(str)
-
-    rows, classes = words(table[column]), words(table[by])
-    often = rows.value_counts()
-    if len(often) > most:
-        rows = rows.where(rows.isin(often.index[: most - 1]), "other")
-    counts = pd.crosstab(rows, classes)
-    last = counts.index.isin(["other", "unknown"])
-    counts = counts.iloc[np.lexsort((-counts.sum(axis=1), last))]
-    names = [c for c in (order or classes.value_counts().index) if c in counts]
-    names += [c for c in counts if c not in names]
-    shades = CLASSES if len(names) != 2 else (CLASSES[0], CLASSES[2])
-    ax = blank_axes(ax, WIDTH, 0.95 + 0.24 * len(counts))
-    left, total = np.zeros(len(counts)), counts.sum(axis=1)
-    for i, name in enumerate(names):
-        shade = "#DDDDDD" if name == "unknown" else shades[i % len(shades)]
-        bars = ax.barh(counts.index, counts[name], left=left, height=0.72, color=shade, label=name)
-        wide = counts[name] > 0.05 * total.max()
-        ax.bar_label(bars, [f"{n}" if w else "" for n, w in zip(counts[name], wide, strict=True)],
-                     label_type="center", size=7, color="white" if i == 2 else INK)  # fmt: skip
-        left = left + counts[name].to_numpy()
-    ax.bar_label(bars, [f"{n:,}" for n in total], padding=4, size=8)
-    ax.invert_yaxis()
+    style = spread["method"].str.partition(":")[0]
+    names = list(dict.fromkeys(style))
+    ax = blank_axes(ax, WIDTH * 0.62, 0.85 + 0.35 * len(names))
+    for row, name in enumerate(names):
+        values = spread.loc[style == name, metric].to_numpy(dtype=float)
+        ax.plot([np.nanmedian(values)] * 2, [row - 0.25, row + 0.25], color=INK, linewidth=1.2)
+        ax.plot(values, np.full(len(values), row), "o", color=GREEN, alpha=0.6, ms=5, mew=0)
+    ax.axvline(0.5, color=FAINT, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(len(names) - 0.4, -0.6)
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
-    ax.set_xlabel(f"images (n = {len(table):,})")
-    ax.margins(x=0.09)
-    ax.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=5, columnspacing=1.2, handlelength=1)
     ax.grid(axis="x")
+    note = _wrapped(ax, f"{len(spread)} wordings, bar: median; {sample(spread)}")
+    ax.set_xlabel(f"{metric}\n{note}", linespacing=1.4)
     return ax
+
+
+def plot_localisation(table: pd.DataFrame) -> "Figure":
+    """Draw how well each kind of map meets the lesions, a panel per measure.
+
+    Args:
+        table: Rows of `evaluation.means`; its first column names the maps.
+    """
+    import matplotlib.pyplot as plt
+
+    maps, measures = list(table.iloc[:, 0].unique()), list(table["measure"].unique())
+    figure, axes = plt.subplots(
+        1, len(measures), figsize=(WIDTH, 1.0 + 0.33 * len(maps)), sharey=True, squeeze=False,
+        layout="constrained",
+    )  # fmt: skip
+    for ax, measure in zip(axes[0], measures, strict=True):
+        rows = table[table["measure"] == measure].set_index(table.columns[0])
+        for place, name in enumerate(maps):
+            value, low, high = rows.loc[name, ["value", "low", "high"]].astype(float)
+            shade = FAINT if "prior" in name or "uniform" in name else colour(name)
+            ax.plot([low, high], [place, place], color=shade, linewidth=2.2)
+            ax.plot(value, place, "o", color=shade, ms=5, mec="white", mew=0.6)
+            ax.annotate(number(value), (value, place), xytext=(0, 5), size=7,
+                        textcoords="offset points", ha="center")  # fmt: skip
+        ax.set_title(measure.replace("_", " "), weight="normal", size=8.5)
+        ax.set_yticks(range(len(maps)), maps)
+        ax.set_ylim(len(maps) - 0.5, -0.7)
+        ax.set_xlim(left=0)
+        ax.margins(x=0.15)
+        ax.tick_params(axis="y", length=0)
+        ax.spines["left"].set_visible(False)
+        ax.grid(axis="x")
+    figure.supxlabel(f"{interval_kind(table)}; {sample(table)}", size=8.5)
+    return figure

@@ -1,0 +1,132 @@
+"""Charts of the cohort and of training: how many images of what, and how a model learned."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from bonelib.figures.style import (
+    BLUE,
+    CLASSES,
+    DASHES,
+    FAINT,
+    INK,
+    RED,
+    WIDTH,
+    blank_axes,
+    colour,
+    inches,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def plot_history(
+    history: pd.DataFrame,
+    *,
+    value: str = "loss",
+    floor: float | None = None,
+    ax: "Axes | None" = None,
+) -> "Axes":
+    """Draw a value per epoch, one curve per method, with a ring around the epoch that was kept.
+
+    Args:
+        history: Rows of ``training.fit``; a column ``method`` parts the curves. Without it,
+            ``validation_<value>`` or ``val_<value>`` is drawn beside the training.
+        floor: As a dashed line: the lowest loss there can be, or what chance reaches.
+    """
+    ax = blank_axes(ax, WIDTH * 0.62, 2.5)
+    if "method" in history:
+        curves = [(n, colour(n), h, value) for n, h in history.groupby("method", sort=False)]
+    else:
+        beside = [f"{word}_{value}" for word in ("validation", "val")]
+        beside = [column for column in beside if column in history]
+        curves = [("training" if beside else None, BLUE, history, value)]
+        curves += [("validation", RED, history, column) for column in beside]
+    used, ringed = [], None
+    for name, shade, rows, column in curves:
+        marker = "o" if len(rows) < 16 else None
+        dash = DASHES[used.count(shade) % len(DASHES)]
+        used.append(shade)
+        ax.plot(
+            "epoch",
+            column,
+            data=rows,
+            ls=dash,
+            marker=marker,
+            ms=3.5,
+            color=shade,
+            label=name or "_",
+        )
+        kept = rows[rows["kept"].eq(True)] if "kept" in rows else rows.head(0)
+        for row in kept.index[-1:]:
+            ax.plot(kept.at[row, "epoch"], kept.at[row, column], "o", ms=8, mfc="none", mec=INK)
+            ringed = ax.lines[-1]
+    if ringed is not None:
+        ringed.set_label("epoch kept")
+    if floor is not None:
+        words = "lowest possible" if "loss" in value else "chance"
+        ax.axhline(floor, color=FAINT, linewidth=0.8, linestyle=(0, (4, 3)), label=words)
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.set(xlabel="epoch", ylabel=value.replace("_", " ").replace("auroc", "AUROC"))
+    ax.grid(axis="y")
+    if ax.get_legend_handles_labels()[1]:
+        ax.legend(loc="best", fontsize=7.5)
+    return ax
+
+
+def plot_counts(
+    table: pd.DataFrame,
+    column: str,
+    by: str,
+    ax: "Axes | None" = None,
+    *,
+    order: Sequence[str] = (),
+    most: int = 14,
+) -> "Axes":
+    """Draw images per value of ``column`` (site, view, centre), stacked by the class ``by``.
+
+    Args:
+        order: The classes in order (``task.classes``); else as often as they occur.
+        most: Values drawn; rarer ones are counted together as "other".
+    """
+
+    def words(values: pd.Series) -> pd.Series:
+        text = [" + ".join(v) if isinstance(v, tuple) else v for v in values]
+        text = pd.Series(text, index=values.index, dtype="object")
+        return text.where(text.notna() & (text != ""), "unknown").astype(str)
+
+    rows, classes = words(table[column]), words(table[by])
+    often = rows.value_counts()
+    if len(often) > most:
+        rows = rows.where(rows.isin(often.index[: most - 1]), "other")
+    counts = pd.crosstab(rows, classes)
+    last = counts.index.isin(["other", "unknown"])
+    counts = counts.iloc[np.lexsort((-counts.sum(axis=1), last))]
+    names = [c for c in (order or classes.value_counts().index) if c in counts]
+    names += [c for c in counts if c not in names]
+    shades = CLASSES if len(names) != 2 else (CLASSES[0], CLASSES[2])
+    ax = blank_axes(ax, WIDTH, 0.95 + 0.24 * len(counts))
+    room = inches(ax) * 0.5 / counts.sum(axis=1).max()  # inches of bar for one image
+    left, total = np.zeros(len(counts)), counts.sum(axis=1)
+    for i, name in enumerate(names):
+        shade = "#DDDDDD" if name == "unknown" else shades[i % len(shades)]
+        bars = ax.barh(counts.index, counts[name], left=left, height=0.72, color=shade, label=name)
+        wide = counts[name] * room > 0.09 * counts[name].astype(str).str.len()
+        ax.bar_label(bars, [f"{n}" if w else "" for n, w in zip(counts[name], wide, strict=True)],
+                     label_type="center", size=7, color="white" if i == 2 else INK)  # fmt: skip
+        left = left + counts[name].to_numpy()
+    ax.bar_label(bars, [f"{n:,}" for n in total], padding=4, size=8)
+    ax.invert_yaxis()
+    ax.tick_params(axis="y", length=0)
+    ax.spines["left"].set_visible(False)
+    ax.set_xlabel(f"images by {column} (n = {len(table):,})")
+    ax.margins(x=min(0.3, 0.45 / inches(ax)))
+    grid = ax.get_subplotspec()
+    if grid is None or grid.is_first_col():  # one legend for a row of such charts
+        handles, labels = ax.get_legend_handles_labels()
+        ax.figure.legend(handles, labels, loc="outside upper center", ncols=6, handlelength=1)
+    ax.grid(axis="x")
+    return ax

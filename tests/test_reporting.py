@@ -1,0 +1,174 @@
+"""Protects the results table: recomputed from predictions, complete, and honest about the best."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bonelib import cohort, evaluation, figures, reporting, runs
+
+PLACE = {"profile": "tiny", "data": "phantom", "task": "tumor"}
+
+
+def scored(method, strength, *, n=160, seed=0, task="tumor"):
+    known, rng = cohort.task(task), np.random.default_rng(seed)
+    truth = rng.integers(len(known.classes), size=n)
+    logits = rng.normal(size=(n, len(known.classes)))
+    logits[np.arange(n), truth] += strength
+    view = pd.DataFrame(
+        {
+            "image_id": [f"i{k:03d}" for k in range(n)],
+            "patient": [f"p{k // 2}" for k in range(n)],
+            "split": "test",
+            known.column: np.array(known.classes)[truth],
+        }
+    )
+    return evaluation.predictions(view, logits, task=task, seed=seed).assign(method=method)
+
+
+def store(stage, predictions, *, inputs=(), variant="default", openings=1, **notes):
+    run = runs.start(stage, **PLACE, variant=variant, reuse=False, inputs=inputs)
+    run.save_table("predictions", predictions)
+    for _ in range(openings):
+        run.log_opening({"test": "fold0"})
+    run.note(**notes)
+    run.finish(AUROC=0.123456)  # a recorded number that the table must not repeat
+    return run
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("BONELIB_RUNS", str(tmp_path))
+
+
+@pytest.fixture
+def baselines():
+    tables = [scored("metadata only", 0.3), scored("Lite0, ImageNet, frozen", 1.0)]
+    return store("baselines", pd.concat(tables), unavailable={"DINOv2-S, frozen": "no file"})
+
+
+def results():
+    return reporting.results(**PLACE, draws=80)
+
+
+def test_results_are_recomputed_from_the_stored_predictions(baselines):
+    table = results().set_index("method")
+    expected = evaluation.metrics(
+        scored("metadata only", 0.3), task="tumor", draws=80, only=("AUROC",)
+    ).iloc[0]
+    row = table.loc["metadata only"]
+    assert row["AUROC"] == expected["value"] and row["AUROC_low"] == expected["low"]
+    assert (row["n"], row["groups"], row["group_kind"]) == (160, 80, "patient")
+    assert row["openings"] == 1 and row["stage"] == "baselines"
+    assert 0.123456 not in table["AUROC"].to_numpy()
+
+
+def test_a_row_without_weights_is_words_and_not_a_number(baselines):
+    table = results()
+    row = table.set_index("method").loc["DINOv2-S, frozen"]
+    assert row["status"] == "weights not available" and np.isnan(row["AUROC"])
+    for text in (reporting.to_markdown(table), reporting.to_latex(table)):
+        line = next(line for line in text.splitlines() if "DINOv2" in line)
+        assert "weights not available" in line and "nan" not in text
+    figures.plot_forest(table)  # takes the table as it is
+
+
+def test_stale_runs_other_tasks_and_runs_without_predictions_stay_out(baselines):
+    store("finetuning", scored("captions, fine-tuned", 2.0), inputs=[baselines])
+    assert "captions, fine-tuned" in set(results()["method"])
+    runs.start("pretraining", profile="tiny", data="phantom").finish()
+    other = runs.start("baselines", profile="tiny", data="phantom", task="malignancy")
+    other.save_table("predictions", scored("metadata only", 1.0, task="malignancy"))
+    other.finish()
+    store("baselines", scored("metadata only", 0.3, seed=5))  # remade: the fine-tuning is stale
+    table = results()
+    assert list(table["method"]) == ["metadata only"]
+
+
+def test_zero_shot_rows_carry_their_kind_and_metadata_never_does():
+    tables = [scored("prompts by signs", 0.8), scored("metadata only", 0.3)]
+    store("zero_shot", pd.concat(tables), zero_shot="label-supervised text")
+    table = results().set_index("method")["label"]
+    assert table["prompts by signs"] == "label-supervised text" and table["metadata only"] == ""
+
+
+def test_sensitivity_stands_where_a_threshold_was_frozen():
+    tables = pd.concat([scored("metadata only", 0.3), scored("captions, fine-tuned", 2.0)])
+    store("finetuning", tables, thresholds={"captions, fine-tuned": 0.3})
+    table = results().set_index("method")
+    one = scored("captions, fine-tuned", 2.0)
+    flagged = one.loc[one["label"] == "tumor", "p_tumor"] >= 0.3
+    assert table.loc["captions, fine-tuned", "sensitivity"] == pytest.approx(flagged.mean())
+    assert np.isnan(table.loc["metadata only", "sensitivity"])
+
+
+def test_bold_needs_a_lead_that_chance_does_not_explain():
+    clear = pd.concat([scored("metadata only", 0.2), scored("captions", 3.0, seed=0)])
+    table = reporting.scores(clear, task="tumor", draws=100)
+    assert table.set_index("method")["best"].to_dict() == {"metadata only": False, "captions": True}
+    value = figures.number(table["AUROC"].max())
+    assert f"**{value}** [" in reporting.to_markdown(table)
+    assert rf"\textbf{{{value}}} [" in reporting.to_latex(table)
+    close = scored("A", 1.0)
+    twin = close.assign(method="B")
+    twin.loc[0, ["p_normal", "p_tumor"]] = twin.loc[0, ["p_tumor", "p_normal"]].to_numpy()
+    table = reporting.scores(pd.concat([close, twin]), task="tumor", draws=100)
+    assert not table["best"].any() and "**" not in reporting.to_markdown(table)
+
+
+def test_a_lead_on_other_images_is_no_lead():
+    some = scored("captions", 3.0).iloc[:100]
+    table = reporting.scores(
+        pd.concat([scored("metadata only", 0.2), some]), task="tumor", draws=20
+    )
+    assert not table["best"].any()
+
+
+def test_the_metadata_score_is_printed_or_missed_aloud(baselines):
+    assert "metadata only" in reporting.to_markdown(results())
+    alone = reporting.scores(scored("Lite0, ImageNet + metadata", 1.0), task="tumor", draws=10)
+    assert "Missing: the score of age, sex and site alone" in reporting.to_markdown(alone)
+
+
+def test_unopened_labels_are_said_not_scored():
+    closed = scored("captions", 1.0).assign(label=pd.NA)
+    table = reporting.scores(
+        pd.concat([closed, scored("metadata only", 0.3)]), task="tumor", draws=10
+    )
+    assert "test labels not opened" in reporting.to_markdown(table)
+
+
+def test_latex_is_a_whole_booktabs_table_with_escaped_names():
+    table = reporting.scores(scored("R&D_50 100%", 1.0), task="tumor", draws=20)
+    text = reporting.to_latex(table)
+    assert r"R\&D\_50 100\%" in text
+    body = text.split(r"\midrule")[1].split(r"\bottomrule")[0].strip().splitlines()
+    head = text.splitlines()[2]
+    assert head.count(" & ") == body[0].count(" & ") and body[0].endswith(r"\\")
+    assert text.startswith(r"\begin{tabular}") and text.endswith("\\end{tabular}\n")
+
+
+def test_markdown_says_what_the_numbers_stand_on(baselines):
+    text = reporting.to_markdown(results())
+    assert "95 % intervals: bootstrap over patients; n = 160 images of 80 patients." in text
+    widths = {line.count("|") for line in text.splitlines() if line.startswith("|")}
+    assert len(widths) == 1
+
+
+def test_no_runs_is_an_error_that_says_what_to_run():
+    with pytest.raises(ValueError, match="bonelib run 02 05 06"):
+        results()
+
+
+def test_a_regression_is_best_where_its_error_is_smallest():
+    rng = np.random.default_rng(0)
+    view = pd.DataFrame({"image_id": [f"i{k}" for k in range(60)], "split": "test"})
+    view["bone_age"] = rng.uniform(20, 200, size=60)
+    tables = [
+        evaluation.predictions(
+            view, view["bone_age"] + rng.normal(size=60) * noise, task="bone_age", seed=0
+        ).assign(method=name)
+        for name, noise in (("metadata only", 30), ("captions", 4))
+    ]
+    table = reporting.scores(pd.concat(tables), task="bone_age", draws=50)
+    assert table.set_index("method")["best"].to_dict() == {"metadata only": False, "captions": True}
+    assert "MAE" in reporting.to_markdown(table)
