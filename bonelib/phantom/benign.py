@@ -81,7 +81,7 @@ def _cavity(
     """
     deep = min(spot.depth * swell, slim * size / 2)
     wide = min(spot.width * swell, slim * size / 2)
-    centre = spot.centre + spot.out * shift * max(spot.depth - 0.6 * deep, 0.15 * spot.depth)
+    centre = spot.inside(size) + spot.out * shift * max(spot.depth - 0.6 * deep, 0.15 * spot.depth)
     reaches = shift * spot.depth + deep > spot.depth and swell > 1.0
     return ball(spot, centre, size / 2, deep, wide, 0.8), bool(reaches)
 

@@ -96,7 +96,7 @@ def _femur(age: float, k: float, thin: float, rng: np.random.Generator) -> Bone:
         side=(0.0, 1.0, 0.0),
     )
     head = Ellipsoid(np.array([9.0, -438, 8]) * k, np.diag([24.0, 24, 24]) * k, 1.0, 0.27)
-    trochanter = Ellipsoid(np.array([-22.0, -352, -12]) * k, np.diag([9.0, 14, 9]) * k, 1.2, 0.15)
+    trochanter = Ellipsoid(np.array([-27.0, -350, -9]) * k, np.diag([9.0, 16, 8]) * k, 1.0, 0.12)
     cuts = growth_plate(body, 1 - 26 / 411, age, 16.5, rng)
     zones = {
         "head": (0.4, 0.6),

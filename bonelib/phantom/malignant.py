@@ -16,7 +16,7 @@ def osteosarcoma(spot: Place, size: float, age: float, rng: np.random.Generator)
     """Destruction with cloudy bone matrix, a breached cortex, a mass and a wild periosteum."""
     long = size / 2
     wide = min(0.95 * spot.width, 0.7 * size)
-    centre = spot.centre + spot.out * 0.3 * spot.depth
+    centre = spot.inside(size) + spot.out * 0.3 * spot.depth
     core = ball(spot, centre, long, min(1.05 * spot.depth, 0.7 * size), wide)
     pattern = str(rng.choice(["moth-eaten", "permeative", "geographic"], p=[0.5, 0.35, 0.15]))
     periosteum = str(
@@ -24,7 +24,7 @@ def osteosarcoma(spot: Place, size: float, age: float, rng: np.random.Generator)
     )
     blastic = rng.beta(1.3, 1.3)
     growth = Growth("osteosarcoma", "osteosarcoma", spot.bone, {}, extent=[core])
-    growth.lyses.append(Lysis(core, 0.85, 0.55, pattern, 0.3))
+    growth.lyses.append(Lysis(core, 0.9, 0.7, pattern, 0.3))
     if blastic > 0.2:
         growth.deposits.append(Deposit(core, "cloud", 0.05 + 0.28 * blastic, 0.3))
     mass = rng.random() < 0.75
@@ -37,7 +37,7 @@ def osteosarcoma(spot: Place, size: float, age: float, rng: np.random.Generator)
         growth.extent.append(lump)
         if periosteum == "sunburst":
             origin = spot.centre + 0.4 * spot.depth * spot.out
-            growth.deposits.append(Deposit(lump, "rays", rng.uniform(0.12, 0.25), 0.2, origin))
+            growth.deposits.append(Deposit(lump, "rays", rng.uniform(0.2, 0.4), 0.2, origin))
         elif blastic > 0.4:
             growth.deposits.append(Deposit(lump, "cloud", 0.1 * blastic, 0.3))
     if periosteum in ("codman", "lamellated", "sunburst"):
@@ -57,10 +57,10 @@ def osteosarcoma(spot: Place, size: float, age: float, rng: np.random.Generator)
 def ewing_sarcoma(spot: Place, size: float, age: float, rng: np.random.Generator) -> Growth:
     """Permeative destruction of a shaft with onion-skin layers and a large mass without matrix."""
     long = size / 2
-    core = ball(spot, spot.centre, long, 1.02 * spot.depth, 1.02 * spot.width)
+    core = ball(spot, spot.inside(size), long, 1.02 * spot.depth, 1.02 * spot.width)
     growth = Growth("other mt", "Ewing sarcoma", spot.bone, {}, extent=[core])
     pattern = "permeative" if rng.random() < 0.75 else "moth-eaten"
-    growth.lyses.append(Lysis(core, 0.7, 0.5, pattern, 0.25))
+    growth.lyses.append(Lysis(core, 0.9, 0.7, pattern, 0.25))
     kind = str(rng.choice(["lamellated", "codman", "sunburst"], p=[0.7, 0.2, 0.1]))
     growth.deposits += shells(spot, 0.85 * long, kind, rng)
     mass = rng.random() < 0.85
@@ -83,7 +83,7 @@ def ewing_sarcoma(spot: Place, size: float, age: float, rng: np.random.Generator
 def chondrosarcoma(spot: Place, size: float, age: float, rng: np.random.Generator) -> Growth:
     """A large lobulated lesion with dense rings and arcs, endosteal scalloping and a mass."""
     wide = min(1.05 * spot.width, 0.45 * size)
-    core = ball(spot, spot.centre, size / 2, min(1.05 * spot.depth, 0.45 * size), wide, 0.8)
+    core = ball(spot, spot.inside(size), size / 2, min(1.05 * spot.depth, 0.45 * size), wide, 0.8)
     growth = Growth("other mt", "chondrosarcoma", spot.bone, {}, extent=[core])
     pattern = str(rng.choice(["geographic", "moth-eaten"], p=[0.5, 0.5]))
     growth.lyses.append(Lysis(core, 0.8, 0.5, pattern, 0.25))

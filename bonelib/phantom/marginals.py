@@ -51,14 +51,15 @@ LIMBS = {
 
 
 def count(table: pd.DataFrame) -> pd.DataFrame:
-    """Pool BTXRD's tumour rows into counts: center × entity × site, entity × age, sex, views.
+    """Pool BTXRD's tumour rows into counts: center × entity × site × age, sex, views.
 
     Args:
         table: BTXRD's ``dataset.csv`` as read, with its 37 columns.
 
     Returns:
         Columns ``table, center, entity, site, value, count``; ``center`` 0 means any, ``site``
-        "other" any site. No count is below 3.
+        and ``value`` "other" any. ``value`` is the first year of an age band in the tables
+        ``lesion`` and ``age``, else sex, view or number of views. No count is below 3.
     """
     rows = table[table["tumor"] == 1]
     facts = pd.DataFrame(
@@ -71,8 +72,12 @@ def count(table: pd.DataFrame) -> pd.DataFrame:
             "band": pd.cut(rows["age"], list(BANDS), right=False, labels=BANDS[:-1]).astype(int),
         }
     )
-    out = [_pool(facts, "lesion", [["center", "entity", "site"], ["entity", "site"], ["entity"]])]
-    out.append(_pool(facts, "age", [["center", "entity", "band"], ["entity", "band"], ["entity"]]))
+    fine = [["center", "entity", "site", "band"], ["center", "entity", "site"]]
+    out = [_pool(facts, "lesion", [*fine, ["entity", "site"], ["entity"]])]
+    # ages of the rows whose cell above tells no age
+    told = facts.groupby(fine[0])["sex"].transform("size") >= SMALLEST
+    levels = [["center", "entity", "band"], ["entity", "band"], ["entity"]]
+    out.append(_pool(facts[~told], "age", levels))
     out.append(_pool(facts, "sex", [["entity", "sex"], ["entity"]]))
     single = facts[~facts["site"].str.contains(";")]
     out.append(_pool(single, "view", [["site", "view"], ["view"]]))
@@ -101,12 +106,14 @@ def _pool(facts: pd.DataFrame, name: str, levels: list[list[str]]) -> pd.DataFra
     cells = pd.concat(found, ignore_index=True)
     for column in ("band", "sex", "view"):
         if column in cells:
-            cells = cells.rename(columns={column: "value"})
+            # a number stands as its whole part, an empty one as missing
+            told = cells[column].map(lambda v: v if isinstance(v, str) else f"{v:.0f}")
+            cells["value"] = told.where(cells[column].notna())
     cells["table"] = name
     for column, empty in (("center", 0), ("entity", "any"), ("site", "other"), ("value", "other")):
         cells[column] = cells[column].fillna(empty) if column in cells else empty
     cells["center"] = cells["center"].astype(int)
-    cells["value"] = [str(int(v)) if isinstance(v, float) else str(v) for v in cells["value"]]
+    cells["value"] = cells["value"].astype(str)
     return cells[["table", "center", "entity", "site", "value", "count"]]
 
 
@@ -118,11 +125,12 @@ def counts() -> pd.DataFrame:
         return pd.read_csv(file, comment="#", dtype={"value": str})
 
 
-def shares(name: str, **where: int | str) -> tuple[list, np.ndarray]:
-    """Cells of one table that match, and their shares; keys are the remaining columns."""
+@lru_cache(maxsize=256)
+def cells(name: str, **where: int | str) -> tuple[tuple[dict, ...], np.ndarray]:
+    """Cells of one table that match ``where`` as dictionaries, and their shares (sum 1)."""
     table = counts()
     table = table[table["table"] == name]
     for column, wanted in where.items():
         table = table[table[column] == wanted]
     weights = table["count"].to_numpy(float)
-    return table.to_dict("records"), weights / weights.sum() if len(weights) else weights
+    return tuple(table.to_dict("records")), weights / max(weights.sum(), 1)

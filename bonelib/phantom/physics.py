@@ -32,7 +32,7 @@ class Exposure:
     """How one picture was taken and shown."""
 
     photons: float = 4000.0  # per pixel of 0.5 mm behind the middle of the body
-    scatter: float = 0.25  # share of the detected signal that is scattered light
+    scatter: float = 0.25  # scattered light behind a grid, as a share of what is absorbed there
     focus: float = 0.35  # mm, standard deviation of focal spot and detector together
     curve: str = "digital"  # digital, film or web: see ``develop``
     gain: float = 1.0  # contrast of the display curve
@@ -50,8 +50,9 @@ def detect(
 ) -> np.ndarray:
     """Expose the detector: primary rays, scatter, blur and quantum noise; 1 is the open beam."""
     primary = intensity(attenuation).astype(np.float32)
-    scattered = _wide_blur(primary, 35.0 / pitch)
-    signal = (1 - exposure.scatter) * primary + exposure.scatter * scattered
+    # scattered light is born where rays are absorbed: not in air, little behind thick bone
+    scattered = _wide_blur(primary * (1 - primary), 25.0 / pitch)
+    signal = primary + exposure.scatter * scattered
     sigma = float(np.hypot(exposure.focus / pitch, 0.45))
     signal = cv2.GaussianBlur(signal, (0, 0), sigma)
     # automatic exposure: the dose is set so that the chosen number of quanta passes the body
@@ -82,8 +83,14 @@ def develop(signal: np.ndarray, *, pitch: float, exposure: Exposure) -> np.ndarr
     """
     density = -np.log(signal)
     if exposure.local > 0:
-        wide = _wide_blur(density, 14.0 / pitch)
-        density = wide * (1 - 0.35 * exposure.local) + (density - wide) * (1 + exposure.local)
+        # thick and thin parts come closer together, edges of up to 1 cm stand out
+        wide = _wide_blur(density, 18.0 / pitch)
+        middle = cv2.GaussianBlur(density, (0, 0), max(4.0 / pitch, 0.8))
+        density = (
+            wide * (1 - 0.45 * exposure.local)
+            + (middle - wide) * (1 + 0.4 * exposure.local)
+            + (density - middle) * (1 + 0.9 * exposure.local)
+        )
     body = density[signal < 0.75]
     if body.size < 50:
         body = density.ravel()

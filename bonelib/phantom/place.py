@@ -25,6 +25,11 @@ class Place:
     depth: float  # centre to surface along ``out``
     width: float  # half width along ``beside``
     wall: float  # thickness of the cortex
+    room: float  # along the bone to its nearer end
+
+    def inside(self, size: float) -> np.ndarray:
+        """The centre, moved towards the shaft until a lesion of that length fits into the bone."""
+        return self.centre + self.along * max(0.0, size / 2 - self.room)
 
     @property
     def surface(self) -> np.ndarray:
@@ -49,7 +54,11 @@ def place(bone: Bone, zone: str, rng: np.random.Generator) -> Place:
     out = vector / depth
     beside = np.cross(along, out)
     width = float(np.hypot(a * (beside @ side), b * (beside @ other)))
-    return Place(bone.name, zone, at, centre, along, out, beside, depth, width, float(wall))
+    body = bone.solids[0]
+    room = 1e3
+    if isinstance(body, Tube) and zone != "head":
+        room = float(min(np.linalg.norm(centre - body.points[i]) for i in (0, -1)))
+    return Place(bone.name, zone, at, centre, along, out, beside, depth, width, float(wall), room)
 
 
 def _location(zone: str) -> str:
@@ -79,7 +88,9 @@ def signs_of(zone: str, **signs: str) -> dict[str, str]:
     return usual | signs
 
 
-def shells(spot: Place, long: float, kind: str, rng: np.random.Generator) -> list[Deposit]:
+def shells(
+    spot: Place, long: float, kind: str, rng: np.random.Generator
+) -> list[Deposit]:
     """Thin layers of new bone beside the cortex: parallel (lamellated) or lifted off (Codman)."""
     layers = []
     lift = {"codman": 0.34, "sunburst": 0.22, "lamellated": 0.0, "solid": 0.0}[kind]
@@ -96,9 +107,9 @@ def shells(spot: Place, long: float, kind: str, rng: np.random.Generator) -> lis
             lifted = offset + (lift * abs(stop - start) * steps**1.5 if end else 0 * steps)
             if not end:
                 lifted = offset * np.sqrt(np.clip(4 * steps * (1 - steps), 0.01, 1))
-            points = spot.centre + np.outer(start + (stop - start) * steps, spot.along)
+            points = spot.inside(2 * long) + np.outer(start + (stop - start) * steps, spot.along)
             wall = 0.8 if kind != "solid" else 1.6
             rows = bone_rows(steps, points, spot.depth + lifted, spot.width + lifted, wall, 0.0)
             tube = Tube(rows, caps=(0, 0), side=tuple(spot.out))
-            layers.append(Deposit(tube, "shell", rng.uniform(0.3, 0.5), 0.0, spot.centre, spot.out))
+            layers.append(Deposit(tube, "shell", rng.uniform(0.5, 0.8), 0.0, spot.centre, spot.out))
     return layers

@@ -9,11 +9,11 @@ four views, which stand in neighbouring rows.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
-from .entities import ENTITIES
-from .marginals import BANDS, CENTERS, HEALTHY, MALIGNANT, NORMAL_VIEWS, counts, shares
+from .marginals import BANDS, CENTERS, HEALTHY, MALIGNANT, NORMAL_VIEWS, cells
 from .scene import VIEWS
 from .distractors import DISTRACTORS
 from .stage import COMBINED, PLACES
@@ -23,6 +23,14 @@ _DISTRACTED = {
     "tumor": (0.955, 0.01, 0.0, 0.02, 0.015, 0.0),
     "normal": (0.78, 0.07, 0.02, 0.07, 0.05, 0.01),
     "archive": (0.50, 0.20, 0.05, 0.15, 0.06, 0.04),
+}
+# where a site has too few tumours, normals take age and sex from these
+_NEIGHBOURS = {
+    "ankle-joint": ("tibia", "foot"),
+    "wrist-joint": ("radius", "ulna", "hand"),
+    "elbow-joint": ("humerus", "radius", "ulna"),
+    "shoulder-joint": ("humerus",),
+    "hip-joint": ("hip bone", "femur"),
 }
 CLASSES = ("malignant", "benign", "normal")
 
@@ -79,11 +87,11 @@ def plan(images: int, seed: int) -> list[Case]:
 def _groups(
     label: str, images: int, seed: int, first: int, rng: np.random.Generator
 ) -> list[list[Case]]:
-    cells, weights = shares("views of one lesion")
+    options, weights = cells("views of one lesion")
     many = spread(weights, images, rng)
     per_patient: list[int] = []
     while sum(per_patient) < images:
-        size = int(cells[many[len(per_patient)]]["value"])
+        size = int(options[many[len(per_patient)]]["value"])
         per_patient.append(min(size, images - sum(per_patient)))
     patients = len(per_patient)
     if label == "normal":
@@ -105,16 +113,13 @@ def spread(weights: np.ndarray, count: int, rng: np.random.Generator) -> np.ndar
 
 
 def _tumors(label: str, count: int, rng: np.random.Generator) -> list[dict]:
-    cells, _ = shares("lesion")
-    cells = [
+    options = [
         c
-        for c in cells
-        if c["entity"] in ENTITIES
-        and (c["entity"] in MALIGNANT) == (label == "malignant")
-        and _drawable(c["site"])
+        for c in cells("lesion")[0]
+        if (c["entity"] in MALIGNANT) == (label == "malignant") and _drawable(c["site"])
     ]
-    weights = np.array([c["count"] for c in cells], float)
-    return [_person(cells[i], rng) for i in spread(weights, count, rng)]
+    weights = np.array([c["count"] for c in options], float)
+    return [_person(options[i], rng) for i in spread(weights, count, rng)]
 
 
 def _drawable(site: str) -> bool:
@@ -127,76 +132,106 @@ def _person(cell: dict, rng: np.random.Generator) -> dict:
         label = "malignant" if entity in MALIGNANT else "benign"
         center = _pick(list(CENTERS), [CENTERS[c][label] for c in CENTERS], rng)
     if site == "other":
-        table = counts()
-        own = table[(table["table"] == "lesion") & (table["site"].isin(list(PLACES)))]
-        by_site = own.groupby("site")["count"].sum()
-        site = _pick(list(by_site.index), by_site.to_numpy(float), rng)
+        site = _pick(*_single_sites(), rng)
     return {
         "center": center,
         "sites": tuple(site.split(";")),
         "entity": entity,
         "framed_as": entity,
-        **_age_and_sex(entity, center, rng),
+        "age": _age(cell["value"], entity, center, rng),
+        "sex": _sex(entity, rng),
     }
 
 
-def _age_and_sex(entity: str, center: int, rng: np.random.Generator) -> dict:
-    table = counts()
-    table = table[(table["table"] == "age") & (table["entity"] == entity)]
-    near = table[table["center"] == center]
-    every = table[(table["center"] == 0) & (table["value"] != "other")]
-    cells = list(zip(near["value"], near["count"], strict=True))
-    # the pooled cells belong to all centres: each takes its share
-    mine = near["count"].sum() / max(table[table["center"] > 0]["count"].sum(), 1)
-    cells += list(zip(every["value"], every["count"] * max(mine, 0.05), strict=True))
-    band = int(_pick([v for v, _ in cells], [c for _, c in cells], rng))
-    age = int(rng.integers(max(band, 1), BANDS[BANDS.index(band) + 1]))
-    sexes, weights = shares("sex", entity=entity)
-    return {"age": age, "sex": sexes[rng.choice(len(sexes), p=weights)]["value"]}
+@lru_cache(maxsize=1)
+def _single_sites() -> tuple[list[str], list[float]]:
+    total: dict[str, float] = {}
+    for cell in cells("lesion")[0]:
+        if cell["site"] in PLACES:
+            total[cell["site"]] = total.get(cell["site"], 0) + cell["count"]
+    return list(total), list(total.values())
+
+
+def _age(band: str, entity: str, center: int, rng: np.random.Generator) -> int:
+    """Years within a band; without one, the band comes from the entity's pooled ages."""
+    if band == "other":
+        own = cells("age", entity=entity, center=center)[0]
+        pooled = [c for c in cells("age", entity=entity, center=0)[0] if c["value"] != "other"]
+        # the pooled cells belong to all centres: each takes its share
+        every = [c for c in cells("age", entity=entity)[0] if c["center"] > 0]
+        mine = sum(c["count"] for c in own) / max(sum(c["count"] for c in every), 1)
+        options = [(c["value"], c["count"]) for c in own]
+        options += [(c["value"], c["count"] * max(mine, 0.05)) for c in pooled]
+        options = options or [(c["value"], c["count"]) for c in every]
+        options = options or [
+            (c["value"], c["count"])
+            for c in cells("lesion", entity=entity)[0]
+            if c["value"] != "other"
+        ]
+        band = _pick([v for v, _ in options], [c for _, c in options], rng)
+    first = int(band)
+    return int(rng.integers(max(first, 1), BANDS[BANDS.index(first) + 1]))
+
+
+def _sex(entity: str, rng: np.random.Generator) -> str:
+    options, weights = cells("sex", entity=entity)
+    return options[rng.choice(len(options), p=weights)]["value"]
 
 
 def _normals(count: int, rng: np.random.Generator) -> list[dict]:
-    sites = [s for s in HEALTHY if s in PLACES]
-    picked = spread(np.array([HEALTHY[s] for s in sites], float), count, rng)
+    sites = list(HEALTHY)
+    picked = spread(np.array(list(HEALTHY.values()), float), count, rng)
     centers = spread(np.array([c["normal"] for c in CENTERS.values()], float), count, rng)
-    heads = []
-    for site, center in zip(picked, centers, strict=True):
-        heads.append(_normal(sites[site], int(list(CENTERS)[center]), rng))
-    return heads
+    return [
+        _normal(sites[site], list(CENTERS)[center], rng)
+        for site, center in zip(picked, centers, strict=True)
+    ]
 
 
 def _normal(site: str, center: int, rng: np.random.Generator) -> dict:
-    table = counts()
-    table = table[(table["table"] == "lesion") & table["site"].str.contains(site, regex=False)]
-    table = table[table["entity"].isin(list(ENTITIES))]
-    near = table[table["center"] == center]
-    cells = near if len(near) else table
-    if len(cells) == 0:
-        cells = counts()[counts()["table"] == "lesion"]
-        cells = cells[cells["entity"].isin(list(ENTITIES))]
-    entity = _pick(list(cells["entity"]), list(cells["count"]), rng)
+    peers, weights = _peers(site, center)
+    peer = peers[rng.choice(len(peers), p=weights)]
     return {
         "center": center,
         "sites": (site,),
         "entity": "",
-        "framed_as": entity,
-        **_age_and_sex(entity, center, rng),
+        "framed_as": peer["entity"],
+        "age": _age(peer["value"], peer["entity"], center, rng),
+        "sex": _sex(peer["entity"], rng),
     }
+
+
+@lru_cache(maxsize=64)
+def _peers(site: str, center: int) -> tuple[list[dict], np.ndarray]:
+    """Tumour cells of a site and centre, else of the site, else of neighbouring sites."""
+    every = cells("lesion")[0]
+    near = _NEIGHBOURS.get(site, ())
+    for peers in (
+        [c for c in every if site in c["site"].split(";") and c["center"] == center],
+        [c for c in every if site in c["site"].split(";")],
+        [c for c in every if set(near) & set(c["site"].split(";")) and c["center"] == center],
+    ):
+        # a handful of rows would give every normal of the site the same age
+        if sum(c["count"] for c in peers) >= 12:
+            break
+    weights = np.array([c["count"] for c in peers], float)
+    return peers, weights / weights.sum()
 
 
 def _views(
     head: dict, patient: str, count: int, key: tuple[int, ...], rng: np.random.Generator
 ) -> list[Case]:
-    weights = view_shares(head["sites"], normal=not head["entity"])
+    weights = np.array(_view_shares(head["sites"][0], not head["entity"]))
     side = str(rng.choice(["left", "right"]))
     odds = _DISTRACTED["tumor" if head["entity"] else "normal"]
     distractor = DISTRACTORS[rng.choice(len(odds), p=odds)]
     lesion = rng.standard_normal()
     cases = []
-    left = weights.copy()
+    # a single or first picture is frontal more often than the later ones, which are other views
+    left = weights * np.array([1.45, 0.9, 0.75])
     for number in range(count):
         view = VIEWS[rng.choice(3, p=left / left.sum())]
-        left[VIEWS.index(view)] *= 0.3  # a second picture is usually another view
+        left = weights * np.where(np.array(VIEWS) == view, 0.35, 1.0)
         # the marginal distribution stays uniform; views of one lesion agree closely
         area = 0.95 * lesion + np.sqrt(1 - 0.95**2) * rng.standard_normal()
         cases.append(
@@ -215,18 +250,24 @@ def _views(
     return cases
 
 
-def view_shares(sites: tuple[str, ...], *, normal: bool) -> np.ndarray:
-    """Frontal, lateral, oblique for a site; normals are shifted to their published totals."""
-    table = counts()
-    table = table[table["table"] == "view"]
-    own = table[table["site"] == sites[0]]
-    own = own if own["count"].sum() >= 20 else table
-    weights = np.array([own[own["value"] == v]["count"].sum() + 0.5 for v in VIEWS], float)
-    weights /= weights.sum()
+@lru_cache(maxsize=64)
+def _view_shares(site: str, normal: bool) -> tuple[float, ...]:
+    """Frontal, lateral, oblique of a site; normals are shifted to their published totals."""
+    weights = _tumor_views(site)
     if normal:
-        every = np.array([table[table["value"] == v]["count"].sum() for v in VIEWS], float)
+        total = np.array(list(HEALTHY.values()), float)
+        usual = sum(n * _tumor_views(s) for n, s in zip(total, HEALTHY, strict=True))
         goal = np.array(list(NORMAL_VIEWS.values()), float)
-        weights *= (goal / goal.sum()) / (every / every.sum())
+        weights = weights * (goal / goal.sum()) / (usual / total.sum())
+    return tuple(weights / weights.sum())
+
+
+@lru_cache(maxsize=64)
+def _tumor_views(site: str) -> np.ndarray:
+    own = cells("view", site=site)[0]
+    if sum(c["count"] for c in own) < 20:
+        own = cells("view")[0]
+    weights = np.array([sum(c["count"] for c in own if c["value"] == v) + 0.5 for v in VIEWS])
     return weights / weights.sum()
 
 
@@ -254,12 +295,15 @@ def single(seed: int, index: int, *, stream: int = 2, **wanted: str | int | None
     if label == "normal":
         head = _normals(1, rng)[0] if site is None else _normal(str(site), 1, rng)
     else:
-        cells, _ = shares("lesion")
-        cells = [c for c in cells if c["entity"] in ENTITIES and (entity in (None, c["entity"]))]
-        cells = [c for c in cells if (c["entity"] in MALIGNANT) == (label == "malignant")]
-        cells = [c for c in cells if _drawable(c["site"])]
-        own = [c for c in cells if site is None or c["site"] == site]
-        head = _person(_pick(own or cells, [c["count"] for c in own or cells], rng), rng)
+        options = [
+            c
+            for c in cells("lesion")[0]
+            if entity in (None, c["entity"])
+            and (c["entity"] in MALIGNANT) == (label == "malignant")
+            and _drawable(c["site"])
+        ]
+        own = [c for c in options if site is None or c["site"] == site] or options
+        head = _person(_pick(own, [c["count"] for c in own], rng), rng)
         if site is not None:
             head["sites"] = (str(site),)
     case = _views(head, f"P{index:06d}", 1, (seed, stream, index), rng)[0]

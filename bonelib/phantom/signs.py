@@ -124,10 +124,10 @@ def dissolve(
     along, across = shadow.along[there], shadow.across[there]
     if lysis.pattern == "moth-eaten":
         noise = sample("grain", along, across, cell=max(0.5, grid.pitch * 0.6), rng=rng)
-        weight = np.clip(0.5 + 1.1 * noise, 0, 1)
+        weight = np.clip(0.55 + 1.0 * noise, 0, 1)
     elif lysis.pattern == "permeative":
         noise = sample("streaks", along, across, cell=max(0.25, grid.pitch * 0.5), rng=rng)
-        weight = np.clip(0.45 + 0.8 * noise, 0, 1)
+        weight = np.clip(0.5 + 0.8 * noise, 0, 1)
     share = lost_inner / np.maximum(parts[1].chord, 1e-3)
     spongy[here] *= 1 - np.float32(lysis.spongy) * weight * share
     loss = np.float32(lysis.cortex) * weight * np.maximum(lost_outer - lost_inner, 0)
@@ -169,6 +169,11 @@ def deposit(
         amount = _rays(change, shadow, half, view, grid, rng)
     elif change.pattern == "shell":
         amount = 2 * (shadow.half - shadow.inner_half)
+        if change.facing is not None:  # a layer of new bone thins out towards its ends
+            covered = along[shadow.half > 0]
+            low, high = covered.min(initial=0.0), covered.max(initial=1.0)
+            t = (along - low) / max(float(high - low), 1e-3)
+            amount = amount * np.clip(4 * t * (1 - t), 0, 1)
     else:
         raise AssertionError(f"unknown deposit pattern {change.pattern!r}")
     if change.facing is not None:
@@ -176,7 +181,8 @@ def deposit(
         x, y = grid.axes(shadow.window)
         middle = (view @ change.origin)[:2]
         ahead = (x - middle[0]) * flat[0] + (y - middle[1]) * flat[1]
-        amount = amount * np.clip(0.5 + ahead / 6, 0, 1)
+        # a layer that faces the beholder is seen flat on, and hardly
+        amount = amount * np.clip(0.2 + ahead / 6, 0, 1) * np.float32(flat @ flat)
     return shadow.window, (np.float32(change.amount) * amount).astype(np.float32)
 
 
@@ -201,7 +207,7 @@ def _rings(
         r = np.hypot(du[near], dv[near])
         arc = np.cos(np.arctan2(dv[near], du[near]) - rng.uniform(0, 6.28)) > rng.uniform(-1.2, 0.3)
         values[near] += np.exp(-(((r - radius) / thickness) ** 2)) * arc * rng.uniform(0.6, 1.3)
-    total[inside] = 5.0 * values  # mm of path, before ``amount``
+    total[inside] = 9.0 * values  # mm of path, before ``amount``
     return total
 
 

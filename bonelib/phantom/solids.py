@@ -327,7 +327,10 @@ class Tube:
 
 @dataclass
 class Ellipsoid:
-    """An ellipsoid with a wall; ``axes`` holds the three half axes as columns (mm)."""
+    """An ellipsoid with a wall; ``axes`` holds the three half axes as columns (mm).
+
+    The first axis gives the direction of its texture.
+    """
 
     centre: np.ndarray
     axes: np.ndarray
@@ -375,8 +378,7 @@ class Ellipsoid:
         middle = np.float32(centre[2]) + np.float32(tilt[0]) * x + np.float32(tilt[1]) * y
         smallest = float(np.linalg.norm(axes, axis=0).min())
         shrink = max(1 - self.wall / smallest, 0.0)
-        long = axes[:, int(np.argmax(np.linalg.norm(axes, axis=0)))][:2]
-        long = long / (np.linalg.norm(long) + 1e-6)
+        long = axes[:2, 0] / (np.linalg.norm(axes[:2, 0]) + 1e-6)
         return Shadow(
             window,
             _dome(square, depth, self.boxy),
@@ -460,8 +462,10 @@ class Slab:
             rest = np.clip(1 - depth / np.float32(rounding), 0, 1)
             return np.where(depth > 0, np.sqrt(1 - rest * rest), 0)
 
-        half = full * dome(distance)
+        # the distance is a whole number of pixels: smooth the steps it leaves along slanted edges
+        half = cv2.GaussianBlur(full * dome(distance), (0, 0), 0.8)
         inner = max(full - self.wall * slant, 0.01) * dome(distance - np.float32(self.wall))
+        inner = np.minimum(cv2.GaussianBlur(inner, (0, 0), 0.8), half)
         x, y = grid.axes(window)
         x, y = x - np.float32(centre[0]), y - np.float32(centre[1])
         shape = window.shape
