@@ -1,0 +1,204 @@
+"""Measure bonelib beside what a user would pick instead, in one run, and say which targets are met.
+
+    make bench
+
+CPU time of one thread, median of five, unless a row says otherwise. The rows go to
+benchmarks/results.json as {name, ours, other, ratio, target, met}; ratio is other / ours.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+ROWS: list[dict] = []
+
+
+def cpu(call: Callable[[], object], *, repeats: int = 5) -> float:
+    """Median CPU seconds of a call, after one warm-up."""
+    call()
+    times = []
+    for _ in range(repeats):
+        started = time.process_time()
+        call()
+        times.append(time.process_time() - started)
+    return statistics.median(times)
+
+
+def row(name: str, ours: float, other: float, *, unit: str, target: str, met: bool) -> None:
+    ratio = other / ours
+    ROWS.append(
+        {"name": name, "ours": ours, "other": other, "ratio": ratio, "target": target, "met": met}
+    )
+    print(
+        f"{name:<58} {ours:>9.4g} {unit:<3} beside {other:>9.4g} {unit:<3} "
+        f"x{ratio:<7.3g} target {target:<18} {'met' if met else 'MISSED'}",
+        flush=True,
+    )
+
+
+def bootstrap() -> None:
+    """2,000 patient-clustered draws at the size of BTXRD, beside scikit-learn in a loop."""
+    from sklearn.metrics import roc_auc_score
+
+    from bonelib import evaluation
+
+    rng = np.random.default_rng(0)
+    groups = np.sort(rng.integers(0, 2764, 3746))
+    labels = rng.random(3746) < 0.5
+    scores = labels + rng.normal(size=3746)
+    ours = cpu(lambda: evaluation.bootstrap_auroc(labels, scores, groups, draws=2000, seed=0))
+    members = [np.flatnonzero(groups == g) for g in np.unique(groups)]
+
+    def loop(draws: int = 20) -> None:
+        for _ in range(draws):
+            drawn = np.concatenate(
+                [members[g] for g in rng.integers(0, len(members), len(members))]
+            )
+            roc_auc_score(labels[drawn], scores[drawn])
+
+    other = cpu(loop) * 100  # 20 of 2,000 draws measured
+    row(
+        "bootstrap: 2,000 clustered draws, n = 3,746 / scikit-learn loop",
+        ours, other, unit="s", target="<= 1 s", met=ours <= 1,
+    )  # fmt: skip
+
+
+def fetch() -> None:
+    """An image from the memory map beside torchvision's decode and resize in each epoch."""
+    import pandas as pd
+    from PIL import Image
+    from torchvision.transforms import v2
+
+    from bonelib import cohort, images
+
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder:
+        table = cohort.empty(64)
+        for i in range(64):
+            path = Path(folder) / f"{i}.jpg"
+            smooth = Image.fromarray(rng.integers(0, 255, (30, 24), np.uint8), "L")
+            smooth.resize((1200, 1500), Image.Resampling.BICUBIC).save(path, quality=90)
+            table.loc[i, ["image_id", "path"]] = [str(i), str(path)]
+        table = pd.DataFrame(table)
+        cache = images.cache(table, size=224, folder=Path(folder) / "cache")
+        loader = images.loader(cache, cache.ids, batch_size=32)
+        ours = cpu(lambda: list(loader)) / 64 * 1000
+        transform = v2.Compose([v2.PILToTensor(), v2.Resize((224, 224))])
+
+        def decode() -> None:
+            for path in table["path"]:
+                transform(Image.open(path).convert("L"))
+
+        other = cpu(decode) / 64 * 1000
+    row(
+        "images: one 224 px image in an epoch / torchvision decode",
+        ours, other, unit="ms", target="<= 0.1 ms", met=ours <= 0.1,
+    )  # fmt: skip
+
+
+def layout() -> None:
+    """A training step of Lite0 with channels_last, as ``training.fit`` lays it out, and without."""
+    import torch
+
+    from bonelib import encoders, losses, models, training
+
+    torch.set_num_threads(1)
+    x, y = torch.randn(16, 3, 128, 128), torch.arange(16) % 2
+
+    def step(model: torch.nn.Module, image: torch.Tensor) -> Callable[[], None]:
+        objective = losses.classification_objective()
+        optimizer = torch.optim.AdamW(model.parameters(), 1e-4)
+
+        def run() -> None:
+            optimizer.zero_grad()
+            objective(model, {"image": image, "label": y}).backward()
+            optimizer.step()
+
+        return run
+
+    def fresh() -> models.Classifier:
+        tower = encoders.image("packaged:efficientnet_lite0", weights="random")
+        return models.Classifier(tower, outputs=1).train()
+
+    laid = training.to_device({"image": x}, torch.device("cpu"))["image"]
+    ours = cpu(step(fresh().to(memory_format=torch.channels_last), laid)) / 16 * 1000
+    other = cpu(step(fresh(), x)) / 16 * 1000
+    row(
+        "training: Lite0 at 128 px, an image / contiguous layout",
+        ours, other, unit="ms", target="ratio >= 1.2", met=other / ours >= 1.2,
+    )  # fmt: skip
+
+
+def store() -> None:
+    """Frozen features from the store beside computing them again."""
+    import pandas as pd
+    from PIL import Image
+
+    from bonelib import cohort, encoders, features, images
+
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder:
+        table = cohort.empty(32)
+        for i in range(32):
+            path = Path(folder) / f"{i}.png"
+            Image.fromarray(rng.integers(0, 255, (128, 128), np.uint8), "L").save(path)
+            table.loc[i, ["image_id", "path"]] = [str(i), str(path)]
+        cache = images.cache(pd.DataFrame(table), size=128, folder=Path(folder) / "cache")
+        encoder = encoders.image("packaged:efficientnet_lite0", size=128)
+        loader = images.loader(cache, cache.ids, batch_size=32, **encoder.preprocessing.pixels())
+        weights = encoders.weights_hash(encoder)
+
+        def kept() -> np.ndarray:
+            return features.image_features(
+                encoder, loader, folder=Path(folder) / "f", weights=weights, content=cache.key
+            )
+
+        ours = cpu(kept) / 32 * 1000
+        other = cpu(lambda: features.encode(encoder.eval(), loader)) / 32 * 1000
+    row(
+        "features: a stored image / through Lite0 again at 128 px",
+        ours, other, unit="ms", target="ratio >= 50", met=other / ours >= 50,
+    )  # fmt: skip
+
+
+def imports() -> None:
+    """``import bonelib`` beside ``import open_clip``, in fresh processes."""
+
+    def seconds(module: str) -> float:
+        code = (
+            f"import time; t = time.process_time(); import {module}; print(time.process_time() - t)"
+        )
+        done = [
+            subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+            for _ in range(5)
+        ]
+        return statistics.median(float(d.stdout) for d in done)
+
+    ours, other = max(seconds("bonelib"), 1e-5), seconds("open_clip")
+    row(
+        "import bonelib / import open_clip",
+        ours, other, unit="s", target="<= 0.1 s", met=ours <= 0.1,
+    )  # fmt: skip
+
+
+def main() -> int:
+    for measure in (imports, bootstrap, fetch, store, layout):
+        measure()
+    path = Path(__file__).with_name("results.json")
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(ROWS, indent=1) + "\n")
+    temporary.replace(path)
+    missed = [r["name"] for r in ROWS if not r["met"]]
+    print(f"{len(ROWS) - len(missed)} of {len(ROWS)} targets met; rows in {path.name}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
