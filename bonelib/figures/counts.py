@@ -61,9 +61,9 @@ def plot_history(
             label=name or "_",
         )
         kept = rows[rows["kept"].eq(True)] if "kept" in rows else rows.head(0)
-        for row in kept.index[-1:]:
-            ax.plot(kept.at[row, "epoch"], kept.at[row, column], "o", ms=8, mfc="none", mec=INK)
-            ringed = ax.lines[-1]
+        if len(kept):
+            x, y = kept["epoch"].iloc[-1], kept[column].iloc[-1]
+            (ringed,) = ax.plot(x, y, "o", ms=8, mfc="none", mec=INK)
     if ringed is not None:
         ringed.set_label("epoch kept")
     if floor is not None:
