@@ -16,7 +16,16 @@ from bonelib.runs.places import (
     folder,
     replacing,
 )
-from bonelib.runs.record import NOTEBOOKS, PUBLISHING, Run, code_hash, collect, find, start
+from bonelib.runs.record import (
+    NOTEBOOKS,
+    PUBLISHING,
+    Run,
+    code_hash,
+    collect,
+    find,
+    start,
+    table_hash,
+)
 
 __all__ = [
     "NOTEBOOKS",
@@ -33,4 +42,5 @@ __all__ = [
     "folder",
     "replacing",
     "start",
+    "table_hash",
 ]

@@ -92,8 +92,10 @@ class Run:
 
     # ------------------------------------------------------------------ what a run keeps
     def save_table(self, name: str, table: pd.DataFrame) -> Path:
-        """Write ``<name>.parquet`` by rename."""
+        """Write ``<name>.parquet`` by rename. A run that was loaded keeps the tables it has."""
         path = self.path / f"{name}.parquet"
+        if self.finished:
+            return path
         with replacing(path) as temporary:
             table.to_parquet(temporary, index=False)
         return path
@@ -123,6 +125,8 @@ class Run:
         import numpy as np
 
         path = self.path / f"{name}.npy"
+        if self.finished:
+            return path
         with replacing(path) as temporary, open(temporary, "wb") as file:
             np.save(file, array)
         return path
@@ -218,12 +222,17 @@ def start(
     variant: str = "default",
     reuse: bool = True,
     inputs: list[Run] | tuple[Run, ...] = (),
+    content: str = "",
     **settings: Any,
 ) -> Run:
     """Open the folder of a run and seed python, numpy and torch.
 
     A finished run with the same settings and inputs comes back with ``finished`` true. If an input
     was remade since, the run is made anew. If the settings differ, that is refused.
+
+    Args:
+        inputs: The runs this one reads.
+        content: A hash of what it reads besides (``table_hash``); if it changed, so did an input.
 
     Raises:
         ValueError: A finished run with other settings lies in the folder; both values are shown.
@@ -238,6 +247,7 @@ def start(
         "variant": variant,
         "settings": settings,
         "inputs": [{"run": run.name, "hash": run.hash} for run in inputs],
+        "content": content,
         "code": code_hash(),
     }
     head = json.loads(_json(head))
@@ -245,7 +255,7 @@ def start(
     record = path / "record.json"
     if record.exists():
         old = json.loads(record.read_text())
-        if reuse and old["inputs"] == head["inputs"]:
+        if reuse and all(old.get(k) == head[k] for k in ("inputs", "content")):
             changed = [
                 f"{key}: {old['settings'].get(key)!r} there, {head['settings'].get(key)!r} asked"
                 for key in sorted({*old["settings"], *head["settings"]})
@@ -360,12 +370,18 @@ def seed_everything(seed: int) -> None:
         sys.modules["torch"].manual_seed(seed)
 
 
-def code_hash() -> str:
-    """Hash the sources of the package, so that a record tells which code made it."""
+def code_hash(room: str = "") -> str:
+    """Hash the sources of the package, or of one room: which code made a record."""
+    place = ROOT / "bonelib" / room if room else ROOT / "bonelib"
     digest = hashlib.sha256()
-    for path in sorted((ROOT / "bonelib").rglob("*.py")):
+    for path in sorted(place.rglob("*.py")) if place.is_dir() else [place.with_suffix(".py")]:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
+
+
+def table_hash(table: pd.DataFrame) -> str:
+    """Hash the content of a table, rows in order."""
+    return hashlib.sha256(table.to_csv(index=False).encode()).hexdigest()[:16]
 
 
 def _commit() -> str | None:
