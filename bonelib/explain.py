@@ -57,8 +57,10 @@ def grad_cam(
         target: Column of the logits to explain, or a function of one row of the output.
         layer: Module whose output is weighed; by default the last feature map.
 
+    A map may be zero everywhere: then the model found only evidence against the target.
+
     Raises:
-        ValueError: Every map is zero everywhere: the layer doesn't reach the target.
+        ValueError: No gradient of the target reaches the layer, so every map would be blank.
     """
     import torch
     from pytorch_grad_cam import GradCAM
@@ -71,6 +73,8 @@ def grad_cam(
             return np.maximum(cam_per_target_layer[0][:, 0], 0)
 
         def compute_cam_per_layer(self, input_tensor: Any, targets: Any, eigen: bool) -> list:
+            nonlocal reached
+            reached |= bool(self.activations_and_grads.gradients[0].any())
             layer_ = self.target_layers[0]
             weighted = self.get_cam_image(
                 input_tensor,
@@ -89,7 +93,7 @@ def grad_cam(
     wanted = [p.requires_grad for p in model.parameters()]
     kept = [p.grad for p in model.parameters()]
     model.eval().requires_grad_(True)
-    parts = []
+    parts, reached = [], False
     try:
         for batch in loader:
             image = batch["image"]
@@ -102,13 +106,12 @@ def grad_cam(
         for parameter, flag, grad in zip(model.parameters(), wanted, kept, strict=True):
             parameter.requires_grad_(flag)
             parameter.grad = grad
-    maps = np.concatenate(parts).astype(np.float32)
-    if not maps.any():
+    if not reached:
         raise ValueError(
-            f"Every map from {type(layer).__name__} is zero: no gradient of the target reaches "
-            "it, or it is negative throughout. Pass another layer."
+            f"No gradient of the target reaches {type(layer).__name__}: every map would be blank. "
+            "Pass another layer."
         )
-    return maps
+    return np.concatenate(parts).astype(np.float32)
 
 
 def center_prior(size: int) -> np.ndarray:
