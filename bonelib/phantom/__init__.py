@@ -5,7 +5,17 @@ For trying the pipeline, for tests and for controls with a known truth; never fo
 
 from __future__ import annotations
 
+from .sheet import SHEETS, contact_sheet
 from .studio import Radiograph, Shape, draw
 from .writer import COLUMNS, EXTRA_COLUMNS, write
 
-__all__ = ["COLUMNS", "EXTRA_COLUMNS", "Radiograph", "Shape", "draw", "write"]
+__all__ = [
+    "COLUMNS",
+    "EXTRA_COLUMNS",
+    "SHEETS",
+    "Radiograph",
+    "Shape",
+    "contact_sheet",
+    "draw",
+    "write",
+]

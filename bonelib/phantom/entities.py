@@ -36,15 +36,15 @@ ENTITIES: dict[str, dict[str, Drawer]] = {
 }
 # mm in an adult long bone: smallest and largest longest extent
 SIZES = {
-    "osteochondroma": (8, 80),
-    "multiple osteochondromas": (8, 80),
-    "simple bone cyst": (10, 110),
+    "osteochondroma": (6, 80),
+    "multiple osteochondromas": (6, 80),
+    "simple bone cyst": (6, 110),
     "giant cell tumor": (14, 100),
     "osteofibroma": (14, 110),
     "synovial osteochondroma": (8, 110),
     "other bt": (8, 90),
-    "osteosarcoma": (24, 190),
-    "other mt": (24, 180),
+    "osteosarcoma": (20, 190),
+    "other mt": (16, 180),
 }
 # share of lesions by zone; a zone that a bone lacks drops out
 _METAPHYSIS = {"distal": 0.5, "proximal": 0.4, "diaphysis": 0.05, "body": 0.5}

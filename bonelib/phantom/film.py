@@ -31,9 +31,9 @@ def habit(center: int, rng: np.random.Generator) -> Habit:
     digital = {1: 0.93, 2: 0.6, 3: 0.3}[center]
     curve = "digital" if rng.random() < digital else str(rng.choice(["film", "web"]))
     exposure = Exposure(
-        photons=float(np.exp(rng.normal({1: 8.6, 2: 8.2, 3: 7.9}[center], 0.4))),
+        photons=float(np.exp(rng.normal({1: 7.4, 2: 7.2, 3: 7.0}[center], 0.4))),
         scatter=float(rng.uniform(0.15, 0.35)),
-        focus=float(rng.uniform(0.2, 0.5)),
+        focus=float(rng.uniform(0.1, 0.3)),
         curve=curve,
         gain=float(np.exp(rng.normal({1: 0.0, 2: 0.1, 3: 0.05}[center], 0.12))),
         brightness=float(rng.normal({1: 0.0, 2: 0.03, 3: 0.05}[center], 0.03)),

@@ -23,6 +23,18 @@ ENTITY_NAMES = (
 MALIGNANT = ("osteosarcoma", "other mt")
 # first year of each age band; a band ends before the next
 BANDS = (0, 4, 7, 10, 12, 14, 16, 18, 20, 25, 30, 35, 40, 45, 50, 55, 60, 65, 70, 75, 89)
+# lesion box / image area by entity: 5, 10, 25, 50, 75, 90 and 95 % quantiles of BTXRD's boxes
+AREAS = {
+    "osteochondroma": (0.00046, 0.00065, 0.00133, 0.00295, 0.00783, 0.01885, 0.03147),
+    "multiple osteochondromas": (0.00238, 0.00449, 0.00976, 0.02316, 0.04985, 0.08808, 0.10695),
+    "simple bone cyst": (0.00051, 0.00100, 0.00346, 0.01708, 0.03598, 0.06648, 0.10522),
+    "giant cell tumor": (0.00538, 0.01076, 0.02124, 0.03433, 0.06094, 0.08789, 0.15258),
+    "osteofibroma": (0.00127, 0.00136, 0.00334, 0.00508, 0.01024, 0.01569, 0.01656),
+    "synovial osteochondroma": (0.00867, 0.01495, 0.04001, 0.08431, 0.11059, 0.16301, 0.17872),
+    "other bt": (0.00149, 0.00216, 0.00412, 0.01082, 0.01908, 0.03887, 0.06823),
+    "osteosarcoma": (0.01195, 0.01729, 0.02704, 0.04596, 0.07990, 0.13546, 0.19508),
+    "other mt": (0.00492, 0.00528, 0.01173, 0.03977, 0.08066, 0.12372, 0.14888),
+}
 SMALLEST = 3  # rows: smaller cells are pooled
 # images by centre and class, Yao et al. 2025, table 2
 CENTERS = {
@@ -115,6 +127,14 @@ def _pool(facts: pd.DataFrame, name: str, levels: list[list[str]]) -> pd.DataFra
     cells["center"] = cells["center"].astype(int)
     cells["value"] = cells["value"].astype(str)
     return cells[["table", "center", "entity", "site", "value", "count"]]
+
+
+def area_share(entity: str, quantile: float) -> float:
+    """Lesion box / image area at a quantile (0..1) of the entity's boxes; the tails are invented."""
+    low, *inner, high = AREAS[entity]
+    at = (0.0, 0.05, 0.10, 0.25, 0.50, 0.75, 0.90, 0.95, 1.0)
+    logs = np.log([0.6 * low, low, *inner, high, 1.5 * high])
+    return float(np.exp(np.interp(quantile, at, logs)))
 
 
 @lru_cache(maxsize=1)

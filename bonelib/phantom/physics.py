@@ -53,7 +53,7 @@ def detect(
     # scattered light is born where rays are absorbed: not in air, little behind thick bone
     scattered = _wide_blur(primary * (1 - primary), 25.0 / pitch)
     signal = primary + exposure.scatter * scattered
-    sigma = float(np.hypot(exposure.focus / pitch, 0.45))
+    sigma = float(np.hypot(exposure.focus / pitch, 0.32))
     signal = cv2.GaussianBlur(signal, (0, 0), sigma)
     # automatic exposure: the dose is set so that the chosen number of quanta passes the body
     body = signal[primary < 0.8]

@@ -53,9 +53,11 @@ class Case:
     distractor: str
     patient_key: tuple[int, ...]
     image_key: tuple[int, ...]
+    kind: str = ""  # the diagnosis, where it is not left to chance
 
     @property
     def label(self) -> str:
+        """normal, benign or malignant."""
         if not self.entity:
             return "normal"
         return "malignant" if self.entity in MALIGNANT else "benign"

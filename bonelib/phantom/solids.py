@@ -12,6 +12,7 @@ ellipsoids (small bones, heads, lesions) and rounded slabs cut along an outline 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -52,6 +53,14 @@ class Grid:
             int(np.clip(np.ceil(bottom) + margin + 1, 0, self.height)),
             int(np.clip(np.floor(left) - margin, 0, self.width)),
             int(np.clip(np.ceil(right) + margin + 1, 0, self.width)),
+        )
+
+    def misses(self, box: np.ndarray) -> bool:
+        """Whether a box in millimetres (low and high corner) lies outside the picture."""
+        wide, high = self.width * self.pitch / 2 + self.pitch, self.height * self.pitch / 2 + self.pitch
+        (x0, y0), (x1, y1) = box
+        return (
+            x1 < self.x - wide or x0 > self.x + wide or y1 < self.y - high or y0 > self.y + high
         )
 
     def everything(self) -> Window:
@@ -183,14 +192,15 @@ class Tube:
     plate: float = 0.8  # mm, wall thickness of the closed ends
     samples: int = 48
     boxy: float = 1.0  # 1: elliptic section, 2 and more: nearly rectangular
-    table: np.ndarray = field(init=False, repr=False)
 
-    def __post_init__(self) -> None:
+    @cached_property
+    def table(self) -> np.ndarray:
+        """The sections at ``samples`` positions: the columns of ``knots``, smoothly interpolated."""
         knots = np.asarray(self.knots, np.float64)
         # denser near the ends, where the caps close
         at = 0.5 - 0.5 * np.cos(np.linspace(0, np.pi, self.samples))
         at = knots[0, 0] + at * (knots[-1, 0] - knots[0, 0])
-        self.table = np.column_stack([at, _smooth(knots[:, 0], knots[:, 1:], at)])
+        return np.column_stack([at, _smooth(knots[:, 0], knots[:, 1:], at)])
 
     @property
     def points(self) -> np.ndarray:
@@ -218,6 +228,8 @@ class Tube:
         Exact for straight tubes of constant section; slowly varying ones are cut square to the line
         from end to end.
         """
+        if grid.misses(self._reach(view)):
+            return None
         points = self.points @ view.T
         line = points[-1, :2] - points[0, :2]
         length = float(np.hypot(*line))
@@ -291,6 +303,13 @@ class Tube:
         points = (self.points @ view.T)[:, :2]
         reach = self.table[:, 4:6].max(1)[:, None]
         return np.stack([(points - reach).min(0), (points + reach).max(0)])
+
+    def _reach(self, view: np.ndarray) -> np.ndarray:
+        """A generous box around the knots, cheaper than :meth:`bounds`."""
+        knots = np.asarray(self.knots)
+        points = (knots[:, 1:4] @ view.T)[:, :2]
+        reach = 1.6 * knots[:, 4:6].max()
+        return np.stack([points.min(0) - reach, points.max(0) + reach])
 
     def _half(
         self, across: np.ndarray, width: np.ndarray, depth: np.ndarray, outside: np.ndarray

@@ -95,13 +95,12 @@ def build(where: str, target: str, zone: str, age: int, sex: str, placed: Pose, 
     base, angle_view = np.eye(3), placed.view
     if where in ("leg", "foot"):
         bend = max(0.0, 25 + 12 * placed.bend) if placed.view == "lateral" else 3.0
-        near = where == "foot" or zone.startswith("distal") and target in ("tibia", "fibula") or target == "talus"
         bones, flesh, k = leg(
             age,
             sex,
             flexion=bend,
             girth=girth,
-            with_foot=near,
+            with_foot=True,
             # in a frontal ankle the toes point down, away from the beam
             droop=30.0 if where == "leg" and placed.view != "lateral" else 0.0,
             rng=rng,
@@ -155,9 +154,8 @@ def _arm(
         curl = (0.0, 8.0, 16.0, 24.0, 34.0) if placed.view == "lateral" else (0, 4, 8, 12, 16)
     flexed = 8.0 if placed.view != "lateral" else float(np.clip(80 + 15 * placed.bend, 30, 105))
     still = "upper" if target == "humerus" else "fore"
-    with_hand = where == "hand" or zone.startswith("distal") and target != "humerus"
     bones, flesh, k = arm(
-        age, sex, flexion=flexed, still=still, with_hand=with_hand, girth=girth, curl=curl, rng=rng
+        age, sex, flexion=flexed, still=still, with_hand=True, girth=girth, curl=curl, rng=rng
     )
     base = np.eye(3)
     if where == "hand":
@@ -177,26 +175,27 @@ def _hips(
     spin = turn(-70, "y") @ turn(0, "x") if placed.view == "lateral" else np.eye(3)
     abduct = turn(35 if placed.view == "lateral" else 2 + 2 * placed.bend, "z")
     move = abduct @ spin
-    mine = femur.moved(move, HIP * k - move @ head)
+    mine = [b.moved(move, HIP * k - move @ head) for b in legs]
     leg_flesh = _thigh(k, girth)
     flesh = _moved(leg_flesh, abduct, HIP * k)
     mirror = np.diag([-1.0, 1, 1])
     plain = turn(2, "z")
-    other = femur.moved(plain, HIP * k - plain @ head).moved(mirror, np.zeros(3))
-    other.name = "other femur"
+    others = [b.moved(plain, HIP * k - plain @ head).moved(mirror, np.zeros(3)) for b in legs]
+    for bone in others:
+        bone.name = f"other {bone.name}"
     flesh += _moved(_moved(leg_flesh, plain, HIP * k), mirror, np.zeros(3))
     bones, body = pelvis(age, k, girth, sex, rng)
-    return [*bones, mine, other], [*body, *flesh], k
+    return [*bones, *mine, *others], [*body, *flesh], k
 
 
 def _thigh(k: float, girth: float) -> list[Flesh]:
     """Flesh of a thigh that hangs from the hip joint (the origin)."""
-    y = np.array([-55, 0, 60, 160, 300, 460])
-    points = np.column_stack([[-8, -4, 0, 8, 16, 20], y, [0, 0, 0, 0, 0, 0]]) * k
+    y = np.array([-55, 0, 60, 160, 300, 440, 560, 700])
+    points = np.column_stack([[-8, -4, 0, 8, 16, 20, 20, 20], y, 0 * y]) * k
     flesh = []
     for substance, less, inside in (("fat", 0.0, None), ("muscle", 13.0 * girth, "fat")):
-        wide = (np.array([78, 88, 92, 86, 74, 62]) * girth**0.5 - less) * k
-        rows = bone_rows(np.linspace(0, 1, 6), points, wide, wide, 0.0, 0.0)
+        wide = (np.array([78, 88, 92, 86, 74, 60, 60, 44]) * girth**0.5 - less) * k
+        rows = bone_rows(np.linspace(0, 1, len(y)), points, wide, wide, 0.0, 0.0)
         flesh.append(Flesh(Tube(rows, caps=(75 * k, 0)), substance, inside))
     return flesh
 

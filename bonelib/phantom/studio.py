@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from .distractors import distract
+from .distractors import DISTRACTORS, distract
 from .entities import ENTITIES, SIZES, ZONES, kinds
 from .film import finish, habit
+from .marginals import area_share
 from .physics import detect, develop
 from .place import place
 from .render import attenuation
@@ -19,11 +20,8 @@ from .signs import SIGNS, Growth, outline_of
 from .solids import Grid
 from .stage import COMBINED, PLACES, Pose, build, pose, region
 
-# lesion box / image area in BTXRD: quantiles over its 2,324 rectangles
-AREA_QUANTILES = (
-    (0.0, 0.05, 0.10, 0.25, 0.50, 0.75, 0.90, 0.95, 1.0),
-    (0.00025, 0.00073, 0.00124, 0.00343, 0.01347, 0.03905, 0.07951, 0.10902, 0.24),
-)
+# smallest and largest field of view by region, as a share of the usual one
+_REACH = {"leg": (0.3, 1.25), "pelvis": (0.4, 1.1), "shoulder": (0.4, 1.2)}
 
 
 @dataclass
@@ -57,6 +55,8 @@ def draw(
     view: str | None = None,
     side: str | None = None,
     entity: str | None = None,
+    kind: str | None = None,
+    distractor: str | None = None,
     age: int | None = None,
     sex: str | None = None,
     center: int | None = None,
@@ -67,6 +67,7 @@ def draw(
         size: Longer side in pixels (centres 2 and 3 keep smaller pictures).
         site: One of the 15 BTXRD sites; by default drawn like all facts left out.
         entity: A BTXRD subtype column, or "" for a normal.
+        kind: A diagnosis of that entity, e.g. "enchondroma" of "other bt".
         age: Years.
 
     Raises:
@@ -78,6 +79,8 @@ def draw(
         ("view", view, VIEWS),
         ("side", side, SIDES),
         ("entity", entity, ("", *ENTITIES)),
+        ("kind", kind, tuple(ENTITIES.get(entity or "", {}))),
+        ("distractor", distractor, DISTRACTORS),
         ("sex", sex, ("F", "M")),
         ("center", center, (1, 2, 3)),
     ):
@@ -90,8 +93,9 @@ def draw(
     if problems:
         raise ValueError(" ".join(problems))
     case = single(
-        seed, index, site=site, view=view, side=side, entity=entity, age=age, sex=sex, center=center
-    )
+        seed, index, site=site, view=view, side=side, entity=entity, kind=kind,
+        distractor=distractor, age=age, sex=sex, center=center,
+    )  # fmt: skip
     return take(case, size=size)
 
 
@@ -158,10 +162,11 @@ def cast(case: Case, placed: Pose) -> tuple[Scene, list[Growth], Growth]:
     )  # fmt: skip
     names, odds = kinds(entity, case.age, case.sites[0])
     kind = names[rng.choice(len(names), p=odds)]
+    kind = case.kind or kind
     growths = []
     for number, (bone_name, zone_name) in enumerate(targets):
         share = case.area if number == 0 else rng.random()
-        wanted = np.sqrt(np.interp(share, *AREA_QUANTILES)) * scene.field * 1.15
+        wanted = np.sqrt(area_share(entity, share)) * scene.field * 1.15
         low, high = SIZES[entity]
         spot = place(scene.bone(bone_name), zone_name, rng)
         extent = float(np.clip(wanted * rng.uniform(0.85, 1.2), low, high))
@@ -182,7 +187,7 @@ def _targets(case: Case, rng: np.random.Generator) -> list[tuple[str, str]]:
     weights = np.array([ZONES[case.framed_as].get(zone, 0.02) for _, zone in options])
     count = 1
     if case.framed_as == "multiple osteochondromas":
-        count = int(rng.integers(1, 3))
+        count = int(rng.integers(1, 5))
     picks = rng.choice(len(options), count, p=weights / weights.sum())
     return [options[i] for i in picks]
 
@@ -208,10 +213,11 @@ def _frame(
             edges.append((found[[0, -1]] + np.array([-0.5, 0.5]) - 63.5) * probe.pitch + middle)
         boxes.append(np.array(edges).T)
     box = boxes[0]
-    share = np.interp(case.area, *AREA_QUANTILES)
+    share = area_share(case.framed_as, case.area)
     pitch = np.sqrt(np.prod(box[1] - box[0]) / share / (height * width))
     longer = max(height, width)
-    pitch = np.clip(pitch, 0.3 * scene.field / longer, 1.6 * scene.field / longer)
+    least, most = _REACH.get(scene.region, (0.3, 1.5))
+    pitch = np.clip(pitch, least * scene.field / longer, most * scene.field / longer)
     low, high = np.min([b[0] for b in boxes], 0), np.max([b[1] for b in boxes], 0)
     extent = high - low
     pitch = float(max(pitch, 1.12 * extent[1] / height, 1.12 * extent[0] / width))

@@ -67,7 +67,7 @@ def pelvis(
             cuts = [Cut(where, to, 3.0, 0.6, 1.0, reach=22 * k)]
         bones.append(Bone(name, "hip bone", solids, cuts, {"body": (0.2, 0.8)}))
     holes = tuple(
-        np.array([(x - 4, y - 4), (x + 4, y - 4), (x + 4, y + 4), (x - 4, y + 4)]) * k
+        np.array([(x - 5, y), (x, y - 5), (x + 5, y), (x, y + 5)]) * k
         for y, spread in ((-108, 24), (-86, 20), (-64, 15))
         for x in (-spread, spread)
     )
