@@ -1,0 +1,129 @@
+"""Protects the argument: all notebooks run on the tiny profile, hand over, and leave sound records."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bonelib import cohort, headless, runs
+
+pytestmark = pytest.mark.notebooks
+STAGES = {
+    "data": "any",
+    "baselines": "tumor",
+    "pretraining": "any",
+    "finetuning": "tumor",
+    "zero_shot": "tumor",
+    "gradcam": "tumor",
+    "results": "tumor",
+}
+
+
+def places(folder: Path) -> pytest.MonkeyPatch:
+    patch = pytest.MonkeyPatch()
+    for name in ("RUNS", "CACHE", "FIGURES"):
+        patch.setenv(f"BONELIB_{name}", str(folder / name.lower()))
+    return patch
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """Run all notebooks once on the synthetic cohort."""
+    folder = tmp_path_factory.mktemp("tiny")
+    patch = places(folder)
+    outcomes = headless.run(profile="tiny", report=print)
+    yield {outcome.step.stage: outcome for outcome in outcomes}
+    patch.undo()
+
+
+def found(stage: str) -> runs.Run:
+    return runs.find(stage, profile="tiny", data="phantom", task=STAGES[stage])
+
+
+def test_every_notebook_finishes(tiny):
+    assert {stage: o.error for stage, o in tiny.items() if o.status != "executed"} == {}
+    assert set(STAGES) <= set(tiny)
+
+
+def test_each_figure_is_there_in_both_formats_and_none_is_published(tiny):
+    for stage in STAGES:
+        figures = found(stage).path / "figures"
+        names = {p.stem for p in figures.glob("*.png")}
+        assert names and names == {p.stem for p in figures.glob("*.pdf")}, stage
+    assert not runs.figures_folder("phantom").exists()
+
+
+def test_training_lowered_the_loss(tiny):
+    history = found("pretraining").table("history")
+    losses = history["loss"].dropna().to_numpy()
+    assert losses[-1] < losses[0]
+    for name, rows in found("finetuning").table("history").groupby("method"):
+        assert rows["loss"].iloc[-1] < rows["loss"].iloc[0], name
+
+
+@pytest.mark.parametrize("stage", ["baselines", "finetuning", "zero_shot"])
+def test_predictions_are_probabilities_of_test_images_only(tiny, stage):
+    run = found(stage)
+    predictions = run.table("predictions")
+    columns = [f"p_{name}" for name in cohort.task("tumor").classes]
+    np.testing.assert_allclose(predictions[columns].sum(axis=1), 1, atol=1e-9)
+    assert set(predictions["split"]) == {"test"}
+    assert predictions["label"].notna().all()
+    assert len(run.record["openings"]) == 1
+    per_method = predictions.groupby("method")["image_id"]
+    assert (per_method.nunique() == per_method.size()).all()
+
+
+def test_no_patient_is_trained_on_and_tested(tiny):
+    data = found("data").table("cohort")
+    tested = set(found("finetuning").table("predictions")["patient"])
+    trained = set(data.loc[data["fold"] != 0, "patient"])
+    assert tested and not tested & trained
+
+
+def test_zero_shot_is_called_so_only_without_a_label_in_the_captions(tiny):
+    pretraining, record = found("pretraining"), found("zero_shot").record
+    assert not set(pretraining.settings["caption_fields"]) & set(cohort.TASKS)
+    assert record["notes"]["kind"] == "zero-shot"
+
+
+def test_heat_maps_stand_beside_maps_that_saw_no_image(tiny):
+    scores = found("gradcam").table("scores")
+    assert {"centre prior", "uniform map"} <= set(scores["map"])
+    assert scores["value"].between(0, 1).all()
+
+
+def test_the_results_table_names_every_method_and_metadata(tiny):
+    results = found("results").table("results")
+    for stage in ("baselines", "finetuning", "zero_shot"):
+        methods = set(found(stage).table("predictions")["method"])
+        assert methods <= set(results.loc[results["stage"] == stage, "method"])
+    missing = results[results["status"].eq("weights not available")] if "status" in results else []
+    assert len(missing) == 0 or missing["AUROC"].isna().all()
+    assert "metadata only" in (found("results").path / "results.md").read_text()
+
+
+def test_a_second_call_reuses_everything(tiny):
+    again = headless.run(profile="tiny")
+    assert {outcome.status for outcome in again} == {"reused"}
+
+
+@pytest.mark.skipif(
+    not (Path(os.environ.get("BONELIB_DATA", "")) / "fracatlas" / "dataset.csv").exists(),
+    reason="BONELIB_DATA holds no fracatlas folder",
+)
+def test_the_same_notebooks_run_on_real_radiographs(tmp_path):
+    patch = places(tmp_path)
+    try:
+        parameters = {"DATA": "fracatlas", "TASK": "fracture"}
+        outcomes = headless.run(profile="tiny", parameters=parameters)
+        assert {o.step.name: o.error for o in outcomes if o.status != "executed"} == {}
+        run = runs.find("data", profile="tiny", data="fracatlas")
+        excluded = set(run.table("excluded")["image_id"])
+        assert excluded == {"IMG0004028.jpg", "IMG0004029.jpg", "IMG0004036.jpg"}
+        zero_shot = runs.find("zero_shot", profile="tiny", data="fracatlas", task="fracture")
+        assert isinstance(zero_shot.table("predictions"), pd.DataFrame)
+    finally:
+        patch.undo()
