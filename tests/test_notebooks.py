@@ -1,4 +1,4 @@
-"""Protects the argument: all notebooks run on the tiny profile, hand over, and leave sound records."""
+"""Protects the argument: all notebooks run on tiny, hand over, and leave sound records."""
 
 import os
 from pathlib import Path
