@@ -7,6 +7,7 @@ Records name their inputs by hash: a run whose input was remade is refused, neve
     runs/<profile>/<data>/<task>/<stage>/<variant>-s<seed>/record.json
 """
 
+from bonelib.runs.machine import code_hash, table_hash
 from bonelib.runs.places import (
     ROOT,
     cache_folder,
@@ -16,16 +17,7 @@ from bonelib.runs.places import (
     folder,
     replacing,
 )
-from bonelib.runs.record import (
-    NOTEBOOKS,
-    PUBLISHING,
-    Run,
-    code_hash,
-    collect,
-    find,
-    start,
-    table_hash,
-)
+from bonelib.runs.record import NOTEBOOKS, PUBLISHING, Run, collect, find, start
 
 __all__ = [
     "NOTEBOOKS",

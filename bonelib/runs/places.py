@@ -57,6 +57,22 @@ def data_name(data: str) -> str:
     return f"{Path(data).stem}-{digest}"
 
 
+def place(stage: str, profile: str, data: str, task: str) -> Path:
+    """Return the folder that holds all runs of a stage, ``runs/<profile>/<data>/<task>/<stage>``.
+
+    Raises:
+        ValueError: A name would lead out of it, such as the path of a data set in DATA.
+    """
+    names = {"PROFILE": profile, "DATA": data_name(data), "TASK": task, "stage": stage}
+    wrong = [f"{key}={name!r}" for key, name in names.items() if not name or "/" in name]
+    if wrong:
+        raise ValueError(
+            f"{', '.join(wrong)} can't name a run folder. DATA is the name of a data set or the "
+            "path of a CSV; the folder of the data set goes into DATA_ROOT."
+        )
+    return folder().joinpath(*names.values())
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path beside ``path`` that takes its place only if the block succeeds."""

@@ -1,26 +1,19 @@
 """The run folder of one notebook execution and the record that says it is finished."""
 
-import contextlib
 import hashlib
 import json
-import os
-import platform
-import random
 import shutil
-import subprocess
-import sys
 import time
-from datetime import UTC, datetime
-from importlib import metadata
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from bonelib.runs.places import ROOT, data_name, figures_folder, folder, replacing
+from bonelib.runs import machine
+from bonelib.runs.places import figures_folder, folder, place, replacing
 
 PUBLISHING = ("demo", "full")  # profiles whose figures reach figures/<data>/
-_VERSIONS = ("torch", "torchvision", "timm", "open_clip_torch", "scikit-learn", "pandas", "numpy")
 # The notebook that makes each stage, for messages that tell what to run.
 NOTEBOOKS = {
     "data": "01",
@@ -36,7 +29,21 @@ NOTEBOOKS = {
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, indent=1, sort_keys=True, default=str) + "\n"
+    return json.dumps(value, indent=1, sort_keys=True, default=_plain) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    """Turn what JSON doesn't know into what it does: a float32 stays a number in the record."""
+    if hasattr(value, "tolist"):  # numpy numbers and arrays
+        return value.tolist()
+    if value is pd.NA:
+        return None
+    if isinstance(value, Path | date):
+        return str(value)
+    raise TypeError(
+        f"A record can't keep {value!r} ({type(value).__name__}). Pass numbers, text, lists or "
+        "dictionaries of them; tables go into run.save_table."
+    )
 
 
 def _hash(path: Path) -> str:
@@ -74,18 +81,22 @@ class Run:
 
     @property
     def record(self) -> dict[str, Any]:
-        """The finished record."""
-        return json.loads((self.path / "record.json").read_text())
+        """The finished record, with the openings of the test labels that came after it."""
+        record = json.loads((self.path / "record.json").read_text())
+        return record | {"openings": _openings(self.path)}
 
     @property
     def hash(self) -> str:
         """Twelve hex digits of the record; other records name this run by them."""
+        if not self.finished:
+            raise ValueError(f"{self.name} is not finished, so no other run can build on it.")
         return _hash(self.path / "record.json")
 
     def upstream(self, stage: str) -> "Run":
         """Return the input run of that stage, refusing one that was remade since."""
         for entry in self.head["inputs"]:
             if entry["run"].split("/")[-2] == stage:
+                _refuse_stale(self.name, self.head)
                 return _load(folder() / entry["run"])
         have = ", ".join(e["run"].split("/")[-2] for e in self.head["inputs"]) or "none"
         raise ValueError(f"{self.name} has no input {stage!r} (inputs: {have}).")
@@ -186,25 +197,22 @@ class Run:
 
     def log_opening(self, entry: dict[str, Any]) -> None:
         """Append one opening of the test labels; kept even when the run is remade."""
-        path = self.path / "openings.json"
-        entries = json.loads(path.read_text()) if path.exists() else []
-        with replacing(path) as temporary:
-            temporary.write_text(_json([*entries, entry]))
+        with replacing(self.path / "openings.json") as temporary:
+            temporary.write_text(_json([*_openings(self.path), entry]))
 
     def finish(self, **metrics: Any) -> dict[str, Any]:
         """Write the record, last and by rename. A run that was loaded keeps the record it has."""
         if self.finished:
             return self.record
-        openings = self.path / "openings.json"
         record = self.head | {
             "metrics": metrics,
             "notes": self._notes,
-            "openings": json.loads(openings.read_text()) if openings.exists() else [],
+            "openings": _openings(self.path),
             "seconds": round(time.monotonic() - self._started, 1),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-            "device": _device(),
-            "commit": _commit(),
-            "versions": _versions(),
+            "device": machine.device(),
+            "commit": machine.commit(),
+            "versions": machine.versions(),
         }
         with replacing(self.path / "record.json") as temporary:
             temporary.write_text(_json(record))
@@ -237,7 +245,7 @@ def start(
     Raises:
         ValueError: A finished run with other settings lies in the folder; both values are shown.
     """
-    path = folder() / profile / data_name(data) / task / stage / f"{variant}-s{seed}"
+    path = place(stage, profile, data, task) / _leaf(variant, seed)
     head = {
         "stage": stage,
         "profile": profile,
@@ -248,10 +256,10 @@ def start(
         "settings": settings,
         "inputs": [{"run": run.name, "hash": run.hash} for run in inputs],
         "content": content,
-        "code": code_hash(),
+        "code": machine.code_hash(),
     }
     head = json.loads(_json(head))
-    seed_everything(seed)
+    machine.seed_everything(seed)
     record = path / "record.json"
     if record.exists():
         old = json.loads(record.read_text())
@@ -270,8 +278,10 @@ def start(
             return Run(path, old, finished=True)
         record.unlink()  # first of all, so that a crash can't leave a record of other files
     path.mkdir(parents=True, exist_ok=True)
-    for leftover in [*path.glob("*.parquet"), *path.glob("*.npy"), *path.glob("figures/*")]:
-        leftover.unlink()
+    for pattern in ("*.parquet", "*.npy", "*.md", "*.tex", "figures/*"):
+        for leftover in path.glob(pattern):
+            leftover.unlink()
+    shutil.rmtree(path / "bundle", ignore_errors=True)
     return Run(path, head)
 
 
@@ -297,9 +307,11 @@ def find(
         FileNotFoundError: No such run is finished; the message says what exists and what to do.
         ValueError: The run is stale (an input was remade) or has other settings than expected.
     """
-    place = folder() / profile / data_name(data) / task / stage
+    parent = place(stage, profile, data, task)
+    number = NOTEBOOKS.get(stage, stage)
+    expected = json.loads(_json(expected))  # as the record has it: tuples are lists
     for name in dict.fromkeys((variant, "default")):
-        path = place / f"{name}-s{seed}"
+        path = parent / _leaf(name, seed)
         if (path / "record.json").exists():
             run = _load(path)
             wrong = {
@@ -308,30 +320,47 @@ def find(
             if wrong:
                 raise ValueError(
                     f"{run.name} was made with {wrong}, this notebook asks for "
-                    f"{ {k: expected[k] for k in wrong} }. Run notebook {NOTEBOOKS[stage]} "
+                    f"{ {k: expected[k] for k in wrong} }. Run notebook {number} "
                     "with those values, under a VARIANT of its own."
                 )
             return run
-    have = ", ".join(sorted(p.parent.name for p in place.glob("*/record.json"))) or "none"
+    have = ", ".join(sorted(p.parent.name for p in parent.glob("*/record.json"))) or "none"
     raise FileNotFoundError(
         f"No finished {stage!r} run {variant}-s{seed} for PROFILE={profile!r}, DATA={data!r}, "
-        f"task {task!r} (found: {have}). Run notebook {NOTEBOOKS.get(stage, stage)} first: "
-        f"bonelib run {NOTEBOOKS.get(stage, stage)} --profile {profile} -p DATA {data}"
+        f"task {task!r} (found: {have}). Run notebook {number} first: "
+        f"bonelib run {number} --profile {profile} -p DATA {data}"
     )
+
+
+def _leaf(variant: str, seed: int) -> str:
+    if not variant or "/" in variant:
+        raise ValueError(f"VARIANT={variant!r} names a folder: use letters, digits, - and _ only.")
+    return f"{variant}-s{seed}"
 
 
 def _load(path: Path) -> Run:
     run = Run(path, json.loads((path / "record.json").read_text()), finished=True)
-    for entry in run.head["inputs"]:
+    _refuse_stale(run.name, run.head)
+    return run
+
+
+def _refuse_stale(name: str, head: dict[str, Any]) -> None:
+    """Complain of an input that is not the one recorded, or is itself stale."""
+    for entry in head["inputs"]:
         record = folder() / entry["run"] / "record.json"
         if not record.exists() or _hash(record) != entry["hash"]:
             state = "remade since" if record.exists() else "removed since"
             raise ValueError(
-                f"{run.name} is stale: its input {entry['run']} was {state}. Run notebook "
-                f"{NOTEBOOKS.get(run.head['stage'], run.head['stage'])} again, or all of them: "
-                f"bonelib run --profile {run.head['profile']} -p DATA {run.head['data']}"
+                f"{name} is stale: its input {entry['run']} was {state}. Run notebook "
+                f"{NOTEBOOKS.get(head['stage'], head['stage'])} again, or all of them: "
+                f"bonelib run --profile {head['profile']} -p DATA {head['data']}"
             )
-    return run
+        _load(record.parent)
+
+
+def _openings(path: Path) -> list[dict[str, Any]]:
+    file = path / "openings.json"
+    return json.loads(file.read_text()) if file.exists() else []
 
 
 def collect(*, profile: str, data: str | None = None) -> pd.DataFrame:
@@ -353,58 +382,8 @@ def collect(*, profile: str, data: str | None = None) -> pd.DataFrame:
             k: record[k] for k in ("stage", "data", "task", "variant", "seed", "seconds", "commit")
         }
         row |= {"run": "/".join(path.parts[-6:-1]), "stale": stale}
-        row["openings"] = len(record["openings"])
+        row["openings"] = len(_openings(path.parent))
         row |= {f"settings.{k}": v for k, v in record["settings"].items()}
         row |= {f"metrics.{k}": v for k, v in record["metrics"].items()}
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-def seed_everything(seed: int) -> None:
-    """Seed python, numpy and, where it is loaded, torch."""
-    import numpy as np
-
-    random.seed(seed)
-    np.random.seed(seed)
-    if "torch" in sys.modules:
-        sys.modules["torch"].manual_seed(seed)
-
-
-def code_hash(room: str = "") -> str:
-    """Hash the sources of the package, or of one room: which code made a record."""
-    place = ROOT / "bonelib" / room if room else ROOT / "bonelib"
-    digest = hashlib.sha256()
-    for path in sorted(place.rglob("*.py")) if place.is_dir() else [place.with_suffix(".py")]:
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]
-
-
-def table_hash(table: pd.DataFrame) -> str:
-    """Hash the content of a table, rows in order."""
-    return hashlib.sha256(table.to_csv(index=False).encode()).hexdigest()[:16]
-
-
-def _commit() -> str | None:
-    def git(*words: str) -> str:
-        done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True)
-        return done.stdout.strip()
-
-    try:
-        dirty = git("status", "--porcelain", "--untracked-files=no", "--", "bonelib", "notebooks")
-        return git("rev-parse", "--short", "HEAD") + ("+" if dirty else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None  # not a checkout: the hash of the sources still tells
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in _VERSIONS:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
-
-
-def _device() -> str:
-    if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
-        return sys.modules["torch"].cuda.get_device_name()
-    return f"{platform.machine()}, {os.cpu_count()} cores"

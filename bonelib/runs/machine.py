@@ -1,0 +1,73 @@
+"""What else a run depends on: random state, sources, versions, the machine."""
+
+import contextlib
+import hashlib
+import os
+import platform
+import random
+import subprocess
+import sys
+from importlib import metadata
+
+import pandas as pd
+
+from bonelib.runs.places import ROOT
+
+_VERSIONS = ("torch", "torchvision", "timm", "open_clip_torch", "scikit-learn", "pandas", "numpy")
+
+
+def seed_everything(seed: int) -> None:
+    """Seed python, numpy and, where it is loaded, torch."""
+    import numpy as np
+
+    random.seed(seed)
+    np.random.seed(seed)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(seed)
+
+
+def code_hash(room: str = "") -> str:
+    """Hash the sources and word banks of the package, or of one room: which code made a record."""
+    place = ROOT / "bonelib" / room
+    digest = hashlib.sha256()
+    for path in (
+        sorted(place.rglob("*")) if place.is_dir() else sorted(ROOT.glob(f"bonelib/{room}.*"))
+    ):
+        if path.suffix in (".py", ".csv"):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def table_hash(table: pd.DataFrame) -> str:
+    """Hash the content of a table, rows in order."""
+    return hashlib.sha256(table.to_csv(index=False).encode()).hexdigest()[:16]
+
+
+def commit() -> str | None:
+    """Name the commit of the checkout, with a plus if tracked files differ from it."""
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    try:
+        dirty = git("status", "--porcelain", "--untracked-files=no", "--", "bonelib", "notebooks")
+        return git("rev-parse", "--short", "HEAD") + ("+" if dirty else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None  # not a checkout: the hash of the sources still tells
+
+
+def versions() -> dict[str, str]:
+    """List the versions of python and of the packages that compute."""
+    found = {"python": platform.python_version()}
+    for name in _VERSIONS:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def device() -> str:
+    """Name the GPU, else the kind of processor and its cores."""
+    if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
+        return sys.modules["torch"].cuda.get_device_name()
+    return f"{platform.machine()}, {os.cpu_count()} cores"
