@@ -53,6 +53,11 @@ class Task:
     words: dict[str, tuple[str, ...]]
     positive: str = ""
 
+    @property
+    def outputs(self) -> int:
+        """Columns of logits: one for a binary task or a value, else one a class."""
+        return 1 if self.kind in ("binary", "regression") else len(self.classes)
+
     def encode(self, values: Iterable) -> np.ndarray:
         """Turn class names into integers ``(N,)``, -1 where missing; values of a regression stay.
 

@@ -82,6 +82,25 @@ class Classifier(nn.Module):
         return self.head(self.image(image))
 
 
+def tower(
+    name: str, *, size: int, weights: str = "pretrained", bundle: Path | None = None, seed: int = 0
+) -> ImageEncoder:
+    """Return the image tower a fine-tuning starts from: by name, or out of a bundle.
+
+    Raises:
+        ValueError: The bundle's tower has another name or input size than asked for.
+    """
+    if bundle is None:
+        return encoders.image(name, weights=weights, size=size, seed=seed)
+    image = load_bundle(bundle).image
+    if (image.name, image.preprocessing.size) != (name, size):
+        raise ValueError(
+            f"{bundle} holds {image.name} at {image.preprocessing.size} px, asked for {name} at "
+            f"{size} px. Fine-tune with the tower and the size of the pretraining."
+        )
+    return image
+
+
 def save_bundle(folder: Path, model: DualEncoder | Classifier, **facts: Any) -> Path:
     """Write ``model`` as a bundle; the folder appears whole or not at all.
 
