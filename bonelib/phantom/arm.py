@@ -57,10 +57,10 @@ def _humerus(age: float, k: float, thin: float, rng: np.random.Generator) -> Bon
     young = min(1.0, 0.55 + age / 22)
     body = Tube(
         bone_table(
-            y=np.array([-318, -306, -290, -272, -240, -160, -90, -55, -32, -18, -8]) * k,
+            y=np.array([-318, -306, -290, -272, -240, -160, -90, -55, -32, -16, -1]) * k,
             x=np.array([2, 1, -1, -2, -2, 0, 0, 0, 1, 1, 1]) * k,
             z=np.array([0, 0, 0, 0, 0, 0, 1, 2, 3, 3, 3]) * k,
-            a=np.array([15 * young, 20 * young, 20, 15, 12, 11, 11, 14, 22, 26, 19]) * k,
+            a=np.array([15 * young, 20 * young, 20, 15, 12, 11, 11, 14, 22, 26, 22]) * k,
             b=np.array([15 * young, 19 * young, 18, 14, 12, 11, 10, 8.5, 7, 8, 8]) * k,
             wall=np.array([1, 1, 1.2, 2.2, 3.6, 4.4, 4.2, 3, 1.5, 1, 1]) * thin * k,
             spongy=[0.22, 0.22, 0.17, 0.1, 0.04, 0.03, 0.04, 0.09, 0.16, 0.2, 0.22],
@@ -71,11 +71,11 @@ def _humerus(age: float, k: float, thin: float, rng: np.random.Generator) -> Bon
         Ellipsoid(np.array([13.0, -302, -3]) * k, np.diag([23.0, 23, 22]) * k * young, 1.0, 0.2),
         Ellipsoid(np.array([12.0, -5, 3]) * k, np.diag([12.0, 10, 10.5]) * k * young, 1.0, 0.26),
         Ellipsoid(np.array([-11.0, -4, 5]) * k, np.diag([10.0, 10, 10]) * k * young, 1.0, 0.26),
-        Ellipsoid(np.array([26.0, -20, -2]) * k, np.diag([8.0, 11, 7]) * k * young, 1.0, 0.2),
-        Ellipsoid(np.array([-23.0, -17, 0]) * k, np.diag([6.0, 10, 6]) * k * young, 1.0, 0.2),
+        Ellipsoid(np.array([22.0, -21, -1]) * k, np.diag([9.5, 14, 5]) * k * young, 1.0, 0.2),
+        Ellipsoid(np.array([-19.5, -18, 1]) * k, np.diag([8.0, 13, 5]) * k * young, 1.0, 0.2),
     ]
-    cuts = growth_plate(body, 24 / 310, age, 17.5, rng)
-    cuts += growth_plate(body, 1 - 6 / 310, age, 13, rng)
+    cuts = growth_plate(body, 24 / 317, age, 17.5, rng)
+    cuts += growth_plate(body, 1 - 13 / 317, age, 13, rng)
     zones = {
         "proximal end": (0.03, 0.06),
         "proximal": (0.10, 0.26),
@@ -100,7 +100,7 @@ def _ulna(age: float, k: float, thin: float, rng: np.random.Generator) -> Bone:
         caps=(6 * k, 4 * k),
     )
     styloid = Ellipsoid(np.array([23.0, 250, -4]) * k, np.diag([2.6, 6, 2.6]) * k, 0.8, 0.2)
-    crown = Ellipsoid(np.array([11.0, 12, 6]) * k, np.diag([7.0, 6, 6]) * k, 1.0, 0.22)  # coronoid
+    crown = Ellipsoid(np.array([11.0, 13, 3]) * k, np.diag([8.0, 7, 5]) * k, 0.8, 0.2)  # coronoid
     cuts = growth_plate(body, 1 - 12 / 270, age, 16.5, rng)
     zones = {"proximal": (0.18, 0.28), "diaphysis": (0.3, 0.72), "distal": (0.8, 0.92)}
     return Bone("ulna", "ulna", [body, styloid, crown], cuts, zones)
@@ -144,14 +144,14 @@ def _flesh(k: float, girth: float) -> tuple[list[Flesh], list[Flesh]]:
         b=np.array([40, 50, 54, 50, 42, 38, 34]) * grown,
     )
     fore = dict(
-        y=np.array([-30, 0, 40, 90, 160, 220, 262]) * k,
+        y=np.array([-30, 0, 40, 90, 160, 220, 268]) * k,
         x=np.array([0, 0, -1, -1, 0, 1, 1]) * k,
         z=np.array([0, 0, 2, 2, 1, 0, 0]) * k,
-        a=np.array([38, 42, 44, 42, 33, 28, 27]) * grown,
-        b=np.array([32, 36, 38, 36, 27, 21, 20]) * grown,
+        a=np.array([38, 42, 44, 42, 33, 28, 24]) * grown,
+        b=np.array([32, 36, 38, 36, 27, 20, 15]) * grown,
     )
     both = []
-    for columns, caps in ((upper, (36 * k, 30 * k)), (fore, (30 * k, 0))):
+    for columns, caps in ((upper, (36 * k, 30 * k)), (fore, (30 * k, 18 * k))):
         skin = Tube(bone_table(**columns), caps=caps)
         inner = {**columns, "a": columns["a"] - fat, "b": columns["b"] - fat}
         both.append(

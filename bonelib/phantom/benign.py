@@ -18,7 +18,8 @@ def osteochondroma(spot: Place, size: float, age: float, rng: np.random.Generato
     """An exophyte that shares cortex and marrow with its bone and points away from the joint."""
     stalked = rng.random() < 0.55
     height = size * (0.8 if stalked else 0.5)
-    base = min(size * (0.22 if stalked else 0.5), 1.6 * spot.depth)
+    base = min(size * (0.22 if stalked else 0.5), 1.6 * spot.depth)  # half, along the bone
+    narrow = min(base, 0.8 * spot.width)  # half, around the bone
     head = size * (0.27 if stalked else 0.32)
     lean = rng.uniform(0.35, 0.95) if stalked else rng.uniform(0, 0.4)
     axis = spot.out + lean * spot.along
@@ -31,9 +32,10 @@ def osteochondroma(spot: Place, size: float, age: float, rng: np.random.Generato
     steps /= steps[-1]
     bend = np.outer(steps, axis) * reach
     widths = np.array([base, base, 0.75 * base if stalked else 0.85 * base, head, 0.8 * head])
+    sides = np.array([narrow, narrow, 0.8 * narrow, 0.9 * head, 0.75 * head])
     wall = float(np.clip(0.06 * size, 0.5, 1.3))
     exophyte = Tube(
-        bone_rows(steps, start + bend, widths, widths * 0.9, wall, 0.12),
+        bone_rows(steps, start + bend, widths, sides, wall, 0.12),
         caps=(0.2, 0.9 * head),
         side=tuple(spot.along),
         plate=wall,
@@ -47,7 +49,7 @@ def osteochondroma(spot: Place, size: float, age: float, rng: np.random.Generato
         matrix="chondroid" if deposits[0].amount > 0.07 else "none",
     )
     outside = Tube(
-        bone_rows(steps[1:], start + bend[1:], widths[1:], widths[1:] * 0.9, wall, 0.1),
+        bone_rows(steps[1:], start + bend[1:], widths[1:], sides[1:], wall, 0.1),
         caps=(0.2, 0.9 * head),
         side=tuple(spot.along),
     )
@@ -96,9 +98,9 @@ def simple_bone_cyst(spot: Place, size: float, age: float, rng: np.random.Genera
     growth.lyses.append(Lysis(body, 0.95, 0.5, "geographic", 0.06))
     sclerotic = rng.random() < 0.7
     if sclerotic:
-        growth.deposits.append(Deposit(body, "rim", rng.uniform(0.05, 0.1), 0.06))
+        growth.deposits.append(Deposit(body, "rim", rng.uniform(0.1, 0.22), 0.06))
     if rng.random() < 0.4:
-        growth.deposits.append(Deposit(body, "septa", rng.uniform(0.03, 0.07), 0.06))
+        growth.deposits.append(Deposit(body, "septa", rng.uniform(0.06, 0.12), 0.06))
     growth.signs = signs_of(
         spot.zone,
         destruction="geographic",
@@ -117,7 +119,7 @@ def giant_cell_tumor(spot: Place, size: float, age: float, rng: np.random.Genera
         growth.solids.append(body)
     growth.lyses.append(Lysis(body, 0.92, 0.6, "geographic", 0.15))
     if rng.random() < 0.6:
-        growth.deposits.append(Deposit(body, "septa", rng.uniform(0.04, 0.09), 0.15))
+        growth.deposits.append(Deposit(body, "septa", rng.uniform(0.08, 0.16), 0.15))
     breached = rng.random() < 0.3
     if breached:
         growth.lyses.append(Lysis(body, 0.3, 0.9, "moth-eaten", 0.15))
@@ -143,9 +145,9 @@ def osteofibroma(spot: Place, size: float, age: float, rng: np.random.Generator)
     glass = rng.random() < 0.7
     if glass:
         growth.deposits.append(Deposit(body, "glass", rng.uniform(0.06, 0.16), 0.2))
-    growth.deposits.append(Deposit(body, "rim", rng.uniform(0.1, 0.2), 0.2))
+    growth.deposits.append(Deposit(body, "rim", rng.uniform(0.2, 0.4), 0.2))
     if rng.random() < 0.6:
-        growth.deposits.append(Deposit(body, "septa", rng.uniform(0.06, 0.12), 0.2))
+        growth.deposits.append(Deposit(body, "septa", rng.uniform(0.1, 0.2), 0.2))
     growth.signs = signs_of(
         spot.zone,
         destruction="geographic",
@@ -178,7 +180,7 @@ def synovial_osteochondroma(
         radius = typical * rng.uniform(0.7, 1.3)
         axes = np.diag(radius * rng.uniform(0.8, 1.2, 3))
         body = Ellipsoid(centre, axes)
-        growth.deposits.append(Deposit(body, "rim", rng.uniform(0.12, 0.35), 0.1))
+        growth.deposits.append(Deposit(body, "rim", rng.uniform(0.2, 0.6), 0.1))
         growth.deposits.append(Deposit(body, "rings", rng.uniform(0.05, 0.2), 0.1))
         growth.extent.append(body)
     growth.signs = signs_of("joint", matrix="chondroid", soft_tissue="bodies")
@@ -194,7 +196,7 @@ def enchondroma(spot: Place, size: float, age: float, rng: np.random.Generator) 
     if wider:
         growth.solids.append(body)
     growth.lyses.append(Lysis(body, 0.85 if short else 0.45, 0.45, "geographic", 0.2))
-    growth.deposits.append(Deposit(body, "rings", rng.uniform(0.12, 0.4), 0.2))
+    growth.deposits.append(Deposit(body, "rings", rng.uniform(0.2, 0.5), 0.2))
     growth.signs = signs_of(
         spot.zone,
         destruction="geographic",
@@ -215,7 +217,7 @@ def non_ossifying_fibroma(spot: Place, size: float, age: float, rng: np.random.G
     for number in (-0.5, 0.15, 0.6):  # lobes
         lobe = ball(spot, centre + spot.along * number * size * 0.4, 0.24 * size, deep, 0.8 * wide)
         growth.lyses.append(Lysis(lobe, 0.85, 0.6, "geographic", 0.1))
-        growth.deposits.append(Deposit(lobe, "rim", rng.uniform(0.08, 0.16), 0.1))
+        growth.deposits.append(Deposit(lobe, "rim", rng.uniform(0.2, 0.4), 0.1))
     growth.signs = signs_of(
         spot.zone, destruction="geographic", margin="sclerotic", cortex="scalloped"
     )

@@ -18,6 +18,10 @@ def distract(
     """Add a distractor to a scene at a bone; returns changes to be drawn like a lesion's."""
     if name == "none":
         return []
+    if name in ("fracture", "implant"):
+        # not at the very end of a bone
+        shafts = [z for z in ("distal", "diaphysis", "proximal") if z in scene.bone(bone).zones]
+        zone = shafts[rng.integers(len(shafts))] if shafts else zone
     spot = place(scene.bone(bone), zone, rng)
     change = Growth("", name, bone, {}, seed=int(rng.integers(2**31)))
     if name == "fracture":
@@ -29,7 +33,7 @@ def distract(
     elif name == "variant":
         _vary(change, spot, rng)
     else:
-        _plaster(scene, change)
+        _plaster(scene, change, spot)
     return [change]
 
 
@@ -39,7 +43,7 @@ def _break(bone: Bone, spot: Place, rng: np.random.Generator) -> None:
     normal = spot.along + lean * (spot.out if rng.random() < 0.5 else spot.beside)
     normal /= np.linalg.norm(normal)
     bone.cuts.append(
-        Cut(spot.centre, normal, float(rng.uniform(0.5, 2.2)), 1.6, 0.0, reach=3 * spot.width + 4)
+        Cut(spot.centre, normal, float(rng.uniform(0.8, 3.0)), 1.6, 0.0, reach=3 * spot.width + 4)
     )
 
 
@@ -102,14 +106,17 @@ def _vary(change: Growth, spot: Place, rng: np.random.Generator) -> None:
         change.deposits.append(Deposit(body, "rim", 0.4, 0.2))
 
 
-def _plaster(scene: Scene, change: Growth) -> None:
-    """A plaster shell around the limb, 4 mm thick."""
-    for flesh in scene.flesh:
-        if flesh.substance == "fat" and flesh.inside is None and isinstance(flesh.solid, Tube):
-            knots = np.array(flesh.solid.knots)
-            knots[:, 4:6] += 9.0
-            knots[:, 6] = 4.5
-            caps, side = flesh.solid.caps, flesh.solid.side
-            shell = Tube(knots, caps, side, plate=4.5)
-            # 0.7: plaster of Paris beside compact bone at 40 keV
-            change.deposits.append(Deposit(shell, "shell", 0.6, 0.0))
+def _plaster(scene: Scene, change: Growth, spot: Place) -> None:
+    """A plaster shell, 4.5 mm thick, around the part of the limb that holds the bone."""
+    skins = [
+        f.solid
+        for f in scene.flesh
+        if f.substance == "fat" and f.inside is None and isinstance(f.solid, Tube)
+    ]
+    skin = min(skins, key=lambda s: np.linalg.norm(s.points - spot.centre, axis=1).min())
+    rows = skin.table[4:-4].copy()
+    rows[:, 4:6] += 9.0
+    rows[:, 6] = 4.5
+    shell = Tube(rows, (0, 0), skin.side)
+    # plaster is a little less dense to X-rays than compact bone
+    change.deposits.append(Deposit(shell, "shell", 0.6, 0.0))

@@ -15,11 +15,11 @@ from .solids import Ellipsoid, Tube, bone_rows
 
 # name: centre, half axes (mm), age at which it appears (years)
 _TARSALS = {
-    "navicular": ((9, 24, 44), (18, 13, 8.5), 3.0),
-    "cuboid": ((-16, 36, 44), (13, 12, 18), 0.5),
-    "medial cuneiform": ((18, 31, 61), (9, 14, 12), 2.0),
-    "intermediate cuneiform": ((6, 26, 58), (7.5, 10, 9.5), 3.0),
-    "lateral cuneiform": ((-5, 28, 57), (8, 11, 13), 1.0),
+    "navicular": ((9, 24, 44), (16.5, 12, 6.8), 3.0),
+    "cuboid": ((-16, 36, 44), (11.5, 11, 15.5), 0.5),
+    "medial cuneiform": ((18, 31, 61), (7.6, 13, 10.5), 2.0),
+    "intermediate cuneiform": ((6, 26, 58), (6, 9, 8), 3.0),
+    "lateral cuneiform": ((-5, 28, 57), (6.6, 10, 11), 1.0),
 }
 # ray: base x, y, z; head x, y, z; half widths of shaft, base and head
 _METATARSALS = {

@@ -15,14 +15,14 @@ from .solids import Ellipsoid, Tube, bone_rows, turn
 
 # name: centre, half axes (mm), turn in the plane (degrees), age at which it appears (years)
 _CARPALS = {
-    "scaphoid": ((-13.5, -11.5, 0), (7.2, 12.5, 7), 35, 5.0),
-    "lunate": ((1.5, -9.5, 0), (8.8, 8.2, 8), 0, 4.0),
-    "triquetrum": ((14, -14.5, 0), (7.6, 7.6, 6.5), 25, 2.5),
+    "scaphoid": ((-13.5, -12, 0), (6.2, 11.5, 7), 35, 5.0),
+    "lunate": ((1, -9.5, 0), (7.8, 7.6, 8), 0, 4.0),
+    "triquetrum": ((14, -15, 0), (6.6, 6.8, 6.5), 25, 2.5),
     "pisiform": ((16.5, -14, -10), (4.6, 5.6, 4), 0, 9.5),
-    "trapezium": ((-20.5, -25.5, -3), (8, 8, 6.5), 25, 5.0),
-    "trapezoid": ((-11.5, -29, 2), (5.8, 6.8, 6.5), -10, 5.5),
-    "capitate": ((-1, -26, 1), (7.2, 12.5, 7.5), 0, 0.3),
-    "hamate": ((11, -27.5, 0), (8.2, 10.5, 8), -20, 0.3),
+    "trapezium": ((-21, -27, -3), (6.8, 6.8, 6.5), 25, 5.0),
+    "trapezoid": ((-11, -30, 2), (4.6, 6.0, 6.5), -10, 5.5),
+    "capitate": ((-1, -27, 1), (6.2, 11.5, 7.5), 0, 0.3),
+    "hamate": ((11, -28.5, 0), (7.0, 9.3, 8), -20, 0.3),
 }
 # ray: base x, y; direction (degrees from straight up, negative to the thumb); metacarpal and phalanges
 _RAYS = {
@@ -98,14 +98,14 @@ def _widths(shaft: float, number: int, bones: int) -> tuple[float, float, float]
 
 
 def _palm(k: float) -> list[Flesh]:
-    y = np.array([40, 10, -15, -45, -80, -108])
+    y = np.array([34, 8, -15, -45, -80, -108])
     points = np.column_stack([[0, 0, 0, -1, 0, 2], y, [0, 0, -1, -3, -2, -1]]) * k
-    wide = np.array([27, 27, 30, 38, 41, 36]) * k
-    deep = np.array([20, 18, 18, 17, 14, 10]) * k
+    wide = np.array([23, 26, 30, 38, 41, 36]) * k
+    deep = np.array([15, 17, 18, 17, 14, 10]) * k
     flesh = []
     for substance, less, inside in (("fat", 0.0, None), ("muscle", 3.0, "fat")):
         rows = bone_rows(np.linspace(0, 1, 6), points, wide - less, deep - less, 0.0, 0.0)
-        flesh.append(Flesh(Tube(rows, caps=(0, 16 * k), boxy=1.3), substance, inside))
+        flesh.append(Flesh(Tube(rows, caps=(26 * k, 16 * k)), substance, inside))
     return flesh
 
 

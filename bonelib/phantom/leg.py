@@ -11,7 +11,7 @@ import numpy as np
 
 from .foot import foot, foot_flesh
 from .growth import growth_plate, stature
-from .scene import Bone, Flesh, bone_table
+from .scene import Bone, Cut, Flesh, bone_table
 from .solids import Ellipsoid, Tube, turn
 
 
@@ -105,6 +105,9 @@ def _femur(age: float, k: float, thin: float, rng: np.random.Generator) -> Bone:
         "distal": (0.76, 0.92),
         "distal end": (0.93, 0.98),
     }
+    if age < 16:  # the plate below the femoral head
+        at, axis = np.array([-3.0, -428, 4]) * k, np.array([0.68, -0.7, 0.2])
+        cuts.append(Cut(at, axis, 2.2, 0.8, 1.0, reach=24 * k))
     solids = [body, *condyles, neck, head, trochanter]
     return Bone("femur", "femur", solids, cuts, zones, heads={"head": 4})
 

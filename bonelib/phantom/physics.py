@@ -14,7 +14,7 @@ import numpy as np
 # 1/mm at 40 keV
 ATTENUATION = {
     "air": 0.0,
-    "lung": 0.0075,  # inflated, 0.28 g/cm³
+    "lung": 0.0095,  # inflated, 0.35 g/cm³
     "fat": 0.0228,  # adipose tissue, 0.95 g/cm³
     "muscle": 0.0282,  # skeletal muscle, 1.05 g/cm³
     "marrow": 0.0240,  # yellow and red mixed, 0.98 g/cm³
@@ -58,7 +58,7 @@ def detect(
     # automatic exposure: the dose is set so that the chosen number of quanta passes the body
     body = signal[primary < 0.8]
     passing = float(np.median(body)) if body.size else 1.0
-    quanta = exposure.photons * (pitch / 0.5) ** 2 / max(passing, 1e-3)
+    quanta = exposure.photons * (max(pitch, 0.35) / 0.5) ** 2 / max(passing, 1e-3)
     # Poisson counts are large enough here for their normal limit
     noise = rng.standard_normal(signal.shape, np.float32)
     signal += noise * np.sqrt(np.maximum(signal, 1e-5) / np.float32(quanta))
@@ -101,8 +101,12 @@ def develop(signal: np.ndarray, *, pitch: float, exposure: Exposure) -> np.ndarr
         value = 0.05 + 0.93 / (1 + np.exp(-t))
     else:
         air = max(low * 0.35, 0.0)
-        value = np.clip((density - air) / max(high * 1.04 - air, 0.2), 0, 1.1)
-        value = np.power(value, np.float32(1.25 / exposure.gain)) + exposure.brightness
+        span = max(high * 1.04 - air, 0.2)
+        value = np.clip((density - air) / span, 0, 1.1)
+        # the body's middle tone is set to a grey that reads well
+        tone = float(np.clip((middle - air) / span, 0.05, 0.95))
+        power = np.clip(np.log(0.36) / np.log(tone), 0.7, 1.7) / exposure.gain
+        value = np.power(value, np.float32(power)) + exposure.brightness
         if exposure.curve == "web":
             value = np.clip((value - 0.06) * 1.15, 0, 1)
     return np.clip(value, 0, 1).astype(np.float32)

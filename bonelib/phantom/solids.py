@@ -355,7 +355,7 @@ class Ellipsoid:
     axes: np.ndarray
     wall: float = 0.8
     spongy: float = 0.25
-    boxy: float = 1.0
+    boxy: float = 1.0  # 1: an ellipsoid; larger: rounded block, set along the axes it shows
 
     def moved(self, rotation: np.ndarray, shift: np.ndarray) -> Ellipsoid:
         """The same body turned about the origin of its frame and then shifted (mm)."""
@@ -389,20 +389,28 @@ class Ellipsoid:
         depth = float(np.sqrt(max(shape[2, 2] - tilt @ shape[:2, 2], 1e-9)))
         x, y = grid.axes(window)
         x, y = x - np.float32(centre[0]), y - np.float32(centre[1])
-        square = (
-            np.float32(plane[0, 0]) * x * x
-            + np.float32(2 * plane[0, 1]) * x * y
-            + np.float32(plane[1, 1]) * y * y
-        )
+        if self.boxy == 1.0:
+            square = (
+                np.float32(plane[0, 0]) * x * x
+                + np.float32(2 * plane[0, 1]) * x * y
+                + np.float32(plane[1, 1]) * y * y
+            )
+        else:
+            values, vectors = np.linalg.eigh(plane)
+            power, square = np.float32(2 * self.boxy), np.float32(0)
+            for value, (vx, vy) in zip(np.sqrt(values), vectors.T, strict=True):
+                off = np.abs(np.float32(value * vx) * x + np.float32(value * vy) * y)
+                square = square + off**power
+            square = square ** np.float32(1 / self.boxy)
         middle = np.float32(centre[2]) + np.float32(tilt[0]) * x + np.float32(tilt[1]) * y
         smallest = float(np.linalg.norm(axes, axis=0).min())
         shrink = max(1 - self.wall / smallest, 0.0)
         long = axes[:2, 0] / (np.linalg.norm(axes[:2, 0]) + 1e-6)
         return Shadow(
             window,
-            _dome(square, depth, self.boxy),
+            _dome(square, depth),
             middle,
-            _dome(square / max(shrink * shrink, 1e-6), depth * shrink, self.boxy),
+            _dome(square / max(shrink * shrink, 1e-6), depth * shrink),
             middle,
             self.spongy,
             x * np.float32(long[0]) + y * np.float32(long[1]),
@@ -410,9 +418,7 @@ class Ellipsoid:
         )
 
 
-def _dome(square: np.ndarray, depth: float, boxy: float) -> np.ndarray:
-    if boxy != 1.0:
-        square = np.power(square, np.float32(boxy))
+def _dome(square: np.ndarray, depth: float) -> np.ndarray:
     return np.float32(depth) * np.sqrt(np.maximum(1 - square, 0))
 
 

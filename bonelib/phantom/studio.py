@@ -30,7 +30,7 @@ class Shape:
 
     label: str
     polygon: np.ndarray  # (n, 2)
-    box: tuple[float, float, float, float]  # left, top, right, bottom
+    box: tuple[float, ...]  # left, top, right, bottom
 
 
 @dataclass
@@ -241,16 +241,20 @@ def outlines(mask: np.ndarray, label: str, *, parted: bool = False) -> list[Shap
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     contours = sorted(contours, key=len, reverse=True)
     biggest = len(contours[0]) if contours else 0
+    edge = np.array(mask.shape[::-1]) - 1
     shapes = []
-    for contour in contours:
+    for number, contour in enumerate(contours):
         points = contour[:, 0, :].astype(float)
-        if len(points) < max(4, 0.15 * biggest):
-            continue
+        if number and len(points) < max(4, 0.15 * biggest):
+            continue  # a crumb that a reader would not outline
+        low, high = points.min(0), points.max(0)
+        if len(points) < 5:  # a lesion of a few pixels: its box, one pixel wider
+            low, high = np.maximum(low - 1, 0), np.minimum(high + 1, edge)
+            corners = [(0, 0), (1, 0), (1, 1), (0.5, 1), (0, 1)]
+            points = low + np.array(corners) * (high - low)
         step = max(1, len(points) // 40)
-        polygon = points[::step] if len(points[::step]) >= 5 else points
-        while len(polygon) < 5:
-            polygon = np.vstack([polygon, (polygon[-1] + polygon[0]) / 2])
-        left, top = points.min(0)
-        right, bottom = points.max(0)
-        shapes.append(Shape(label, polygon, (left, top, right, bottom)))
+        polygon = points[::step]
+        if len(polygon) < 5:
+            polygon = points
+        shapes.append(Shape(label, polygon, (*low, *high)))
     return shapes

@@ -105,12 +105,12 @@ def _hip_bone(age: float, k: float, sex: str) -> list[Solid]:
         30 * k, 12 * k, 1.5, 0.16, middle * k, np.eye(3),
     )  # fmt: skip
     grow = 12.0 if sex == "F" else 0.0  # wider pubic angle
-    upper = _rod([(-80, 2, 8), (-58, 6, 24), (-34, 16, 36), (-12, 30, 42)], [15, 10, 8, 13], [14, 9, 8, 9], k)
+    upper = _rod([(-74, 6, 10), (-58, 8, 22), (-34, 16, 36), (-13, 30, 42)], [11, 9, 8, 13], [10, 9, 8, 8], k, wall=1.1, spongy=0.08, caps=(10, 6))
     lower = _rod(
         [(-9, 34, 40), (-16, 56, 34), (-34 - grow / 2, 76, 14), (-52 - grow, 90, -12)],
-        [11, 6.5, 6.5, 9], [9, 6, 6, 10], k,
+        [11, 6.5, 6.5, 9], [8, 6, 6, 9], k, wall=1.2, spongy=0.08,
     )  # fmt: skip
-    ischium = _rod([(-82, 8, -14), (-72, 34, -24), (-64 - grow / 2, 62, -26), (-56 - grow, 92, -18)], [18, 14, 13, 11], [16, 13, 14, 13], k)
+    ischium = _rod([(-80, 6, -14), (-72, 34, -24), (-64 - grow / 2, 62, -26), (-57 - grow, 92, -18)], [13, 12, 12, 12], [12, 12, 13, 12], k, wall=1.2, spongy=0.08, caps=(14, 10))
     angles = np.radians(np.linspace(-172, -22, 9))
     roof = [(-88 + 27.5 * np.cos(t), 27.5 * np.sin(t), 2.0) for t in angles]
     parts = []
@@ -120,18 +120,16 @@ def _hip_bone(age: float, k: float, sex: str) -> list[Solid]:
 
 
 def _vertebra(centre: np.ndarray, k: float) -> Bone:
-    body = Ellipsoid(centre, np.diag([25.0, 17, 17]) * k, 0.9, 0.1, boxy=2.2)
-    back = np.array([0, 2, -30.0]) * k
-    spine = Ellipsoid(centre + back, np.diag([5.0, 12, 9]) * k, 1.0, 0.1)
-    arms = [
-        Ellipsoid(centre + np.array([x, 0, -18.0]) * k, np.diag([14.0, 4.5, 4]) * k, 1.2, 0.14)
-        for x in (-34, 34)
-    ]
-    eyes = [
-        Ellipsoid(centre + np.array([x, -4, -16.0]) * k, np.diag([4.5, 7, 6]) * k, 2.0, 0.14)
-        for x in (-17, 17)
-    ]
-    return Bone(f"vertebra {centre[1]:.0f}", "hip bone", [body, spine, *arms, *eyes])
+    waist = [(-25, -16), (0, -14), (25, -16), (22, 0), (25, 16), (0, 14), (-25, 16), (-22, 0)]
+    body = Slab(np.array(waist, float) * k, 32 * k, 7 * k, 1.3, 0.11, centre)
+    back = np.array([0, 4, -30.0]) * k
+    parts = [Ellipsoid(centre + back, np.diag([4.0, 11, 10]) * k, 1.2, 0.14)]
+    for x in (-1, 1):
+        arm = centre + np.array([36.0 * x, 0, -18]) * k
+        eye = centre + np.array([17.0 * x, -4, -20]) * k
+        parts.append(Ellipsoid(arm, np.diag([13.0, 4.5, 4]) * k, 1.2, 0.14))
+        parts.append(Ellipsoid(eye, np.diag([4.0, 6, 7]) * k, 1.6, 0.14))
+    return Bone(f"vertebra {centre[1]:.0f}", "hip bone", [body, *parts])
 
 
 def shoulder(
@@ -180,6 +178,10 @@ def _chest(k: float, girth: float) -> list[Flesh]:
             np.linspace(0, 1, 7), np.column_stack([x, y, 0 * y - 5]) * k, (a - less) * k, (b - less) * k, 0.0, 0.0
         )
         flesh.append(Flesh(Tube(rows, caps=(0, 0)), substance, inside))
+    for substance, size, inside in (("fat", 1.0, None), ("muscle", 0.86, "fat")):
+        # deltoid, pectoral and shoulder-blade muscles close the gap between arm and chest
+        axes = np.diag([66.0, 58, 52]) * k * size
+        flesh.append(Flesh(Ellipsoid(np.array([42.0, -292, 0]) * k, axes), substance, inside))
     lung = Ellipsoid(np.array([140.0, -215, -8]) * k, np.diag([56.0, 150, 78]) * k, boxy=1.2)
     flesh.append(Flesh(lung, "lung", "muscle"))
     return flesh
