@@ -198,37 +198,33 @@ def empty(rows: int) -> pd.DataFrame:
 
 def problems(table: pd.DataFrame, *, task: Task | None = None) -> list[str]:
     """List, in sentences, everything in ``table`` that breaks the contract; empty if sound."""
-    missing = [column for column in COLUMNS if column not in table.columns]
-    if missing:
-        return [f"The table lacks the columns {', '.join(missing)}."]
-    found = []
     if table.empty:
         return ["The table has no rows."]
-    ids = table[IMAGE_ID]
+    missing = [column for column in COLUMNS if column not in table.columns]
+    found = [f"The table lacks the columns {', '.join(missing)}."] if missing else []
+    here = set(COLUMNS) - set(missing)
+    ids = table[IMAGE_ID] if IMAGE_ID in here else pd.Series(range(len(table)), dtype="object")
     if ids.isna().any():
         found.append(f"{int(ids.isna().sum())} rows have no {IMAGE_ID}.")
     repeated = sorted(ids[ids.duplicated()].dropna().astype(str).unique())
     if repeated:
         found.append(f"{len(repeated)} image ids occur more than once, e.g. {repeated[:3]}.")
-    if table[PATH].isna().any():
+    if PATH in here and table[PATH].isna().any():
         found.append(f"{int(table[PATH].isna().sum())} rows have no {PATH}.")
     for column, allowed in ((SITE, SITES), (VIEW, VIEWS)):
-        wrong = sorted({str(term) for terms in table[column] for term in terms} - set(allowed))
-        if wrong:
-            found.append(f"Unknown {column} terms {wrong}; known are {', '.join(allowed)}.")
-        unsorted = [
-            i for i, terms in zip(ids, table[column], strict=True) if list(terms) != sorted(terms)
-        ]
-        if unsorted:
-            found.append(f"{column} must be a sorted tuple; it is not for {unsorted[:3]}.")
+        if column in here:
+            found += _term_problems(ids, table[column], allowed)
     for column, allowed in ((SIDE, SIDES), (SEX, SEXES)):
-        wrong = sorted(set(table[column].dropna().astype(str)) - set(allowed))
+        known = table[column].dropna().astype(str) if column in here else ()
+        wrong = sorted(set(known) - set(allowed))
         if wrong:
             found.append(f"Unknown {column} values {wrong}; expected {', '.join(allowed)} or NA.")
-    age = pd.to_numeric(table[AGE], errors="coerce")
-    odd = table.loc[(table[AGE].notna() & age.isna()) | (age < 0) | (age > 120), IMAGE_ID]
-    if len(odd):
-        found.append(f"{len(odd)} ages are not years between 0 and 120, e.g. {list(odd[:3])}.")
+    if AGE in here:
+        age = pd.to_numeric(table[AGE], errors="coerce")
+        wrong = (table[AGE].notna() & age.isna()) | (age < 0) | (age > 120)
+        if wrong.any():
+            odd = list(ids[wrong.to_numpy()])
+            found.append(f"{len(odd)} ages are not years between 0 and 120, e.g. {odd[:3]}.")
     for known in labelled(table):
         try:
             known.encode(table[known.column])
@@ -236,6 +232,21 @@ def problems(table: pd.DataFrame, *, task: Task | None = None) -> list[str]:
             found.append(f"Column {known.column!r}: {error}")
     if task is not None:
         found += _task_problems(table, task)
+    return found
+
+
+def _term_problems(ids: pd.Series, cells: pd.Series, allowed: tuple[str, ...]) -> list[str]:
+    name, found = cells.name, []
+    odd = [i for i, cell in zip(ids, cells, strict=True) if not isinstance(cell, tuple)]
+    if odd:
+        found.append(f"{name} must be a tuple of terms, () where unknown; it is not for {odd[:3]}.")
+    tuples = [(i, cell) for i, cell in zip(ids, cells, strict=True) if isinstance(cell, tuple)]
+    wrong = sorted({str(term) for _, cell in tuples for term in cell} - set(allowed))
+    if wrong:
+        found.append(f"Unknown {name} terms {wrong}; known are {', '.join(allowed)}.")
+    unsorted = [i for i, cell in tuples if list(cell) != sorted({str(term) for term in cell})]
+    if unsorted:
+        found.append(f"{name} must be sorted without repeats; it is not for {unsorted[:3]}.")
     return found
 
 
@@ -267,6 +278,7 @@ def metadata(table: pd.DataFrame, *, sites: bool = False) -> pd.DataFrame:
 
     Age, sex, region, view, side and hardware, each one-hot with an indicator for a missing value.
     Centre is left out: it is a property of the source, and a hold-out by centre can't use it.
+    A table that knows none of these gives one constant column: no information, but a matrix.
 
     Args:
         sites: Use the terms of ``site`` instead of the three regions. Honest only where every
@@ -275,7 +287,8 @@ def metadata(table: pd.DataFrame, *, sites: bool = False) -> pd.DataFrame:
     columns: dict[str, np.ndarray] = {}
     if table[AGE].notna().any():
         age = pd.to_numeric(table[AGE]).astype(float)
-        columns["age"] = age.fillna(age.mean()).to_numpy() / 100
+        # 40 and not the mean: a row must not depend on others, least of all on test rows.
+        columns["age"] = age.fillna(40.0).to_numpy() / 100
         columns["age^2"] = columns["age"] ** 2
         columns["age missing"] = age.isna().to_numpy(float)
     for term in SITES if sites else REGIONS:
@@ -286,8 +299,10 @@ def metadata(table: pd.DataFrame, *, sites: bool = False) -> pd.DataFrame:
     for column in (SEX, SIDE, HARDWARE):
         if column in table and table[column].notna().any():
             for value in sorted(table[column].dropna().astype(str).unique())[:-1] or ["1"]:
-                columns[f"{column} {value}"] = (table[column].astype(str) == value).to_numpy(float)
+                is_value = table[column].astype("object").astype(str) == value
+                columns[f"{column} {value}"] = is_value.to_numpy(float)
             if table[column].isna().any():
                 columns[f"{column} missing"] = table[column].isna().to_numpy(float)
     frame = pd.DataFrame(columns, index=table.index)
-    return frame.loc[:, frame.nunique() > 1]
+    telling = frame.loc[:, frame.nunique() > 1]
+    return telling if telling.shape[1] else pd.DataFrame({"constant": 1.0}, index=table.index)
