@@ -1,4 +1,4 @@
-"""Protects the synthetic cohort: its layout, its truth, its physics, its proportions and its bytes."""
+"""Protects the synthetic cohort: layout, truth, physics, proportions and bytes."""
 
 from __future__ import annotations
 
@@ -15,19 +15,23 @@ from scipy import stats
 
 from bonelib import phantom
 from bonelib.phantom import marginals, physics, sampling, studio, writer
+from bonelib.phantom.blocks import Ellipsoid, Slab
 from bonelib.phantom.entities import ENTITIES
 from bonelib.phantom.place import place
+from bonelib.phantom.rays import Grid
+from bonelib.phantom.rays import Path as RayPath
 from bonelib.phantom.render import attenuation
-from bonelib.phantom.scene import SITES, VIEWS, Bone, Flesh, Scene, projection
+from bonelib.phantom.scene import SITES, VIEWS, Bone, Scene, projection
 from bonelib.phantom.signs import SIGNS
-from bonelib.phantom.solids import Ellipsoid, Grid, Path as RayPath, Slab, Tube, bone_rows
+from bonelib.phantom.solids import Tube, bone_rows
 from bonelib.phantom.stage import COMBINED, PLACES, build, pose, region
 
 IMAGES = 24
 # BTXRD's header as published (Yao et al. 2025)
 HEADER = (
     "image_id,center,age,gender,hand,ulna,radius,humerus,foot,tibia,fibula,femur,hip bone,"
-    "ankle-joint,knee-joint,hip-joint,wrist-joint,elbow-joint,shoulder-joint,tumor,benign,malignant,"
+    "ankle-joint,knee-joint,hip-joint,wrist-joint,elbow-joint,shoulder-joint,"
+    "tumor,benign,malignant,"
     "osteochondroma,multiple osteochondromas,simple bone cyst,giant cell tumor,osteofibroma,"
     "synovial osteochondroma,other bt,osteosarcoma,other mt,upper limb,lower limb,pelvis,"
     "frontal,lateral,oblique"
@@ -36,7 +40,9 @@ HEADER = (
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return phantom.write(tmp_path_factory.mktemp("phantom") / "a", images=IMAGES, archive=4, size=128)
+    return phantom.write(
+        tmp_path_factory.mktemp("phantom") / "a", images=IMAGES, archive=4, size=128
+    )
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +65,7 @@ def cohort() -> tuple[list[sampling.Case], pd.DataFrame]:
 
 def digest(folder: Path) -> dict[str, str]:
     files = sorted(p for p in folder.rglob("*") if p.is_file())
-    return {
-        str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files
-    }
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
 # layout ----------------------------------------------------------------------------------------
@@ -145,7 +149,9 @@ def test_extra_table_tells_the_truth_for_every_image(
     assert (extra.loc[normal, "cortex"] == "intact").all()
     assert (extra.loc[normal, "entity"] == "none").all() and (extra.loc[normal, "mask"] == "").all()
     assert all((folder / m).is_file() for m in extra.loc[~normal, "mask"])
-    for row, sites in zip(table[~normal].to_dict("records"), extra.loc[~normal, "site"], strict=True):
+    for row, sites in zip(
+        table[~normal].to_dict("records"), extra.loc[~normal, "site"], strict=True
+    ):
         assert [s for s in SITES if row[s]] == sites.split(";")
     assert all(row[row["view"]] for row in table.assign(view=extra["view"]).to_dict("records"))
 

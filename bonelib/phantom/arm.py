@@ -1,18 +1,20 @@
 """The arm: humerus, radius, ulna and their flesh, with the hand when it is in the picture.
 
-Right arm hanging down with the palm forward: the middle of the elbow joint is the origin, y runs down
-to the hand, the thumb points to -x, the palm to +z. Sizes are adult means (Gray's Anatomy, 41st ed.:
-humerus 320 mm, radius 245 mm); children are scaled and keep open growth plates.
+Right arm hanging down with the palm forward: the middle of the elbow joint is the origin, y runs
+down to the hand, the thumb points to -x, the palm to +z. Sizes are adult means (Gray's Anatomy,
+41st ed.: humerus 320 mm, radius 245 mm); children are scaled and keep open growth plates.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from .blocks import Ellipsoid
 from .growth import growth_plate, stature
 from .hand import hand
+from .rays import turn
 from .scene import Bone, Flesh, bone_table
-from .solids import Ellipsoid, Tube, turn
+from .solids import Tube
 
 FLIP = turn(180, "x")  # from the hand's frame (fingers up, back forward) to the hanging arm's
 WRIST = np.array([1.0, 251.0, 0.0])  # mm in the arm's frame
@@ -31,8 +33,7 @@ def arm(
 ) -> tuple[list[Bone], list[Flesh], float]:
     """Bones and flesh of a right arm, and its scale.
 
-    ``flexion`` bends the elbow by so many degrees; ``still`` ("upper" or "fore") names the part that
-    stays upright.
+    ``flexion`` bends the elbow (degrees); ``still``, "upper" or "fore", stays upright.
     """
     k = stature(age) * (0.92 if sex == "F" else 1.0) * rng.uniform(0.95, 1.05)
     thin = 0.75 + 0.25 * k

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from .blocks import Ellipsoid
 from .place import Place, ball, shells, signs_of
 from .signs import Deposit, Growth, Lysis
-from .solids import Ellipsoid, Tube, bone_rows
+from .solids import Tube, bone_rows
 
 
 def osteochondroma(spot: Place, size: float, age: float, rng: np.random.Generator) -> Growth:
@@ -24,7 +25,7 @@ def osteochondroma(spot: Place, size: float, age: float, rng: np.random.Generato
     lean = rng.uniform(0.35, 0.95) if stalked else rng.uniform(0, 0.4)
     axis = spot.out + lean * spot.along
     axis /= np.linalg.norm(axis)
-    inside = min(0.6 * spot.depth, base)
+    inside = 0.9 * spot.depth
     start = spot.surface - inside * spot.out
     reach = inside + height
     steps = np.array([0, inside / reach, 0.55, 0.8, 1.0])
@@ -68,7 +69,14 @@ def multiple_osteochondromas(
     if rng.random() < 0.5:  # undertubulation: the metaphysis is broad
         broad = 1.12
         growth.solids.append(
-            ball(spot, spot.centre, 1.6 * spot.depth, broad * spot.depth, broad * spot.width, spot.wall)
+            ball(
+                spot,
+                spot.centre,
+                1.6 * spot.depth,
+                broad * spot.depth,
+                broad * spot.width,
+                spot.wall,
+            )
         )
     return growth
 
@@ -95,7 +103,7 @@ def simple_bone_cyst(spot: Place, size: float, age: float, rng: np.random.Genera
     growth = Growth("simple bone cyst", "simple bone cyst", spot.bone, {}, extent=[body])
     if wider:
         growth.solids.append(body)
-    growth.lyses.append(Lysis(body, 0.95, 0.5, "geographic", 0.06))
+    growth.lyses.append(Lysis(body, 0.95, 0.65, "geographic", 0.06))
     sclerotic = rng.random() < 0.7
     if sclerotic:
         growth.deposits.append(Deposit(body, "rim", rng.uniform(0.1, 0.22), 0.06))
@@ -225,10 +233,12 @@ def non_ossifying_fibroma(spot: Place, size: float, age: float, rng: np.random.G
 
 
 def osteoid_osteoma(spot: Place, size: float, age: float, rng: np.random.Generator) -> Growth:
-    """A small round nidus in the cortex, a dense halo of sclerosis and thickened cortex about it."""
+    """A small round nidus in the cortex with a dense halo and a thickened cortex about it."""
     nidus_radius = float(np.clip(0.13 * size, 2.0, 5.5))
     centre = spot.surface - spot.out * 0.5 * spot.wall
-    halo = ball(spot, centre, size / 2, min(0.2 * size, 0.7 * spot.depth), min(0.28 * size, spot.width))
+    halo = ball(
+        spot, centre, size / 2, min(0.2 * size, 0.7 * spot.depth), min(0.28 * size, spot.width)
+    )
     nidus = Ellipsoid(centre, np.eye(3) * nidus_radius)
     growth = Growth("other bt", "osteoid osteoma", spot.bone, {}, extent=[halo])
     growth.deposits.append(Deposit(halo, "fill", rng.uniform(0.3, 0.5), 0.1))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from .blocks import Ellipsoid
 from .place import Place, place
 from .scene import Bone, Cut, Flesh, Scene
 from .signs import Deposit, Growth, Lysis
-from .solids import Ellipsoid, Tube, bone_rows
+from .solids import Tube, bone_rows
 
 DISTRACTORS = ("none", "fracture", "implant", "osteoarthritis", "variant", "cast")
 

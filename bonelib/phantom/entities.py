@@ -15,9 +15,7 @@ Drawer = Callable[[Place, float, float, np.random.Generator], Growth]
 # BTXRD column -> diagnosis -> how it is drawn
 ENTITIES: dict[str, dict[str, Drawer]] = {
     "osteochondroma": {"osteochondroma": benign.osteochondroma},
-    "multiple osteochondromas": {
-        "hereditary multiple exostoses": benign.multiple_osteochondromas
-    },
+    "multiple osteochondromas": {"hereditary multiple exostoses": benign.multiple_osteochondromas},
     "simple bone cyst": {"simple bone cyst": benign.simple_bone_cyst},
     "giant cell tumor": {"giant cell tumor": benign.giant_cell_tumor},
     "osteofibroma": {"osteofibrous dysplasia": benign.osteofibroma},

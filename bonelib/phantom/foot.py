@@ -1,17 +1,18 @@
 """The foot: tarsal bones, metatarsals, toes and their flesh.
 
-Standing frame of a right foot: x medial, y down, z towards the toes; the middle of the ankle joint is
-the origin. Sizes are adult means (Gray's Anatomy, 41st ed.) times a scale; ages at which bones appear
-follow Scheuer and Black, Developmental Juvenile Osteology, 2000.
+Standing frame of a right foot: x medial, y down, z towards the toes; the middle of the ankle joint
+is the origin. Sizes are adult means (Gray's Anatomy, 41st ed.) times a scale; ages at which bones
+appear follow Scheuer and Black, Developmental Juvenile Osteology, 2000.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from .blocks import Ellipsoid
 from .growth import growth_plate, ossified, strut
 from .scene import Bone, Flesh
-from .solids import Ellipsoid, Tube, bone_rows
+from .solids import Tube, bone_rows
 
 # name: centre, half axes (mm), age at which it appears (years)
 _TARSALS = {
@@ -116,9 +117,7 @@ def _calcaneus(age: float, k: float, thin: float, rng: np.random.Generator) -> B
 def foot_flesh(k: float, girth: float) -> list[Flesh]:
     """Skin and deep tissue of the foot, from the heel to the ball, and the toes."""
     z = np.array([-64, -50, -20, 20, 70, 120, 150])
-    points = np.column_stack(
-        [[-4, -4, -2, 0, 0, -1, -2], [46, 40, 32, 32, 40, 49, 54], z]
-    ) * k
+    points = np.column_stack([[-4, -4, -2, 0, 0, -1, -2], [46, 40, 32, 32, 40, 49, 54], z]) * k
     wide = np.array([20, 29, 33, 36, 41, 46, 42]) * k * girth**0.3
     tall = np.array([18, 28, 34, 36, 27, 19, 14]) * k * girth**0.3
     flesh = []
@@ -135,8 +134,8 @@ def foot_flesh(k: float, girth: float) -> list[Flesh]:
         widths = width * np.array([1.1, 1.05, 0.95, 0.8])
         toe = Tube(bone_rows(steps, points, widths, widths, 0.0, 0.0), caps=(4, width))
         flesh.append(Flesh(toe, "fat", None))
-        inner = Tube(bone_rows(steps, points, widths * 0.8, widths * 0.8, 0.0, 0.0), caps=(4, width))
+        inner = Tube(
+            bone_rows(steps, points, widths * 0.8, widths * 0.8, 0.0, 0.0), caps=(4, width)
+        )
         flesh.append(Flesh(inner, "muscle", "fat"))
     return flesh
-
-

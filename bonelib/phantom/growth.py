@@ -32,7 +32,9 @@ def growth_plate(
     point, tangent, _, (a, _, _) = solid.section(at)
     broad = min(1.0, a / 22)
     if age < closes:
-        gap = (1.0 + 0.6 * broad + 1.6 * broad * min(1.0, (closes - age) / 8)) * rng.uniform(0.85, 1.15)
+        gap = (1.0 + 0.6 * broad + 1.6 * broad * min(1.0, (closes - age) / 8)) * rng.uniform(
+            0.85, 1.15
+        )
         wave = 0.3 + 1.0 * broad
         return [Cut(point, tangent, float(gap), wave=wave, plate=0.8 + 0.8 * broad)]
     if age < closes + 3 and broad > 0.4:
@@ -53,7 +55,18 @@ def strut(
     """A short tubular bone: half widths (mm) of base, shaft and head, times ``k``."""
     base, shaft, head = (w * k for w in widths)
     s = np.array([0, 0.08, 0.22, 0.5, 0.72, 0.86, 0.95, 1.0])
-    a = np.array([base * 0.92, base, (base + 2.2 * shaft) / 3.2, shaft, shaft * 1.1, head * 0.9, head, head * 0.9])
+    a = np.array(
+        [
+            base * 0.92,
+            base,
+            (base + 2.2 * shaft) / 3.2,
+            shaft,
+            shaft * 1.1,
+            head * 0.9,
+            head,
+            head * 0.9,
+        ]
+    )
     wall = shaft * thin * np.array([0.14, 0.14, 0.34, 0.5, 0.4, 0.18, 0.13, 0.13])
     spongy = [0.26, 0.24, 0.14, 0.05, 0.1, 0.2, 0.26, 0.26]
     points = start + np.outer(s, end - start)

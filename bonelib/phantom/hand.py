@@ -1,17 +1,19 @@
 """The hand: carpal bones, metacarpals, fingers and their flesh.
 
 Frame of a right hand laid flat, seen from its back: fingers up (-y), thumb to -x, back towards the
-beholder; the middle of the wrist joint is the origin. Sizes are adult means (Gray's Anatomy, 41st ed.);
-carpal bones appear at the ages of Gilsanz and Ratib, Hand Bone Age, 2005.
+beholder; the middle of the wrist joint is the origin. Sizes are adult means (Gray's Anatomy, 41st
+ed.); carpal bones appear at the ages of Gilsanz and Ratib, Hand Bone Age, 2005.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from .blocks import Ellipsoid
 from .growth import growth_plate, ossified, strut
+from .rays import turn
 from .scene import Bone, Flesh
-from .solids import Ellipsoid, Tube, bone_rows, turn
+from .solids import Tube, bone_rows
 
 # name: centre, half axes (mm), turn in the plane (degrees), age at which it appears (years)
 _CARPALS = {
@@ -24,7 +26,8 @@ _CARPALS = {
     "capitate": ((-1, -27, 1), (6.2, 11.5, 7.5), 0, 0.3),
     "hamate": ((11, -28.5, 0), (7.0, 9.3, 8), -20, 0.3),
 }
-# ray: base x, y; direction (degrees from straight up, negative to the thumb); metacarpal and phalanges
+# ray: base x, y; direction (degrees from straight up, negative to the thumb); metacarpal and
+# phalanges
 _RAYS = {
     1: ((-25, -33), -44, (46, 33, 24), 6.2),
     2: ((-12.5, -37), -7, (66, 41, 24, 18), 4.6),
@@ -42,7 +45,7 @@ def hand(
     *,
     curl: tuple[float, ...] = (0, 0, 0, 0, 0),
 ) -> tuple[list[Bone], list[Flesh]]:
-    """Bones and flesh of a right hand; ``curl`` bends each finger towards the palm (degrees a joint)."""
+    """Bones and flesh of a right hand; ``curl`` bends each finger's joints (degrees)."""
     bones, flesh = [], _palm(k)
     for name, (centre, axes, angle, appears) in _CARPALS.items():
         share = ossified(age, appears, 13)

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from .blocks import Ellipsoid
 from .foot import foot, foot_flesh
 from .growth import growth_plate, stature
+from .rays import turn
 from .scene import Bone, Cut, Flesh, bone_table
-from .solids import Ellipsoid, Tube, turn
-
+from .solids import Tube
 
 ANKLE = np.array([4.0, 361.0, -2.0])  # mm in the leg's frame
 
@@ -28,9 +29,10 @@ def leg(
     droop: float = 0.0,
     rng: np.random.Generator,
 ) -> tuple[list[Bone], list[Flesh], float]:
-    """Bones and flesh of a right leg and its scale, stretched but for ``flexion`` degrees at the knee.
+    """Bones and flesh of a right leg, and its scale.
 
-    ``girth`` scales the soft tissue (1 is average).
+    The knee is bent by ``flexion`` degrees and the foot lowered by ``droop``; ``girth`` scales the
+    soft tissue (1 is average).
     """
     k = stature(age) * (0.94 if sex == "F" else 1.0) * rng.uniform(0.95, 1.05)
     thin = 0.75 + 0.25 * k  # children have thinner cortices, but not in proportion
@@ -52,8 +54,7 @@ def leg(
         point = turn(droop, "x").T  # plantar flexion about the ankle
         bones += [b.moved(point, ankle) for b in foot(age, k, thin, rng)]
         flesh += [
-            Flesh(f.solid.moved(point, ankle), f.substance, f.inside)
-            for f in foot_flesh(k, girth)
+            Flesh(f.solid.moved(point, ankle), f.substance, f.inside) for f in foot_flesh(k, girth)
         ]
     return bones, flesh, k
 

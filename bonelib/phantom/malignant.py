@@ -66,7 +66,9 @@ def ewing_sarcoma(spot: Place, size: float, age: float, rng: np.random.Generator
     mass = rng.random() < 0.85
     if mass:
         deep = float(np.clip(0.22 * size, 6, 45))
-        lump = ball(spot, spot.surface + 0.3 * deep * spot.out, 0.85 * long, deep, spot.width + 0.4 * deep)
+        lump = ball(
+            spot, spot.surface + 0.3 * deep * spot.out, 0.85 * long, deep, spot.width + 0.4 * deep
+        )
         growth.masses.append(lump)
         growth.extent.append(lump)
     growth.signs = signs_of(

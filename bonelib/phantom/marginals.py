@@ -1,9 +1,9 @@
 """How often what occurs: counts of BTXRD's 1,867 tumour rows, pooled so that no cell names one row.
 
-``tumor_counts.csv`` beside this module holds the counts; :func:`count` makes it anew from BTXRD's own
-``dataset.csv``. Source: Yao et al. 2025, Scientific Data 12:88, doi 10.1038/s41597-024-04311-y.
-Healthy sites: the counts published with ``BTXRD_healthy_anatomy_sites.xlsx`` (13 values; spine, arm and
-leg left out).
+``tumor_counts.csv`` beside this module holds the counts; :func:`count` makes it anew from BTXRD's
+own ``dataset.csv``. Source: Yao et al. 2025, Scientific Data 12:88, doi 10.1038/s41597-024-04311-y.
+Healthy sites: the counts published with ``BTXRD_healthy_anatomy_sites.xlsx`` (13 values; spine, arm
+and leg left out).
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ CENTERS = {
 }
 # normal images by view: all images less the tumour rows
 NORMAL_VIEWS = {"frontal": 1002, "lateral": 688, "oblique": 189}
-# the published healthy sites, shared out over the 15 columns: joints next to a segment are seen with it
+# the published healthy sites, shared out over the 15 columns: joints next to a segment are seen
+# with it
 HEALTHY = {
     "tibia": 150, "fibula": 105, "ankle-joint": 90, "knee-joint": 327, "femur": 232, "hand": 210,
     "foot": 181, "radius": 50, "ulna": 45, "wrist-joint": 48, "shoulder-joint": 122,
@@ -130,7 +131,7 @@ def _pool(facts: pd.DataFrame, name: str, levels: list[list[str]]) -> pd.DataFra
 
 
 def area_share(entity: str, quantile: float) -> float:
-    """Lesion box / image area at a quantile (0..1) of the entity's boxes; the tails are invented."""
+    """Lesion box / image area at a quantile (0..1) of an entity; the tails are invented."""
     low, *inner, high = AREAS[entity]
     at = (0.0, 0.05, 0.10, 0.25, 0.50, 0.75, 0.90, 0.95, 1.0)
     logs = np.log([0.6 * low, low, *inner, high, 1.5 * high])

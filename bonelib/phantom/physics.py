@@ -1,7 +1,8 @@
 """From path lengths to grey values: attenuation, scatter, blur, quantum noise, display.
 
-``I = I0 · exp(-Σ μ_k t_k)`` with μ in 1/mm at 40 keV, the mean energy of a 60 kV beam, from the NIST
-tables (Hubbell and Seltzer 2004, NISTIR 5632: mass attenuation × density). Beam hardening is left out.
+``I = I0 · exp(-Σ μ_k t_k)`` with μ in 1/mm at 40 keV, the mean energy of a 60 kV beam, from the
+NIST tables (Hubbell and Seltzer 2004, NISTIR 5632: mass attenuation × density). Beam hardening is
+left out.
 """
 
 from __future__ import annotations
@@ -79,7 +80,8 @@ def develop(signal: np.ndarray, *, pitch: float, exposure: Exposure) -> np.ndarr
     """Turn detector counts into display values 0..1, dense tissue bright.
 
     ``digital``: logarithm, local contrast enhancement, black surroundings; ``film``: the S-shaped
-    characteristic curve with a grey toe; ``web``: a digital picture whose range was stretched again.
+    characteristic curve with a grey toe; ``web``: a digital picture whose range was stretched
+    again.
     """
     density = -np.log(signal)
     if exposure.local > 0:

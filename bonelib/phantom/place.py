@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .blocks import Ellipsoid
 from .scene import Bone
 from .signs import Deposit
-from .solids import Ellipsoid, Tube, bone_rows
+from .solids import Tube, bone_rows
 
 
 @dataclass
@@ -76,6 +77,7 @@ def ball(
 
 
 def signs_of(zone: str, **signs: str) -> dict[str, str]:
+    """The signs of a lesion: those of untouched bone but for the ones given."""
     usual = {
         "destruction": "none",
         "margin": "none",
@@ -88,9 +90,7 @@ def signs_of(zone: str, **signs: str) -> dict[str, str]:
     return usual | signs
 
 
-def shells(
-    spot: Place, long: float, kind: str, rng: np.random.Generator
-) -> list[Deposit]:
+def shells(spot: Place, long: float, kind: str, rng: np.random.Generator) -> list[Deposit]:
     """Thin layers of new bone beside the cortex: parallel (lamellated) or lifted off (Codman)."""
     layers = []
     lift = {"codman": 0.34, "sunburst": 0.22, "lamellated": 0.0, "solid": 0.0}[kind]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from .physics import ATTENUATION
+from .rays import Grid, Path, Window
 from .scene import Bone, Cut, Scene
 from .signs import Growth, deposit, dissolve
-from .solids import Grid, Path, Window
 from .texture import sample
 
 _EXTRA_BONE = ATTENUATION["bone"] - ATTENUATION["muscle"]
@@ -120,7 +120,7 @@ def _cut(
     across: np.ndarray,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Share of bone that is left beside a gap, and the dense banks as a share of the bone's path."""
+    """Share of bone left beside a gap, and its dense banks as a share of the bone's path."""
     point, normal = view @ cut.point, view @ cut.normal
     flat = np.hypot(normal[0], normal[1]) + 1e-6
     n = (normal[:2] / flat).astype(np.float32)

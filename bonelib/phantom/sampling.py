@@ -1,9 +1,9 @@
 """Who is in the cohort: patients, lesions, views and centres in BTXRD's proportions.
 
 Tumours follow the pooled counts of the real tumour rows (``marginals.py``); normals take their site
-from the published healthy sites, and age and sex from tumour patients of the same site and centre, so
-that age and sex tell nothing beyond site. A patient has one centre, one lesion (or none) and one to
-four views, which stand in neighbouring rows.
+from the published healthy sites, and age and sex from tumour patients of the same site and centre,
+so that age and sex tell nothing beyond site. A patient has one centre, one lesion (or none) and one
+to four views, which stand in neighbouring rows.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from functools import lru_cache
 
 import numpy as np
 
+from .distractors import DISTRACTORS
 from .marginals import BANDS, CENTERS, HEALTHY, MALIGNANT, NORMAL_VIEWS, cells
 from .scene import VIEWS
-from .distractors import DISTRACTORS
 from .stage import COMBINED, PLACES
 
 # share of patients by distractor, in the order of DISTRACTORS
@@ -37,7 +37,10 @@ CLASSES = ("malignant", "benign", "normal")
 
 @dataclass(frozen=True)
 class Case:
-    """One image to be drawn; ``patient_key`` fixes anatomy and lesion, ``image_key`` the exposure."""
+    """One image to be drawn.
+
+    ``patient_key`` fixes anatomy and lesion, ``image_key`` positioning and exposure.
+    """
 
     patient: str
     study: str

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .solids import Solid, Tube, turn
+from .rays import turn
+from .solids import Solid, Tube
 
 SITES = (
     "hand", "ulna", "radius", "humerus", "foot", "tibia", "fibula", "femur", "hip bone",
@@ -24,8 +25,8 @@ SIDES = ("left", "right")
 class Cut:
     """A gap across a bone: an open growth plate or a fracture line.
 
-    ``normal`` is the direction square to the gap; ``wave`` its undulation; ``plate`` the extra bone on
-    both banks (mm of compact bone), which a growth plate has and a fresh fracture has not.
+    ``normal`` is the direction square to the gap; ``wave`` its undulation; ``plate`` the extra bone
+    on both banks (mm of compact bone), which a growth plate has and a fresh fracture has not.
     """
 
     point: np.ndarray
@@ -113,7 +114,7 @@ class Scene:
 
 
 def projection(view: str, side: str, *, jitter: tuple[float, float] = (0.0, 0.0)) -> np.ndarray:
-    """Limb-to-picture matrix: a left limb mirrored, turned 0°, 90° or 45°, then tilted in the plane.
+    """Limb-to-picture matrix: turned by 0°, 90° or 45°, mirrored if left, tilted in the plane.
 
     ``jitter`` is the error of positioning in degrees: about the limb and in the picture's plane.
     """

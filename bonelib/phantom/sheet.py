@@ -65,7 +65,7 @@ def _cells(what: str, seed: int, size: int):
                     yield image, f"{kind}, {x.case.sites[0]}, {x.case.age} y"
     elif what == "ages":
         for site in ("knee-joint", "hand", "hip-joint"):
-            for i, age in enumerate((2, 5, 8, 11, 14, 18, 40)):
+            for age in (2, 5, 8, 11, 14, 18, 40):
                 x = draw(
                     seed, 7, size=big, site=site, view="frontal", side="right", entity="",
                     center=1, age=age, distractor="none",
@@ -92,9 +92,7 @@ def _close(x: Radiograph) -> np.ndarray:
     return x.image[top : middle[0] + reach, left : middle[1] + reach]
 
 
-def _grid(
-    cells: list[tuple[np.ndarray, str]], columns: int, size: int, title: str
-) -> np.ndarray:
+def _grid(cells: list[tuple[np.ndarray, str]], columns: int, size: int, title: str) -> np.ndarray:
     head, foot = 34, 16
     rows = -(-len(cells) // columns)
     sheet = Image.new("L", (columns * size, head + rows * (size + foot)), 255)

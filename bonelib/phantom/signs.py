@@ -1,8 +1,8 @@
 """Radiographic signs as changes of a bone: lysis, deposits, shells, masses, exophytes.
 
-A growth is a list of such changes; entities (``entities.py``) combine them. Each change is a body in
-the limb's frame, so that it lies in front of, inside or behind the bone as in life, and a pattern.
-Destruction patterns follow Lodwick et al. 1980 (Radiology 134:577).
+A growth is a list of such changes; entities (``entities.py``) combine them. Each change is a body
+in the limb's frame, so that it lies in front of, inside or behind the bone as in life, and a
+pattern. Destruction patterns follow Lodwick et al. 1980 (Radiology 134:577).
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .solids import EMPTY, Ellipsoid, Grid, Path, Shadow, Solid, Window, overlap
+from .blocks import Ellipsoid
+from .rays import EMPTY, Grid, Path, Shadow, Window, overlap
+from .solids import Solid
 from .texture import sample, waves, wobble
 
 SIGNS = {
@@ -199,9 +201,11 @@ def _rings(
     area = u.size * pitch * pitch
     thickness = max(0.45, 0.55 * pitch)
     values = np.zeros(u.size, np.float32)
-    for _ in range(int(np.clip(area / 22, 4, 60))):
+    # lobules of small lesions are small
+    largest = float(np.clip(0.2 * np.sqrt(area), 0.7, 3.6))
+    for _ in range(int(np.clip(area / (1.7 * largest**2), 5, 60))):
         pick = rng.integers(u.size)
-        radius = rng.uniform(1.3, 3.8)
+        radius = rng.uniform(0.35, 1.0) * largest
         du, dv = u - u[pick], v - v[pick]
         near = (np.abs(du) < radius + 2) & (np.abs(dv) < radius + 2)
         r = np.hypot(du[near], dv[near])

@@ -9,8 +9,9 @@ import numpy as np
 from .arm import arm
 from .growth import stature
 from .leg import leg
+from .rays import turn
 from .scene import Bone, Flesh, Scene, projection
-from .solids import Tube, bone_rows, turn
+from .solids import Tube, bone_rows
 from .trunk import HIP, pelvis, shoulder
 
 _LONG = ("proximal", "diaphysis", "distal")
@@ -88,7 +89,9 @@ def region(bone: str, zone: str, site: str) -> str:
     return "leg"
 
 
-def build(where: str, target: str, zone: str, age: int, sex: str, placed: Pose, key: tuple) -> Scene:
+def build(
+    where: str, target: str, zone: str, age: int, sex: str, placed: Pose, key: tuple
+) -> Scene:
     """The scene of a region, posed for a view; ``key`` fixes the anatomy, which all views share."""
     rng = np.random.default_rng([*key, 21])
     girth = float(np.exp(rng.normal(0, 0.18)))

@@ -13,11 +13,11 @@ from .film import finish, habit
 from .marginals import area_share
 from .physics import detect, develop
 from .place import place
+from .rays import Grid
 from .render import attenuation
 from .sampling import Case, single
 from .scene import SIDES, VIEWS, Scene
 from .signs import SIGNS, Growth, outline_of
-from .solids import Grid
 from .stage import COMBINED, PLACES, Pose, build, pose, region
 
 # smallest and largest field of view by region, as a share of the usual one

@@ -1,8 +1,8 @@
 """Random textures: one bank of seamless noise tiles, sampled along the direction of a bone.
 
 Trabeculae are drawn as band-limited noise, stretched along the load direction, with a spectrum that
-falls slowly with frequency, so that it looks alike at every magnification. The tiles are the same for
-every cohort; each body takes its own random stretch of a tile.
+falls slowly with frequency, so that it looks alike at every magnification. The tiles are the same
+for every cohort; each body takes its own random stretch of a tile.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def sample(
 
 
 def waves(rng: np.random.Generator, count: int = 5) -> tuple[np.ndarray, np.ndarray]:
-    """Amplitudes and phases of a random closed outline: radius(angle) = 1 + Σ a cos(k angle + p)."""
+    """Amplitudes and phases of a random closed outline: 1 + Σ a cos(k angle + p)."""
     orders = np.arange(2, count + 2)
     return rng.normal(0, 1, count) / orders, rng.uniform(0, 2 * np.pi, count)
 

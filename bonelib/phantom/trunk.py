@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-
+from .blocks import Ellipsoid, Slab
+from .rays import turn
 from .scene import Bone, Cut, Flesh
-from .solids import Ellipsoid, Slab, Solid, Tube, bone_rows, turn
+from .solids import Solid, Tube, bone_rows
 
 HIP = np.array([-88.0, 0.0, 0.0])  # mm, centre of the right femoral head
 
@@ -100,22 +101,50 @@ def _hip_bone(age: float, k: float, sex: str) -> list[Solid]:
         (_ILIUM - middle[:2]) * k * np.array([1.06, 1]),
         17 * k, 20 * k, 1.5, 0.15, middle * k, flare,
     )  # fmt: skip
-    thick = Slab(  # the stout bone above the socket
-        (np.array([(-112, -62), (-80, -78), (-56, -62), (-58, -12), (-68, 2), (-108, -26)]) - middle[:2]) * k,
+    stout = [(-112, -62), (-80, -78), (-56, -62), (-58, -12), (-68, 2), (-108, -26)]
+    thick = Slab(  # the bone above the socket
+        (np.array(stout, float) - middle[:2]) * k,
         30 * k, 12 * k, 1.5, 0.16, middle * k, np.eye(3),
     )  # fmt: skip
     grow = 12.0 if sex == "F" else 0.0  # wider pubic angle
-    upper = _rod([(-74, 6, 10), (-58, 8, 22), (-34, 16, 36), (-13, 30, 42)], [11, 9, 8, 13], [10, 9, 8, 8], k, wall=1.1, spongy=0.08, caps=(10, 6))
+    upper = _rod(
+        [(-74, 6, 10), (-58, 8, 22), (-34, 16, 36), (-13, 30, 42)],
+        [11, 9, 8, 13],
+        [10, 9, 8, 8],
+        k,
+        wall=1.1,
+        spongy=0.08,
+        caps=(10, 6),
+    )
     lower = _rod(
         [(-9, 34, 40), (-16, 56, 34), (-34 - grow / 2, 76, 14), (-52 - grow, 90, -12)],
         [11, 6.5, 6.5, 9], [8, 6, 6, 9], k, wall=1.2, spongy=0.08,
     )  # fmt: skip
-    ischium = _rod([(-80, 6, -14), (-72, 34, -24), (-64 - grow / 2, 62, -26), (-57 - grow, 92, -18)], [13, 12, 12, 12], [12, 12, 13, 12], k, wall=1.2, spongy=0.08, caps=(14, 10))
+    ischium = _rod(
+        [(-80, 6, -14), (-72, 34, -24), (-64 - grow / 2, 62, -26), (-57 - grow, 92, -18)],
+        [13, 12, 12, 12],
+        [12, 12, 13, 12],
+        k,
+        wall=1.2,
+        spongy=0.08,
+        caps=(14, 10),
+    )
     angles = np.radians(np.linspace(-172, -22, 9))
     roof = [(-88 + 27.5 * np.cos(t), 27.5 * np.sin(t), 2.0) for t in angles]
     parts = []
     for half in (roof[:5], roof[4:]):
-        parts.append(_rod(half, [2.2] * 5, [16] * 5, k, wall=2.2, spongy=0.3, caps=(2, 2), side=(1.0, 0.0, 0.0)))
+        parts.append(
+            _rod(
+                half,
+                [2.2] * 5,
+                [16] * 5,
+                k,
+                wall=2.2,
+                spongy=0.3,
+                caps=(2, 2),
+                side=(1.0, 0.0, 0.0),
+            )
+        )
     return [wing, thick, upper, lower, ischium, *parts]
 
 
@@ -142,8 +171,19 @@ def shoulder(
         5.5 * k, 6 * k, 1.1, 0.08, pivot * k, turn(-25, "y"),
     )  # fmt: skip
     cup = Ellipsoid(np.array([45.0, -302, -2]) * k, np.diag([6.0, 18, 13]) * k, 1.3, 0.2)
-    border = _rod([(48, -288, -4), (64, -262, -10), (82, -226, -16), (96, -198, -22)], [7, 5, 4, 3.5], [7, 5, 4, 4], k)
-    spine = _rod([(124, -312, -30), (90, -322, -36), (52, -336, -28), (22, -342, -8), (10, -338, 2)], [3, 5, 7, 7, 6], [4, 6, 9, 11, 10], k, wall=1.3)
+    border = _rod(
+        [(48, -288, -4), (64, -262, -10), (82, -226, -16), (96, -198, -22)],
+        [7, 5, 4, 3.5],
+        [7, 5, 4, 4],
+        k,
+    )
+    spine = _rod(
+        [(124, -312, -30), (90, -322, -36), (52, -336, -28), (22, -342, -8), (10, -338, 2)],
+        [3, 5, 7, 7, 6],
+        [4, 6, 9, 11, 10],
+        k,
+        wall=1.3,
+    )
     hook = _rod([(58, -326, 2), (50, -334, 16), (40, -322, 26)], [7, 6, 5], [7, 6, 5], k, wall=1.3)
     cuts = []
     if age < 14:
@@ -152,16 +192,32 @@ def shoulder(
         "scapula", "shoulder-joint", [blade, cup, border, spine, hook], cuts, {"body": (0.3, 0.7)}
     )
     collar = _rod(
-        [(24, -345, 4), (48, -354, 4), (84, -356, 16), (124, -346, 34), (160, -338, 44), (182, -334, 46)],
+        [
+            (24, -345, 4), (48, -354, 4), (84, -356, 16), (124, -346, 34), (160, -338, 44),
+            (182, -334, 46),
+        ],
         [6, 5.5, 6, 6.5, 7.5, 11], [6.5, 6, 6, 6.5, 8, 11], k, wall=1.9,
     )  # fmt: skip
     bones = [scapula, Bone("clavicle", "shoulder-joint", [collar], zones={"body": (0.2, 0.8)})]
     for number in range(7):
         y = -348 + 31 * number
         reach = 78 - 9 * min(number, 3) + 2 * number  # x of the outermost point
-        back = [(196, y - 6, -70), (150, y - 6, -88), (reach + 18, y + 16, -70), (reach, y + 38, -30)]
-        front = [(reach, y + 38, -30), (reach + 8, y + 56, 20), (reach + 40, y + 72, 58), (reach + 74, y + 80, 74)]
-        rods = [_rod(p, [6.5] * 4, [3.2] * 4, k, wall=1.0, spongy=0.12, caps=(2, 2)) for p in (back, front)]
+        back = [
+            (196, y - 6, -70),
+            (150, y - 6, -88),
+            (reach + 18, y + 16, -70),
+            (reach, y + 38, -30),
+        ]
+        front = [
+            (reach, y + 38, -30),
+            (reach + 8, y + 56, 20),
+            (reach + 40, y + 72, 58),
+            (reach + 74, y + 80, 74),
+        ]
+        rods = [
+            _rod(p, [6.5] * 4, [3.2] * 4, k, wall=1.0, spongy=0.12, caps=(2, 2))
+            for p in (back, front)
+        ]
         bones.append(Bone(f"rib {number + 2}", "shoulder-joint", rods))
     return bones, _chest(k, girth)
 
@@ -175,7 +231,12 @@ def _chest(k: float, girth: float) -> list[Flesh]:
     flesh = []
     for substance, less, inside in (("fat", 0.0, None), ("muscle", 12.0 * girth, "fat")):
         rows = bone_rows(
-            np.linspace(0, 1, 7), np.column_stack([x, y, 0 * y - 5]) * k, (a - less) * k, (b - less) * k, 0.0, 0.0
+            np.linspace(0, 1, 7),
+            np.column_stack([x, y, 0 * y - 5]) * k,
+            (a - less) * k,
+            (b - less) * k,
+            0.0,
+            0.0,
         )
         flesh.append(Flesh(Tube(rows, caps=(0, 0)), substance, inside))
     for substance, size, inside in (("fat", 1.0, None), ("muscle", 0.86, "fat")):
@@ -185,5 +246,3 @@ def _chest(k: float, girth: float) -> list[Flesh]:
     lung = Ellipsoid(np.array([140.0, -215, -8]) * k, np.diag([56.0, 150, 78]) * k, boxy=1.2)
     flesh.append(Flesh(lung, "lung", "muscle"))
     return flesh
-
-
