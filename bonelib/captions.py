@@ -53,7 +53,8 @@ def supervision(fields: Sequence[str]) -> str:
 def _check(fields: Sequence[str]) -> None:
     unknown = sorted(set(fields) - set(FIELDS))
     if unknown or not fields:
-        raise ValueError(f"Unknown caption fields {unknown}. Choose from {', '.join(FIELDS)}.")
+        found = f"Unknown caption fields {unknown}" if unknown else "No caption fields"
+        raise ValueError(f"{found}. Choose from {', '.join(FIELDS)}.")
 
 
 def age_group(age: float) -> str:
@@ -76,6 +77,7 @@ def write(
         ValueError: Unknown field or language.
     """
     _check(fields)
+    _words(language)
     sentences = []
     for row in table.to_dict("records"):
         draw = int(hashlib.sha256(f"{seed}:{row[IMAGE_ID]}".encode()).hexdigest()[:8], 16)
@@ -89,17 +91,20 @@ def _known(row: dict, field: str) -> bool:
 
 
 def _caption(row: dict, fields: Sequence[str], language: str, draw: int) -> str:
-    lead = _LEADS[language][draw % len(_LEADS[language])]
     views = [_word(language, VIEW, v) for v in row[VIEW]] if VIEW in fields else []
+    leads = _LEADS[language] if views else _LEADS[language][:2]  # the third needs a view
     joint = " and " if language == "en" else " et "
-    sentence = lead.format(view=joint.join(views)).strip()
-    if SITE in fields and _known(row, SITE):
-        sites = joint.join(_word(language, SITE, s) for s in row[SITE])
-        side = row[SIDE] if SIDE in fields and _known(row, SIDE) else ""
-        if language == "en":
-            sentence += f" of the {side} {sites}".replace("  ", " ")
-        else:
-            sentence += f" : {sites} {_word(language, SIDE, side) if side else ''}".rstrip()
+    sentence = leads[draw % len(leads)].format(view=joint.join(views)).strip()
+    known = SITE in fields and _known(row, SITE)
+    sites = joint.join(_word(language, SITE, s) for s in row[SITE]) if known else ""
+    known = SIDE in fields and _known(row, SIDE)
+    side = _word(language, SIDE, str(row[SIDE])) if known else ""
+    if language == "en":
+        place = " ".join(part for part in (side, sites or ("side" if side else "")) if part)
+        sentence += f" of the {place}" if place else ""
+    else:
+        place = ", ".join(part for part in (sites, side) if part)
+        sentence += f" : {place}" if place else ""
     person = _person(row, fields, language)
     parts = [sentence + (f", {person}" if person else "")]
     if "signs" in fields:
@@ -114,7 +119,7 @@ def _caption(row: dict, fields: Sequence[str], language: str, draw: int) -> str:
         if name in fields and _known(row, name):
             task = cohort.task(name)
             if task.kind == "regression":
-                parts.append(f"{name.replace('_', ' ')} {row[name]:.0f}")
+                parts.append(_word(language, name, "value").format(f"{float(row[name]):.0f}"))
             else:
                 parts.append(task.words[language][task.classes.index(str(row[name]))])
     return ". ".join(part[0].upper() + part[1:] for part in parts if part) + "."
@@ -132,25 +137,36 @@ def _person(row: dict, fields: Sequence[str], language: str) -> str:
 def keys(table: pd.DataFrame, *, fields: Sequence[str]) -> np.ndarray:
     """Return attribute keys ``(N, K)``, one integer a field, -1 where the row doesn't know it.
 
-    Rows with equal keys mean the same and are positives of each other in the contrastive loss.
+    Rows with equal keys mean the same and are positives of each other in the contrastive loss. The
+    integers compare rows of this table only. A field that no row knows is never said, so it is
+    left out; if nothing is left, one column of -1 says that no two rows are known to mean the same.
     """
     _check(fields)
     columns = []
-    for field in fields:
-        for column in SIGNS if field == "signs" else (field,):
-            if column == "age_group":
-                ages = pd.to_numeric(table[AGE], errors="coerce")
-                values = [age_group(a) if a == a else "" for a in ages]
-            elif column not in table:
-                continue
-            elif column in (SITE, VIEW):
-                values = [";".join(terms) for terms in table[column]]
-            else:
-                values = table[column].astype("object").where(table[column].notna(), "").astype(str)
-            codes, names = pd.factorize(pd.Series(list(values)), sort=True)
-            missing = list(names).index("") if "" in list(names) else -2
-            columns.append(np.where(codes == missing, -1, codes))
+    for column in (c for field in fields for c in (SIGNS if field == "signs" else (field,))):
+        values = pd.Series(_values(table, column), dtype="object")
+        codes, _ = pd.factorize(values.where(values != "", None), sort=True)  # None becomes -1
+        if (codes >= 0).any():
+            columns.append(codes)
+    if not columns:
+        return np.full((len(table), 1), -1, dtype=np.int64)
     return np.stack(columns, axis=1).astype(np.int64)
+
+
+def _values(table: pd.DataFrame, column: str) -> list[str]:
+    """Return what a caption would say of a column, row by row, empty where unknown."""
+    if column == "age_group":
+        ages = pd.to_numeric(table[AGE], errors="coerce")
+        return [age_group(age) if age == age else "" for age in ages]
+    if column not in table:
+        return [""] * len(table)
+    if column in (SITE, VIEW):
+        return [";".join(terms) for terms in table[column]]
+    if column in cohort.TASKS and cohort.task(column).kind == "regression":
+        numbers = pd.to_numeric(table[column], errors="coerce")
+        return [f"{number:.0f}" if number == number else "" for number in numbers]
+    known = table[column].notna()
+    return [str(v) if k else "" for v, k in zip(table[column], known, strict=True)]
 
 
 def prompts(task: Task, *, style: str = "signs", language: str = "en") -> dict[str, list[str]]:
@@ -163,8 +179,11 @@ def prompts(task: Task, *, style: str = "signs", language: str = "en") -> dict[s
             Madewell 1981, Radiol Clin North Am 19:715).
 
     Raises:
-        ValueError: No such style, or no prompts by signs for this task.
+        ValueError: No such style or language, or no prompts by signs for this task.
     """
+    bank = _words(language)
+    if not task.classes:
+        raise ValueError(f"{task.name!r} has values, not classes: there is nothing to prompt for.")
     if style == "label":
         frames = ("{}", "a radiograph of {}", "an x-ray showing {}", "radiograph. {}.")
         if language == "fr":
@@ -175,7 +194,6 @@ def prompts(task: Task, *, style: str = "signs", language: str = "en") -> dict[s
         }
     if style != "signs":
         raise ValueError(f"Unknown prompt style {style!r}. Choose label or signs.")
-    bank = _words(language)
     found = {}
     for name in task.classes:
         phrases = bank.get((f"prompt {task.name}", name), "").split(" | ")

@@ -1,0 +1,289 @@
+"""Protects what captions say: the named fields, in words of both languages, and nothing else."""
+
+import itertools
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bonelib import captions, cohort
+from bonelib.phantom.signs import SIGNS
+
+LANGUAGES = ("en", "fr")
+
+
+def cases(rows=24):
+    """Rows in which every field is known and takes many of its values."""
+    table = cohort.empty(rows)
+    table["image_id"] = [f"case {n}" for n in range(rows)]
+    for column, values in {
+        "view": [(view,) for view in cohort.VIEWS],
+        "site": [("femur",), ("hand",), ("knee", "tibia"), ("hip bone",)],
+        "side": list(cohort.SIDES),
+        "sex": ["F", "M"],
+        "age": [4, 15, 30, 50, 80],
+        **SIGNS,
+        **{t.name: t.classes for t in cohort.TASKS.values() if t.classes},
+        "bone_age": [96.0, 120.0],
+    }.items():
+        repeated = itertools.islice(itertools.cycle(values), rows)
+        table[column] = pd.Series(list(repeated), dtype="object")
+    return table
+
+
+def vocabulary(language):
+    """For each field, the phrases that name its values."""
+    found = {field: set() for field in captions.FIELDS}
+    for (field, _), phrase in captions._words(language).items():
+        home = "signs" if field in SIGNS else field
+        if not field.startswith("prompt") and phrase:
+            found[home].add(phrase.replace("{} ", "").lower())
+    for task in cohort.TASKS.values():
+        found[task.name] |= {word.lower() for word in task.words[language] if word}
+    return found
+
+
+def says(sentence, phrase):
+    return re.search(rf"(?<!\w){re.escape(phrase)}(?!\w)", sentence.lower()) is not None
+
+
+# ---------------------------------------------------------------------- wording
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_caption_depends_on_its_image_and_the_seed_alone(language):
+    table = cases()
+    first = captions.write(table, fields=captions.FIELDS, language=language, seed=3)
+    again = captions.write(table, fields=captions.FIELDS, language=language, seed=3)
+    assert first == again
+    order = np.random.default_rng(0).permutation(len(table))
+    shuffled = captions.write(table.iloc[order], fields=captions.FIELDS, language=language, seed=3)
+    assert shuffled == [first[i] for i in order], "neither on other rows nor on the order"
+    assert captions.write(table, fields=captions.FIELDS, language=language, seed=4) != first
+
+
+def test_equal_rows_are_worded_in_several_ways():
+    table = pd.concat([cases(1)] * 30, ignore_index=True)
+    table["image_id"] = [f"i{n}" for n in range(30)]
+    assert len(set(captions.write(table, fields=("view", "site", "signs")))) > 5
+
+
+def test_captions_read_as_written():
+    row = cases(1).assign(destruction="moth-eaten", cortex="breached", site=[("femur",)], age=15.0)
+    row = row.drop(columns=[s for s in SIGNS if s not in ("destruction", "cortex")])
+    fields = ("view", "side", "site", "age_group", "sex", "signs")
+    english = {captions.write(row, fields=fields, seed=s)[0] for s in range(40)}
+    assert (
+        "Frontal radiograph of the left femur, female, adolescent. "
+        "Moth-eaten bone destruction, cortex breached." in english
+    )
+    french = {captions.write(row, fields=fields, language="fr", seed=s)[0] for s in range(40)}
+    assert (
+        "Radiographie de face : fémur, côté gauche, femme, adolescent. "
+        "Ostéolyse mitée, rupture corticale." in french
+    )
+    assert len(english) == len(french) == 6  # three openings, two orders of the signs
+    sides = captions.write(row.assign(site=[()]), fields=("side", "site"), seed=1)
+    assert sides[0].endswith(" of the left side."), "a side is said where no site is known"
+
+
+def test_every_known_value_of_a_named_field_is_said():
+    table = cases()
+    for language in LANGUAGES:
+        for field, column in (("side", "side"), ("sex", "sex"), ("view", "view"), ("site", "site")):
+            sentences = captions.write(table, fields=(field,), language=language)
+            for sentence, value in zip(sentences, table[column], strict=True):
+                for term in value if isinstance(value, tuple) else (value,):
+                    assert says(sentence, captions._words(language)[field, term])
+        for task in cohort.TASKS.values():
+            sentences = captions.write(table, fields=(task.name,), language=language)
+            for sentence, label in zip(sentences, table[task.name], strict=True):
+                word = (
+                    task.words[language][task.classes.index(label)]
+                    if task.classes
+                    else f"{label:.0f}"
+                )
+                assert says(sentence, word.lower())
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("field", captions.FIELDS)
+def test_no_word_of_a_field_that_was_not_named_appears(field, language):
+    said = captions.write(cases(), fields=(field,), language=language)
+    words = vocabulary(language)
+    for other in set(captions.FIELDS) - {field}:
+        foreign = words[other] - words[field]
+        hits = [(s, w) for s in said for w in foreign if says(s, w)]
+        # "os normal" is a class of two tasks; a phrase that also names the field itself is its own
+        hits = [
+            (s, w) for s, w in hits if not any(w in own and says(s, own) for own in words[field])
+        ]
+        assert not hits, f"{other}: {hits[:2]}"
+
+
+def test_unknown_values_are_not_said():
+    table = cohort.empty(2).assign(image_id=["a", "b"])
+    fields = ("view", "side", "site", "age_group", "sex", "signs", "malignancy")
+    assert set(captions.write(table, fields=fields)) <= {"Radiograph.", "X-ray."}
+    assert set(captions.write(table, fields=fields, language="fr")) <= {"Radiographie.", "Cliché."}
+    blanks = table.assign(**dict.fromkeys(SIGNS, np.nan), sex=None, malignancy=pd.NA)
+    assert captions.write(blanks, fields=fields) == captions.write(table, fields=fields)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_value_of_the_contract_has_words(language):
+    bank = captions._words(language)
+    known = {"view": cohort.VIEWS, "site": cohort.SITES, "side": cohort.SIDES, "sex": cohort.SEXES}
+    known["age_group"] = [name for _, name in captions.AGE_GROUPS]
+    for field, values in {**known, **SIGNS}.items():
+        missing = [value for value in values if (field, value) not in bank]
+        assert not missing, f"{field}: {missing} in {language}"
+    assert tuple(SIGNS) == captions.SIGNS
+    silent = {("sex", "O"), ("margin", "none"), ("location", "none")}
+    assert {key for key, phrase in bank.items() if not phrase} == silent
+
+
+def test_the_two_languages_differ():
+    english, french = (captions._words(language) for language in LANGUAGES)
+    same = [key for key in english if english[key] and english[key] == french[key]]
+    assert set(same) <= {
+        ("view", "oblique"),
+        ("age_group", "adolescent"),
+        ("site", "radius"),
+        ("site", "tibia"),
+        ("site", "fibula"),
+        ("site", "ulna"),
+    }
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: captions.write(cases(), fields=("view",), language="de"),
+        lambda: captions.prompts(cohort.task("tumor"), language="de"),
+        lambda: captions.prompts(cohort.task("tumor"), style="label", language="de"),
+    ],
+)
+def test_an_unknown_language_lists_the_known(call):
+    with pytest.raises(ValueError, match="'de'.*en, fr"):
+        call()
+
+
+def test_unknown_fields_list_the_known():
+    for call in (captions.write, captions.keys):
+        with pytest.raises(ValueError, match=r"\['report'\].*view, side, site"):
+            call(cases(), fields=("view", "report"))
+        with pytest.raises(ValueError, match="No caption fields.*view, side"):
+            call(cases(), fields=())
+
+
+def test_age_groups_meet_at_their_limits():
+    ages = [0, 9.9, 10, 19.9, 20, 39.9, 40, 59.9, 60, 120]
+    names = ["child"] * 2 + ["adolescent"] * 2 + ["young adult"] * 2 + ["adult"] * 2 + ["older"] * 2
+    assert [captions.age_group(age) for age in ages] == names
+
+
+# ---------------------------------------------------------------------- contract 9
+@pytest.mark.parametrize("name", cohort.TASKS)
+def test_captions_that_name_a_label_make_prompts_label_supervised(name):
+    free = ("view", "side", "site", "age_group", "sex", "signs")
+    assert captions.label_free(free) and captions.supervision(free) == "zero-shot"
+    assert not captions.label_free((*free, name))
+    assert captions.supervision((*free, name)) == "label-supervised text"
+    assert captions.supervision([name]) == "label-supervised text", "a list from a record too"
+
+
+# ---------------------------------------------------------------------- keys
+def test_keys_are_equal_exactly_where_the_named_fields_are():
+    table = cases(60).sample(frac=1, random_state=0).reset_index(drop=True)
+    fields = ("view", "site", "age_group", "malignancy")
+    keys = captions.keys(table, fields=fields)
+    assert keys.shape == (60, 4) and keys.dtype == np.int64 and (keys >= 0).all()
+    facts = [
+        (v, s, captions.age_group(a), m)
+        for v, s, a, m in table[["view", "site", "age", "malignancy"]].itertuples(index=False)
+    ]
+    for i, j in itertools.combinations(range(60), 2):
+        same = [a == b for a, b in zip(facts[i], facts[j], strict=True)]
+        assert (keys[i] == keys[j]).tolist() == same
+    changed = table.assign(sex="F", side="left", entity="osteosarcoma", cortex="intact")
+    assert (captions.keys(changed, fields=fields) == keys).all(), "other fields change nothing"
+
+
+def test_keys_of_signs_are_one_column_a_sign():
+    assert captions.keys(cases(), fields=("signs",)).shape[1] == len(SIGNS)
+    assert captions.keys(cases(), fields=("view", "signs", "sex")).shape[1] == len(SIGNS) + 2
+
+
+def test_an_unknown_value_is_minus_one():
+    table = cases(6)
+    table["view"] = [(), ("frontal",), (), ("lateral",), ("frontal",), ("frontal",)]
+    table["age"] = [1.0, np.nan, 3.0, None, 5.0, pd.NA]
+    table["cortex"] = ["intact", pd.NA, None, np.nan, "breached", "intact"]
+    keys = captions.keys(table, fields=("view", "age_group", "signs"))
+    assert (keys[:, 0] == -1).tolist() == [True, False, True, False, False, False]
+    assert (keys[:, 1] == -1).tolist() == [False, True, False, True, False, True]
+    cortex = keys[:, 2 + captions.SIGNS.index("cortex")]
+    assert (cortex == -1).tolist() == [False, True, True, True, False, False]
+    assert cortex[0] == cortex[5] != cortex[4]
+
+
+def test_a_field_that_no_row_knows_does_not_keep_rows_from_matching():
+    table = cases().drop(columns=list(SIGNS)).assign(side=pd.NA)  # as in BTXRD: no signs, no sides
+    keys = captions.keys(table, fields=("view", "side", "signs"))
+    assert (keys == captions.keys(table, fields=("view",))).all() and (keys >= 0).all()
+    nothing = captions.keys(table, fields=("signs",))
+    assert nothing.tolist() == [[-1]] * len(table)
+
+
+# ---------------------------------------------------------------------- prompts
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("style", ["label", "signs"])
+@pytest.mark.parametrize("name", ["malignancy", "tumor", "fracture"])
+def test_prompts_cover_each_class_in_order_and_none_serves_two(name, style, language):
+    task = cohort.task(name)
+    found = captions.prompts(task, style=style, language=language)
+    assert tuple(found) == task.classes
+    sentences = [s for by_class in found.values() for s in by_class]
+    assert all(found.values()) and len(sentences) == len(set(sentences))
+    if style == "label":
+        for label, word in zip(task.classes, task.words[language], strict=True):
+            assert all(word in sentence for sentence in found[label])
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("name", ["malignancy", "tumor", "fracture"])
+def test_prompts_by_signs_contain_no_word_of_a_label(name, language):
+    plain = {"bone", "no", "os", "osseuse", "pas", "de"}  # words of classes that name no class
+    labels = {
+        word.lower()
+        for task in (
+            cohort.task(n) for n in ("malignancy", "tumor", "fracture", "anomaly", "entity")
+        )
+        for phrase in task.words[language]
+        for word in re.findall(r"\w+", phrase)
+    } - plain
+    allowed = {"simple", "multiple", "multiples", "other", "autre", "cell", "cellules", "à"}
+    for sentences in captions.prompts(cohort.task(name), language=language).values():
+        for sentence in sentences:
+            words = set(re.findall(r"\w+", sentence.lower()))
+            hits = words & labels - allowed - {"radiograph", "radiographie"}
+            assert not hits, sentence
+
+
+def test_prompts_by_signs_speak_the_words_of_the_captions():
+    for language in LANGUAGES:
+        phrases = {p for (f, _), p in captions._words(language).items() if f in SIGNS}
+        for sentences in captions.prompts(cohort.task("malignancy"), language=language).values():
+            for sentence in sentences:
+                said = sentence.split(". ", 1)[1].rstrip(".").split(", ")
+                said[0] = said[0][0].lower() + said[0][1:]
+                assert {s for s in said} <= phrases | {p[0].lower() + p[1:] for p in phrases if p}
+
+
+def test_a_task_without_prompts_says_what_to_do():
+    with pytest.raises(ValueError, match="use style='label'"):
+        captions.prompts(cohort.task("kl_grade"))
+    with pytest.raises(ValueError, match="Choose label or signs"):
+        captions.prompts(cohort.task("tumor"), style="poem")
+    with pytest.raises(ValueError, match="values, not classes"):
+        captions.prompts(cohort.task("bone_age"), style="label")
