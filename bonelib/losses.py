@@ -81,6 +81,7 @@ def classification_objective(*, class_weights: Tensor | None = None) -> Objectiv
     """Return cross-entropy on a classifier's logits; rows labelled -1 are left out.
 
     One output column is a binary task (the logit of class 1), several are classes in task order.
+    A batch without any label gives zero, and a gradient of zero.
 
     Args:
         class_weights: ``(C,)``, one per class.
@@ -89,6 +90,8 @@ def classification_objective(*, class_weights: Tensor | None = None) -> Objectiv
     def objective(model: nn.Module, batch: dict[str, Any]) -> Tensor:
         logits, label = model(batch["image"]), batch["label"]
         known = label >= 0
+        if not known.any():
+            return logits.float().sum() * 0  # a mean of nothing would be NaN
         logits, label = logits[known].float(), label[known]
         weights = None if class_weights is None else class_weights.to(logits)
         if logits.shape[1] > 1:

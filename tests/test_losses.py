@@ -1,0 +1,192 @@
+"""Protects the loss: what it asks for, how low it can go, and which rows it ignores."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from sklearn.metrics import log_loss
+
+from bonelib import losses
+
+
+def unit(rows, dim=12, seed=0, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(seed)
+    return F.normalize(torch.randn(rows, dim, generator=generator, dtype=dtype), dim=-1)
+
+
+def scale(value=14.0):
+    return torch.tensor(value, dtype=torch.float64)
+
+
+def loss(image, text, keys=None, s=14.0):
+    return losses.contrastive_loss(image, text, logit_scale=scale(s), keys=keys)
+
+
+KEYS = torch.tensor([[0, 1], [0, 1], [0, 2], [1, 1], [0, 1], [-1, 1], [-1, 1], [1, 1]])
+SIZES = [3, 3, 1, 2, 3, 1, 1, 2]  # rows that mean the same as row i
+
+
+# ---------------------------------------------------------------------- positives and floor
+def test_rows_match_when_all_their_keys_are_equal_and_known():
+    found = losses.positives(KEYS)
+    assert found.sum(dim=1).tolist() == SIZES
+    assert found[0].nonzero().flatten().tolist() == [0, 1, 4]
+    assert (found == found.T).all() and found.diagonal().all()
+
+
+def test_a_missing_key_matches_nothing_but_its_own_row():
+    assert (losses.positives(torch.full((5, 1), -1)) == torch.eye(5, dtype=torch.bool)).all()
+    assert losses.positives(torch.tensor([[3, -1], [3, -1], [3, 0], [3, 0]])).sum().item() == 6
+
+
+def test_the_floor_is_the_entropy_of_the_targets():
+    assert losses.floor(KEYS) == pytest.approx(np.mean(np.log(SIZES)))
+    assert losses.floor(torch.arange(9)[:, None]) == 0
+    assert losses.floor(torch.zeros(16, 2)) == pytest.approx(math.log(16))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_features_get_below_the_floor(seed):
+    keys = torch.randint(-1, 3, (24, 2), generator=torch.Generator().manual_seed(seed))
+    for s in (1.0, 14.0, 100.0):
+        assert loss(unit(24, seed=seed), unit(24, seed=seed + 50), keys, s) > losses.floor(keys)
+
+
+def test_free_features_descend_to_the_floor_but_not_below():
+    image = unit(8, 12, 1).requires_grad_()
+    text = unit(8, 12, 2).requires_grad_()
+    optimizer = torch.optim.Adam([image, text], lr=0.05)
+    for _ in range(300):
+        value = loss(F.normalize(image, dim=-1), F.normalize(text, dim=-1), KEYS, 30.0)
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+    assert losses.floor(KEYS) < value.item() < losses.floor(KEYS) + 0.005
+
+
+def test_a_model_that_knows_every_attribute_sits_on_the_floor_and_plain_clip_pays_it_too():
+    meanings = losses.positives(KEYS).int().argmax(dim=1)  # the first row that means the same
+    known = F.one_hot(meanings, 8).double()
+    assert loss(known, known, KEYS, 100.0).item() == pytest.approx(losses.floor(KEYS), abs=1e-9)
+    assert loss(known, known, None, 100.0).item() == pytest.approx(losses.floor(KEYS), abs=1e-9)
+
+
+# ---------------------------------------------------------------------- the contrastive loss
+def test_with_distinct_keys_it_is_plain_infonce():
+    image, text = unit(10, seed=1), unit(10, seed=2)
+    keys = torch.arange(20).view(10, 2)
+    assert loss(image, text, keys).item() == pytest.approx(loss(image, text).item(), abs=1e-12)
+    logits = (14.0 * image @ text.T).numpy()
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    q = np.exp(logits) / np.exp(logits).sum(axis=0, keepdims=True)
+    by_hand = -(np.log(np.diag(p)).mean() + np.log(np.diag(q)).mean()) / 2
+    assert loss(image, text).item() == pytest.approx(by_hand, abs=1e-12)
+
+
+def test_with_several_positives_it_is_the_equation_of_the_docstring():
+    image, text = unit(8, seed=3), unit(8, seed=4)
+    logits, same = (14.0 * image @ text.T).numpy(), losses.positives(KEYS).numpy()
+    total = 0.0
+    for table in (logits, logits.T):
+        for i in range(8):
+            log_p = table[i] - np.log(np.exp(table[i]).sum())
+            total -= log_p[same[i]].sum() / same[i].sum() / 8 / 2
+    assert loss(image, text, KEYS).item() == pytest.approx(total, abs=1e-12)
+
+
+@pytest.mark.parametrize("keys", [None, KEYS])
+def test_constant_features_pay_ln_batch(keys):
+    constant = unit(1).expand(8, -1)
+    assert loss(constant, constant, keys).item() == pytest.approx(math.log(8))
+
+
+def test_perfect_pairs_pay_nothing_and_swapped_pairs_pay_much():
+    features = torch.eye(8, dtype=torch.float64)
+    assert loss(features, features, s=100.0).item() < 1e-9
+    assert loss(features, features.roll(1, 0), s=100.0).item() == pytest.approx(100.0)
+
+
+@pytest.mark.parametrize("keys", [None, KEYS])
+def test_order_of_rows_and_swapping_the_towers_change_nothing(keys):
+    image, text = unit(8, seed=5), unit(8, seed=6)
+    value = loss(image, text, keys).item()
+    assert loss(text, image, keys).item() == pytest.approx(value, abs=1e-12)
+    order = torch.randperm(8, generator=torch.Generator().manual_seed(0))
+    moved = None if keys is None else keys[order]
+    assert loss(image[order], text[order], moved).item() == pytest.approx(value, abs=1e-12)
+    assert loss(image[order], text, keys).item() != pytest.approx(value, abs=1e-3)
+
+
+@pytest.mark.parametrize("keys", [None, KEYS])
+def test_its_gradient_is_right(keys):
+    image, text = unit(8, 4, 7).requires_grad_(), unit(8, 4, 8).requires_grad_()
+    factor = scale(3.0).requires_grad_()
+
+    def of(a, b, s):
+        return losses.contrastive_loss(a, b, logit_scale=s, keys=keys)
+
+    assert torch.autograd.gradcheck(of, (image, text, factor))
+
+
+def test_the_objective_reads_features_scale_and_keys_of_a_batch():
+    image, text = unit(8, seed=5), unit(8, seed=6)
+
+    def model(pixels, tokens):
+        assert (pixels, tokens) == ("pixels", "tokens")
+        return {"image_features": image, "text_features": text, "logit_scale": scale(7.0)}
+
+    batch = {"image": "pixels", "tokens": "tokens"}
+    plain = losses.contrastive_objective(model, batch)
+    assert plain == loss(image, text, s=7.0)
+    assert losses.contrastive_objective(model, batch | {"keys": KEYS}) == loss(
+        image, text, KEYS, 7.0
+    )
+
+
+# ---------------------------------------------------------------------- classification
+def classified(columns, labels, weights=None, seed=0):
+    logits = torch.randn(len(labels), columns, generator=torch.Generator().manual_seed(seed))
+    objective = losses.classification_objective(class_weights=weights)
+    batch = {"image": logits, "label": torch.tensor(labels)}
+    return objective(lambda x: x, batch), logits.double().numpy()
+
+
+def probabilities(logits):
+    if logits.shape[1] == 1:
+        logits = np.hstack([np.zeros_like(logits), logits])
+    e = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize(
+    ("columns", "labels"),
+    [(1, [0, 1, 1, 0, 1, 1]), (2, [0, 1, 1, 0, 1, 1]), (3, [2, 0, 1, 0, 2, 2])],
+)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_classification_is_scikit_learns_log_loss(columns, labels, weighted):
+    weights = torch.tensor([0.5, 2.0, 3.0])[: max(2, columns)] if weighted else None
+    value, logits = classified(columns, labels, weights)
+    sample = None if weights is None else weights.numpy()[labels]
+    expected = log_loss(labels, probabilities(logits), sample_weight=sample)
+    assert value.item() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("columns", [1, 3])
+def test_rows_labelled_minus_one_are_left_out(columns):
+    labels = [0, -1, 1, -1, 1, 0]
+    value, logits = classified(columns, labels)
+    known = [i for i, label in enumerate(labels) if label >= 0]
+    p = probabilities(logits[known])
+    expected = log_loss([labels[i] for i in known], p, labels=range(p.shape[1]))
+    assert value.item() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("columns", [1, 3])
+def test_a_batch_without_labels_teaches_nothing_instead_of_nan(columns):
+    logits = torch.randn(4, columns, requires_grad=True)
+    batch = {"image": logits, "label": torch.full((4,), -1)}
+    value = losses.classification_objective()(lambda x: x, batch)
+    value.backward()
+    assert value.item() == 0 and (logits.grad == 0).all()
