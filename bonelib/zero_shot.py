@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
+TIE = 1e-6  # cosines closer than this are equal: the resolution of float32 sums
+
 
 def class_features(model: Any, prompts: dict[str, list[str]]) -> np.ndarray:
     """Return one unit vector a class ``(C, D)``: the normalised mean of its prompts' features."""
@@ -46,7 +48,8 @@ def retrieval(
     """Return recall@1, @5, @10 and the median rank, image to text, and the same by chance.
 
     A caption that means the same (equal keys) counts as found: a set whose captions repeat can't
-    ask for one string among equals.
+    ask for one string among equals. Where captions tie in similarity, any order of them is as good
+    as another and the expectation over orders counts, so that constant features score by chance.
 
     Args:
         image_features: ``(N, D)`` unit rows.
@@ -58,18 +61,24 @@ def retrieval(
     if keys is not None:
         right |= ((keys[:, None] == keys[None]) & (keys[:, None] >= 0)).all(-1)
     best = np.where(right, similarity, -np.inf).max(axis=1, keepdims=True)
-    rank = (similarity > best).sum(axis=1) + 1
-    share, n = right.mean(axis=1), len(similarity)
-    found = {f"recall_{k}": float((rank <= k).mean()) for k in (1, 5, 10)}
-    # Chance that none of k captions drawn without replacement is one of the right ones.
-    chance = {
-        f"chance_{k}": float(
-            1
-            - np.mean(
-                [np.prod((n - s * n - np.arange(k)).clip(0) / (n - np.arange(k))) for s in share]
-            )
-        )
-        for k in (1, 5, 10)
-        if k <= n
-    }
+    # Equal captions come out of a matrix product equal to the last bits only.
+    ahead = (similarity > best + TIE).sum(axis=1)
+    tied = np.abs(similarity - best) <= TIE
+    among, hits = tied.sum(axis=1), (tied & right).sum(axis=1)
+    rank = ahead + (among + 1) / (hits + 1)  # expected place of the first right one among the tied
+    found, chance = {}, {}
+    for k in (1, 5, 10):
+        found[f"recall_{k}"] = float(np.mean(_drawn(among, hits, k - ahead)))
+        if k <= len(similarity):
+            everything = np.full(len(right), len(right))
+            drawn = _drawn(everything, right.sum(axis=1), np.full(len(right), k))
+            chance[f"chance_{k}"] = float(np.mean(drawn))
     return found | {"median_rank": float(np.median(rank))} | chance
+
+
+def _drawn(pool: np.ndarray, right: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """Return the chance that ``draws`` of ``pool`` without replacement hold one of ``right``."""
+    steps = np.arange(max(1, int(draws.max(initial=0))))  # (draws,)
+    pool, right, draws = (v[:, None] for v in (pool, right, draws))
+    missed = (pool - right - steps).clip(0) / (pool - steps).clip(1)
+    return 1 - np.where(steps < draws, missed, 1.0).prod(axis=1)
