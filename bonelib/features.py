@@ -10,7 +10,6 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,28 +27,52 @@ def _stored(path: Path, compute: Callable[[], np.ndarray]) -> np.ndarray:
     handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".npy")
     with os.fdopen(handle, "wb") as file:
         np.save(file, array)
+    Path(temporary).chmod(0o644)
     Path(temporary).replace(path)
     return array
 
 
 def key(encoder: Any, weights: str, content: str, image_ids: Iterable[str]) -> str:
-    """Return the name of a feature file: a hash of all that the features depend on."""
-    facts = [weights, asdict(encoder.preprocessing), content, list(image_ids)]
+    """Return the name of a feature file: a hash of all that the features depend on.
+
+    The architecture is one of them: the same tensors in another network give other features.
+    """
+    facts = [weights, encoder.architecture(), content, list(image_ids)]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]
 
 
 def encode(forward: Callable[[Tensor], Tensor], loader: Iterable[dict[str, Any]]) -> np.ndarray:
     """Run ``forward`` over the images of a loader without gradients: float32 ``(N, D)``.
 
-    ``no_grad`` rather than ``inference_mode``: under the latter bf16 autocast makes
-    ``nn.MultiheadAttention`` four to five times slower on a CPU.
+    Images go to the device of the module that ``forward`` is or belongs to. ``no_grad`` rather than
+    ``inference_mode``: under the latter bf16 autocast makes ``nn.MultiheadAttention`` four to five
+    times slower on a CPU.
     """
+    module = getattr(forward, "__self__", forward)
+    parameters = module.parameters() if isinstance(module, nn.Module) else iter(())
+    device = next((p.device for p in parameters), torch.device("cpu"))
     with torch.no_grad():
         parts = [
-            forward(batch["image"].to(memory_format=torch.channels_last)).float().cpu()
+            forward(batch["image"].to(device, memory_format=torch.channels_last)).float().cpu()
             for batch in loader
         ]
     return torch.cat(parts).numpy()
+
+
+def _check(encoder: Any, loader: Any) -> None:
+    found = [f"{name}=True" for name in ("shuffle", "drop_last") if getattr(loader, name, False)]
+    if getattr(loader, "augment", None) is not None:
+        found.append("augment is on")
+    expected = encoder.preprocessing
+    for name in ("mean", "std"):
+        given = tuple(getattr(loader, name, getattr(expected, name)))
+        if given != tuple(getattr(expected, name)):
+            found.append(f"{name}={given}, the weights expect {getattr(expected, name)}")
+    if found:
+        raise ValueError(
+            f"This loader can't fill the feature store: {'; '.join(found)}. Make it with "
+            "images.loader(cache, ids, batch_size=…, **encoder.preprocessing.pixels())."
+        )
 
 
 def image_features(
@@ -59,18 +82,24 @@ def image_features(
 
     Args:
         encoder: An image tower; it is put into evaluation mode for the pass and back after it.
-        loader: Loader without shuffling or augmentation over images preprocessed for the tower.
+        loader: Loader over images preprocessed for the tower, in order and as they are.
         folder: Where the store lies.
         weights: ``encoders.weights_hash(encoder)``.
         content: The key of the image cache.
+
+    Raises:
+        ValueError: The loader shuffles, varies or drops images, or prepares them for other weights;
+            such features would be stored under a name they don't deserve.
     """
+    _check(encoder, loader)
 
     def compute() -> np.ndarray:
-        training = encoder.training
+        modes = {module: module.training for module in encoder.modules()}
         encoder.eval().to(memory_format=torch.channels_last)
         try:
             return encode(encoder, loader)
         finally:
-            encoder.train(training)
+            for module, training in modes.items():
+                module.training = training
 
     return _stored(folder / f"{key(encoder, weights, content, loader.image_ids)}.npy", compute)

@@ -1,0 +1,160 @@
+"""Protects the feature store: computed once, found again only for the same weights and pixels."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from bonelib import encoders, features
+
+IDS = [f"i{n}" for n in range(10)]
+
+
+class Tower(nn.Module):
+    """Twelve features, with a dropout and a batch norm whose mode would show, and a counter."""
+
+    def __init__(self, mean=0.5, name="own"):
+        super().__init__()
+        torch.manual_seed(0)
+        self.trunk = nn.Sequential(
+            nn.Conv2d(3, 12, 3), nn.BatchNorm2d(12), nn.Dropout(0.5), nn.AdaptiveAvgPool2d(1)
+        )
+        self.name = name
+        self.preprocessing = encoders.Preprocessing(16, (mean,) * 3, (0.5,) * 3)
+        self.calls = 0
+
+    def forward(self, image):
+        self.calls += 1
+        return self.trunk(image).flatten(1)
+
+    def architecture(self):
+        return {"name": self.name, "preprocessing": vars(self.preprocessing)}
+
+
+@dataclass
+class Loader:
+    image_ids: list = field(default_factory=lambda: list(IDS))
+    mean: tuple = (0.5,) * 3
+    std: tuple = (0.5,) * 3
+    shuffle: bool = False
+    drop_last: bool = False
+    augment: dict | None = None
+
+    def __iter__(self):
+        for start in range(0, len(self.image_ids), 4):
+            chosen = [IDS.index(i) for i in self.image_ids[start : start + 4]]
+            yield {"image": pixels()[chosen]}
+
+
+def pixels():
+    return torch.rand(len(IDS), 3, 16, 16, generator=torch.Generator().manual_seed(1))
+
+
+def stored(tower, folder, loader=None, weights=None, content="cache"):
+    return features.image_features(
+        tower,
+        loader or Loader(),
+        folder=folder,
+        weights=weights or encoders.weights_hash(tower),
+        content=content,
+    )
+
+
+def test_features_equal_a_direct_forward_in_the_order_of_the_loader(tmp_path):
+    tower = Tower()
+    order = IDS[::-1]
+    found = stored(tower, tmp_path, Loader(image_ids=order))
+    with torch.no_grad():
+        direct = tower.eval()(pixels().flip(0)).numpy()
+    assert found.shape == (10, 12) and found.dtype == np.float32
+    assert np.allclose(found, direct, atol=1e-6)
+
+
+def test_the_second_call_reads_the_same_bits_without_running_the_tower(tmp_path):
+    tower = Tower()
+    first = stored(tower, tmp_path)
+    calls = tower.calls
+    assert (stored(tower, tmp_path) == first).all() and tower.calls == calls == 3
+    assert [p.suffix for p in tmp_path.iterdir()] == [".npy"]
+
+
+def test_another_weight_preprocessing_content_order_or_network_is_another_file(tmp_path):
+    stored(Tower(), tmp_path)
+    changed = Tower()
+    with torch.no_grad():
+        changed.trunk[1].running_mean[3] += 1e-3  # a buffer, not a parameter
+    stored(changed, tmp_path)
+    stored(Tower(mean=0.4), tmp_path, Loader(mean=(0.4,) * 3))
+    stored(Tower(), tmp_path, content="another cache")
+    stored(Tower(), tmp_path, Loader(image_ids=IDS[::-1]))
+    stored(Tower(), tmp_path, Loader(image_ids=IDS[:9]))
+    stored(Tower(name="same tensors, another network"), tmp_path)
+    assert len(list(tmp_path.iterdir())) == 7
+
+
+def test_the_tower_keeps_its_modes_even_when_the_pass_fails(tmp_path):
+    tower = Tower().train()
+    tower.trunk[1].eval()  # a batch norm frozen by hand
+    modes = [m.training for m in tower.modules()]
+    before = tower.trunk[1].running_mean.clone()
+    stored(tower, tmp_path)
+    assert [m.training for m in tower.modules()] == modes
+    assert (tower.trunk[1].running_mean == before).all()
+
+    class Broken(Loader):
+        def __iter__(self):
+            yield from list(super().__iter__())[:1]
+            raise OSError("disk")
+
+    with pytest.raises(OSError, match="disk"):
+        stored(tower, tmp_path, Broken(), content="new")
+    assert [m.training for m in tower.modules()] == modes
+    assert len(list(tmp_path.iterdir())) == 1, "a pass that failed leaves no file"
+
+
+def test_a_pass_records_no_gradient_and_takes_any_function():
+    seen = []
+
+    def means(image):
+        seen.append((torch.is_grad_enabled(), torch.is_inference_mode_enabled()))
+        return image.mean(dim=(2, 3)).double()
+
+    found = features.encode(means, Loader())
+    assert set(seen) == {(False, False)} and found.dtype == np.float32
+    assert np.allclose(found, pixels().mean(dim=(2, 3)), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"shuffle": True},
+        {"drop_last": True},
+        {"augment": {}},
+        {"mean": (0.4,) * 3},
+        {"std": (1,) * 3},
+    ],
+)
+def test_a_loader_that_would_store_the_wrong_features_is_refused(tmp_path, fault):
+    with pytest.raises(ValueError, match=f"{next(iter(fault))}.*images.loader"):
+        stored(Tower(), tmp_path, Loader(**fault))
+    assert not list(tmp_path.iterdir())
+
+
+def test_it_reads_a_loader_of_this_project(tmp_path):
+    import pandas as pd
+    from PIL import Image
+
+    from bonelib import images
+
+    rng = np.random.default_rng(0)
+    for name in IDS:
+        Image.fromarray(rng.integers(0, 256, (20, 16), np.uint8)).save(tmp_path / f"{name}.png")
+    table = pd.DataFrame({"image_id": IDS, "path": [str(tmp_path / f"{n}.png") for n in IDS]})
+    cache = images.cache(table, size=16, folder=tmp_path / "cache")
+    tower = Tower()
+    loader = images.loader(cache, IDS, batch_size=4, **tower.preprocessing.pixels())
+    found = stored(tower, tmp_path / "features", loader, content=cache.key)
+    one = images.loader(cache, IDS[7:8], batch_size=1, **tower.preprocessing.pixels())
+    assert np.allclose(features.encode(tower.eval(), one), found[7:8], atol=1e-6)
