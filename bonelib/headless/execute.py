@@ -170,6 +170,7 @@ def _kernel(private: Path) -> Any:
         # no folders searched: the spec of ipykernel itself, whatever the user has registered
         kernel_spec_manager=KernelSpecManager(kernel_dirs=[]),
     )
+    kernel.kernel_spec.argv.append("--log-level=50")  # shutting down is no error to print
     kernel.kernel_spec.env = {k: v for k, v in ALLOCATOR.items() if k not in os.environ}
     return kernel
 
