@@ -384,6 +384,28 @@ def test_every_lesion_sits_on_a_bone_of_its_site() -> None:
         assert {owners[b] for b, _ in targets} == set(sites)
 
 
+def test_side_site_and_view_in_the_table_are_those_of_the_scene(
+    cohort: tuple[list[sampling.Case], pd.DataFrame],
+) -> None:
+    for case in cohort[0][::19]:
+        placed = pose(case.view, case.side, np.random.default_rng(case.image_key))
+        scene, growths, target = studio.cast(case, placed)
+        shown = {g.bone for g in growths if g.entity} or {target.bone}
+        for site in case.sites:
+            bones = {bone for bone, _ in PLACES[site]} | {
+                b for b, _ in COMBINED.get(case.sites, [])
+            }
+            assert shown & bones, f"{case.sites} shows {shown}"
+        assert {g.entity for g in growths if g.entity} == {case.entity} - {""}
+        # a left limb is seen through a mirror
+        assert np.sign(np.linalg.det(scene.view)) == (1 if case.side == "right" else -1)
+        if scene.region == "leg":  # the direction of the toes tells the view
+            forward = (scene.view @ np.array([0.0, 0, 1]))[[0, 2]]
+            angle = np.degrees(np.arctan2(abs(forward[0]), abs(forward[1])))
+            usual = {"frontal": 0, "oblique": 45, "lateral": 90}[case.view]
+            assert abs(angle - usual) < 22
+
+
 @pytest.mark.parametrize("entity", list(ENTITIES))
 def test_a_lesion_changes_the_picture_where_its_mask_is(entity: str) -> None:
     for kind in ENTITIES[entity]:

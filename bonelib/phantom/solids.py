@@ -99,7 +99,7 @@ class Tube:
         line = points[-1, :2] - points[0, :2]
         length = float(np.hypot(*line))
         widest = float(self.table[:, 4:6].max())
-        if length < 0.7 * widest:  # seen end on
+        if length < widest:  # seen end on
             return self._blob().shadow(view, grid)
         along, n = line / length, np.array([-line[1], line[0]]) / length
         tangents = np.gradient(points, axis=0)

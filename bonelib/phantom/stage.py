@@ -82,7 +82,7 @@ def region(bone: str, zone: str, site: str) -> str:
         return "foot"
     if site in ("hip bone", "hip-joint") or (bone == "femur" and zone in ("proximal", "head")):
         return "pelvis"
-    if site == "shoulder-joint" or (bone == "humerus" and zone in ("proximal", "proximal end")):
+    if site == "shoulder-joint" or (bone == "humerus" and not zone.startswith("distal")):
         return "shoulder"
     if bone in ("humerus", "radius", "ulna"):
         return "arm"
@@ -109,6 +109,12 @@ def build(
             rng=rng,
         )
         field = 330.0
+        if target == "femur" and zone == "diaphysis":  # the hip may come into the picture
+            femur = next(b for b in bones if b.name == "femur")
+            shift = femur.spot(0.5, "head")[0] - HIP * k
+            trunk, body = pelvis(age, k, girth, sex, rng)
+            bones += [b.moved(np.eye(3), shift) for b in trunk]
+            flesh += _moved(body, np.eye(3), shift)
         if where == "foot":
             field = 255.0
             drop = ("femur", "patella", *(() if placed.view == "lateral" else ("tibia", "fibula")))
