@@ -20,9 +20,7 @@ def distract(
     if name == "none":
         return []
     if name in ("fracture", "implant"):
-        # not at the very end of a bone
-        shafts = [z for z in ("distal", "diaphysis", "proximal") if z in scene.bone(bone).zones]
-        zone = shafts[rng.integers(len(shafts))] if shafts else zone
+        bone, zone = _shaft(scene, bone, zone)
     spot = place(scene.bone(bone), zone, rng)
     change = Growth("", name, bone, {}, seed=int(rng.integers(2**31)))
     if name == "fracture":
@@ -38,6 +36,20 @@ def distract(
     return [change]
 
 
+def _shaft(scene: Scene, bone: str, zone: str) -> tuple[str, str]:
+    """The shaft of a tubular bone that is nearest to a place: plates don't sit on carpal bones."""
+
+    def middle(bone: Bone, zone: str) -> np.ndarray:
+        return bone.spot(float(np.mean(bone.zones.get(zone, (0.5, 0.5)))), zone)[0]
+
+    here = middle(scene.bone(bone), zone)
+    shafts = [
+        (b, z) for b in scene.bones for z in ("distal", "diaphysis", "proximal") if z in b.zones
+    ]
+    nearest = min(shafts, key=lambda s: float(np.linalg.norm(middle(*s) - here)))
+    return nearest[0].name, nearest[1]
+
+
 def _break(bone: Bone, spot: Place, rng: np.random.Generator) -> None:
     """A fracture line, transverse to oblique, through a bone that has no open plate there."""
     lean = rng.uniform(0, 0.9)
@@ -50,7 +62,7 @@ def _break(bone: Bone, spot: Place, rng: np.random.Generator) -> None:
 
 def _plate(scene: Scene, spot: Place, rng: np.random.Generator) -> None:
     """A titanium plate on the bone's surface with screws through it."""
-    length = float(np.clip(6 * spot.depth, 30, 150))
+    length = float(min(np.clip(6 * spot.depth, 30, 150), max(2 * spot.room, 12)))
     broad = float(np.clip(0.5 * spot.depth, 2.0, 6.0))
     start = spot.surface + spot.out * 1.5 - spot.along * length / 2
     steps = np.linspace(0, 1, 4)
@@ -114,6 +126,8 @@ def _plaster(scene: Scene, change: Growth, spot: Place) -> None:
         for f in scene.flesh
         if f.substance == "fat" and f.inside is None and isinstance(f.solid, Tube)
     ]
+    stoutest = max(s.table[:, 4].max() for s in skins)
+    skins = [s for s in skins if s.table[:, 4].max() > 0.5 * stoutest]  # no fingers or toes
     skin = min(skins, key=lambda s: np.linalg.norm(s.points - spot.centre, axis=1).min())
     rows = skin.table[4:-4].copy()
     rows[:, 4:6] += 9.0

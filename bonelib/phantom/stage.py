@@ -36,7 +36,7 @@ PLACES: dict[str, list[tuple[str, str]]] = {
     "hip-joint": [("femur", "head")],
     "wrist-joint": [("radius", "distal end"), ("capitate", "body")],
     "elbow-joint": [("humerus", "distal end"), ("radius", "proximal")],
-    "shoulder-joint": [("humerus", "proximal end"), ("scapula", "body"), ("clavicle", "body")],
+    "shoulder-joint": [("humerus", "proximal end"), ("scapula", "body")],
 }
 # several sites in one picture -> where their lesions sit; the first decides the scene
 COMBINED: dict[tuple[str, ...], list[tuple[str, str]]] = {

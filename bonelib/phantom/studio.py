@@ -184,6 +184,8 @@ def _targets(case: Case, rng: np.random.Generator) -> list[tuple[str, str]]:
     if len(case.sites) > 1:
         return COMBINED[case.sites]
     options = PLACES[case.sites[0]]
+    if not case.entity and case.sites[0].endswith("joint"):
+        return [options[rng.integers(len(options))]]
     weights = np.array([ZONES[case.framed_as].get(zone, 0.02) for _, zone in options])
     count = 1
     if case.framed_as == "multiple osteochondromas":
