@@ -118,15 +118,17 @@ class Path:
 
     def add(self, place: tuple[slice, slice], half: np.ndarray, middle: np.ndarray) -> np.ndarray:
         """Unite with a body that fills ``middle`` ± ``half``; return the newly covered length."""
-        filled = half > 0
-        top = np.where(filled, middle + half, -EMPTY)
-        bottom = np.where(filled, middle - half, EMPTY)
-        shared = np.minimum(self.top[place], top) - np.maximum(self.bottom[place], bottom)
-        gained = 2 * half - np.maximum(shared, 0)
+        empty = half <= 0
+        top, bottom = middle + half, middle - half
+        top[empty], bottom[empty] = -EMPTY, EMPTY
+        last, first = self.top[place], self.bottom[place]
+        shared = np.minimum(last, top)
+        shared -= np.maximum(first, bottom)
+        gained = 2 * half - np.maximum(shared, 0, out=shared)
         np.maximum(gained, 0, out=gained)
         self.chord[place] += gained
-        np.maximum(self.top[place], top, out=self.top[place])
-        np.minimum(self.bottom[place], bottom, out=self.bottom[place])
+        np.maximum(last, top, out=last)
+        np.minimum(first, bottom, out=first)
         return gained
 
 

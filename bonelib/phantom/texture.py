@@ -47,13 +47,12 @@ def sample(
 ) -> np.ndarray:
     """Noise at body coordinates (mm); one tile pixel covers ``cell`` mm. Shape of ``along``."""
     shift = rng.uniform(0, TILE, 2).astype(np.float32)
-    rows = np.mod(along / np.float32(cell) + shift[0], TILE).astype(np.float32)
-    columns = np.mod(across / np.float32(cell) + shift[1], TILE).astype(np.float32)
-    rows, columns = np.broadcast_arrays(rows, columns)
+    scale = np.float32(1 / cell)
+    rows, columns = np.broadcast_arrays(along * scale + shift[0], across * scale + shift[1])
     return cv2.remap(
-        tiles()[name],
-        np.ascontiguousarray(columns),
-        np.ascontiguousarray(rows),
+        tiles()[name],  # repeats itself beyond its edges
+        np.ascontiguousarray(columns, np.float32),
+        np.ascontiguousarray(rows, np.float32),
         cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_WRAP,
     )
