@@ -11,6 +11,7 @@ import hashlib
 import importlib.util
 import socket
 import urllib.parse
+import urllib.request
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ _MINILM = (
 )
 PACKAGED_IMAGE = {"efficientnet_lite0": ("tf_efficientnet_lite0", _LITE0)}
 PACKAGED_TEXT = {"minilm": _MINILM}
+TOKENS = 160  # our longest caption in French has about 140 of CLIP's tokens; CLIP itself ends at 77
 
 
 class WeightsNotAvailable(RuntimeError):
@@ -66,7 +68,8 @@ class ImageEncoder(nn.Module):
         super().__init__()
         self.name, self.weights, self.preprocessing = name, weights, preprocessing
         self.trunk = trunk
-        self.width = trunk.num_features
+        # Not num_features: MobileNets widen once more between their last map and the classifier.
+        self.width = trunk.head_hidden_size
 
     def forward(self, image: Tensor) -> Tensor:
         """Return pooled features, not normalised."""
@@ -83,11 +86,13 @@ def image(name: str, *, weights: str = "pretrained", size: int = 0, seed: int = 
     Args:
         name: ``packaged:efficientnet_lite0`` or ``timm:<model>``, e.g. ``timm:resnet18``.
         weights: ``pretrained``, ``random``, or the path of a ``.safetensors``/``.pth`` file.
-        size: Side of the input in pixels; 0 takes the size the weights were made for.
+        size: Side of the input in pixels; 0 takes the size the weights were made for. Position
+            embeddings of a transformer are resampled to it.
         seed: Fixes random weights.
 
     Raises:
-        ValueError: Unknown name, or a file whose tensors don't fit the architecture.
+        ValueError: Unknown name, a file whose tensors don't fit the architecture, or a size that
+            the architecture can't take.
         WeightsNotAvailable: The weights would have to be downloaded and can't be.
     """
     import timm
@@ -100,23 +105,39 @@ def image(name: str, *, weights: str = "pretrained", size: int = 0, seed: int = 
     else:
         packaged = ", ".join(f"packaged:{known}" for known in PACKAGED_IMAGE)
         raise ValueError(f"Unknown image encoder {name!r}. Choose {packaged} or timm:<model>.")
-    with torch.random.fork_rng(devices=[]):
+    _known_tag(architecture)
+    with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they were
         torch.manual_seed(seed)
-        trunk = timm.create_model(architecture, num_classes=0)
+        if weights == "pretrained" and not package:
+            trunk = _download(architecture)
+        else:
+            trunk = timm.create_model(architecture, num_classes=0)
     if weights == "pretrained" and package:
         _load_in_order(trunk, torch.load(packaged_file(*package), weights_only=True))
-    elif weights == "pretrained":
-        trunk = _download(architecture)
-    elif weights != "random":
+    elif weights not in ("pretrained", "random"):
         _load_by_name(trunk, Path(weights))
     config = timm.data.resolve_model_data_config(trunk)
-    side = size or config["input_size"][-1]
+    native = config["input_size"][-1]
+    side = size or native
+    if side != native and hasattr(trunk, "set_input_size"):
+        trunk.set_input_size(img_size=side)
+    elif side != native and trunk.pretrained_cfg.get("fixed_input_size"):
+        raise ValueError(f"{name} takes images of {native} pixels only, not {side}.")
     if weights == "random":
         mean, std = (0.5,) * 3, (0.5,) * 3
     else:
         mean, std = tuple(config["mean"]), tuple(config["std"])
     source = Path(weights).name if weights not in ("pretrained", "random") else weights
     return ImageEncoder(name, trunk, Preprocessing(side, mean, std), source)
+
+
+def _known_tag(architecture: str) -> None:
+    import timm
+
+    base, _, tag = architecture.partition(".")
+    tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{base}.*")]
+    if tag and tag not in tags:
+        raise ValueError(f"timm has no weights {tag!r} of {base}. Choose {', '.join(tags)}.")
 
 
 def packaged_file(package: str, file: str, sha256: str) -> Path:
@@ -160,8 +181,10 @@ def _load_by_name(trunk: nn.Module, path: Path) -> None:
         state = load_file(path)
     else:
         state = torch.load(path, map_location="cpu", weights_only=True)
+        # Training scripts keep the weights beside their optimiser, under one of these names.
+        state = next((state[k] for k in ("state_dict", "model") if k in state), state)
     own = trunk.state_dict()
-    state = {k.removeprefix("trunk."): v for k, v in state.items()}
+    state = {k.removeprefix("trunk."): v for k, v in state.items() if isinstance(v, Tensor)}
     missing = sorted(set(own) - set(state))
     wrong = [k for k in own if k in state and own[k].shape != state[k].shape]
     if missing or wrong:
@@ -173,8 +196,14 @@ def _load_by_name(trunk: nn.Module, path: Path) -> None:
 
 
 def _reachable(url: str) -> bool:
-    """Tell within seconds whether a host answers; the hub's own retries take most of a minute."""
+    """Tell within seconds whether a host answers; the hub's own retries take most of a minute.
+
+    Behind a proxy, as on many clusters, it is the proxy that must answer.
+    """
     parts = urllib.parse.urlsplit(url)
+    proxy = urllib.request.getproxies().get(parts.scheme)
+    if proxy and not urllib.request.proxy_bypass(parts.hostname):
+        parts = urllib.parse.urlsplit(proxy if "//" in proxy else f"//{proxy}")
     try:
         socket.create_connection((parts.hostname, parts.port or 443), timeout=5).close()
     except OSError:
@@ -209,7 +238,7 @@ def _download(architecture: str) -> nn.Module:
 class TextEncoder(nn.Module):
     """A tower that maps token ids ``(B, T)`` to pooled ``(B, width)`` features.
 
-    Token id 0 pads. ``tokenize`` turns sentences into ids.
+    Token id 0 pads. ``tokenize`` turns sentences into at most 160 ids, more than any caption has.
     """
 
     def __init__(self, name: str, trunk: nn.Module, tokenizer: Any, width: int, weights: str):
@@ -222,9 +251,10 @@ class TextEncoder(nn.Module):
         """Return token ids ``(N, T)``, padded with 0."""
         if self.name == "packaged:minilm":
             return self._tokenizer(
-                sentences, padding=True, truncation=True, max_length=128, return_tensors="pt"
+                sentences, padding=True, truncation=True, max_length=TOKENS, return_tensors="pt"
             )["input_ids"]
-        return self._tokenizer(sentences)
+        tokens = self._tokenizer(sentences)
+        return tokens[:, : int((tokens != 0).sum(dim=1).max())]  # as short as the longest allows
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return pooled features ``(B, width)``, not normalised."""
@@ -282,8 +312,8 @@ class CachedText(nn.Module):
 def text(name: str, *, cached: bool | None = None, seed: int = 0) -> TextEncoder | CachedText:
     """Build a text tower: ``packaged:minilm`` (cached and frozen by default) or ``small``.
 
-    ``small`` is CLIP's text transformer made small (4 layers of width 192, 32 tokens; Radford et
-    al. 2021, section 2.4) with CLIP's own byte-pair vocabulary.
+    ``small`` is CLIP's text transformer made small (4 layers of width 192; Radford et al. 2021,
+    section 2.4) with CLIP's own byte-pair vocabulary; it reads both ways, not from the left only.
 
     Raises:
         ValueError: Unknown name.
@@ -304,8 +334,17 @@ def text(name: str, *, cached: bool | None = None, seed: int = 0) -> TextEncoder
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            trunk = TextTransformer(context_length=32, width=192, heads=4, layers=4, output_dim=192)
-        encoder = TextEncoder(name, trunk, SimpleTokenizer(context_length=32), 192, "random")
+            # Not causal: open_clip's causal mask forbids sentences shorter than the context.
+            trunk = TextTransformer(
+                TOKENS,
+                width=192,
+                heads=4,
+                layers=4,
+                output_dim=192,
+                no_causal_mask=True,
+                use_pad_mask=True,
+            )
+        encoder = TextEncoder(name, trunk, SimpleTokenizer(context_length=TOKENS), 192, "random")
         return CachedText(encoder) if cached else encoder
     known = ", ".join(f"packaged:{known}" for known in PACKAGED_TEXT)
     raise ValueError(f"Unknown text encoder {name!r}. Choose {known} or small.")
