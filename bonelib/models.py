@@ -40,13 +40,15 @@ class DualEncoder(nn.Module):
             self.image_projection = nn.Linear(image.width, dim, bias=False)
             self.text_projection = nn.Linear(text.width, dim, bias=False)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+        self.to(memory_format=torch.channels_last)  # one layout from birth, so reloading keeps bits
 
     def encode_image(self, image: Tensor) -> Tensor:
         """Return unit image features: ``(B, C, H, W)`` to ``(B, dim)``."""
         return F.normalize(self.image_projection(self.image(image)), dim=-1)
 
     def encode_text(self, tokens: Tensor) -> Tensor:
-        """Return unit text features: ``(B, T)`` to ``(B, dim)``."""
+        """Return unit text features: ``(B, T)`` to ``(B, dim)``, on the device of the model."""
+        tokens = tokens.to(self.logit_scale.device)
         return F.normalize(self.text_projection(self.text(tokens)), dim=-1)
 
     def tokenize(self, sentences: list[str]) -> Tensor:
@@ -55,10 +57,12 @@ class DualEncoder(nn.Module):
 
     def forward(self, image: Tensor, tokens: Tensor) -> dict[str, Tensor]:
         """Return ``image_features``, ``text_features`` and the factor ``logit_scale``."""
+        with torch.no_grad():  # in place, as CLIP does: beyond a clamp no gradient leads back
+            self.logit_scale.clamp_(max=math.log(100))
         return {
             "image_features": self.encode_image(image),
             "text_features": self.encode_text(tokens),
-            "logit_scale": self.logit_scale.clamp(max=math.log(100)).exp(),
+            "logit_scale": self.logit_scale.exp(),
         }
 
 
@@ -71,11 +75,13 @@ class Classifier(nn.Module):
     def __init__(self, image: ImageEncoder, *, outputs: int):
         super().__init__()
         self.image = image
-        self.head = nn.Linear(image.width, outputs)
+        with torch.random.fork_rng(devices=[]):
+            self.head = nn.Linear(image.width, outputs)
         # timm's default head starts a binary task at a loss of 2.3 nats instead of ln 2; starting
         # from zero is the small start that draws nothing at random.
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, image: Tensor) -> Tensor:
         """Return logits ``(B, outputs)``."""
@@ -126,14 +132,17 @@ def save_bundle(folder: Path, model: DualEncoder | Classifier, **facts: Any) -> 
                 state = {k: v for k, v in state.items() if not k.startswith("text.encoder.")}
     else:
         architecture |= {"outputs": model.head.out_features}
-    save_file(state, temporary / "weights.safetensors")
-    digest = hashlib.sha256((temporary / "weights.safetensors").read_bytes()).hexdigest()
-    record = {"architecture": architecture, "sha256": digest, "facts": facts}
-    (temporary / "bundle.json").write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
-    temporary.chmod(0o755)
-    if folder.exists():
-        shutil.rmtree(folder)
-    temporary.replace(folder)
+    try:
+        save_file(state, temporary / "weights.safetensors")
+        digest = hashlib.sha256((temporary / "weights.safetensors").read_bytes()).hexdigest()
+        record = {"architecture": architecture, "sha256": digest, "facts": facts}
+        (temporary / "bundle.json").write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
+        temporary.chmod(0o755)
+        if folder.exists():
+            shutil.rmtree(folder)
+        temporary.replace(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     return folder
 
 
@@ -146,10 +155,11 @@ def load_bundle(folder: Path) -> DualEncoder | Classifier:
     """
     from safetensors.torch import load_file
 
-    if not (folder / "bundle.json").exists():
-        raise FileNotFoundError(f"{folder} is no bundle: bundle.json is missing.")
-    record = json.loads((folder / "bundle.json").read_text())
     weights = folder / "weights.safetensors"
+    for file in (folder / "bundle.json", weights):
+        if not file.exists():
+            raise FileNotFoundError(f"{folder} is no bundle: {file.name} is missing.")
+    record = json.loads((folder / "bundle.json").read_text())
     found = hashlib.sha256(weights.read_bytes()).hexdigest()
     if found != record["sha256"]:
         raise ValueError(
@@ -166,6 +176,7 @@ def load_bundle(folder: Path) -> DualEncoder | Classifier:
             for k, v in shape["image"]["preprocessing"].items()
         }
     )
+    image.weights = "bundle"
     model: DualEncoder | Classifier
     if shape["kind"] == "DualEncoder":
         text = encoders.text(shape["text"]["name"], cached=shape["text"].get("cached", False))
@@ -173,15 +184,18 @@ def load_bundle(folder: Path) -> DualEncoder | Classifier:
     else:
         model = Classifier(image, outputs=shape["outputs"])
     state = load_file(weights)
-    missing, unexpected = model.load_state_dict(state, strict=False)
+    own = model.state_dict()
     packaged = isinstance(getattr(model, "text", None), CachedText)
-    missing = [k for k in missing if not (packaged and k.startswith("text.encoder."))]
-    if missing or unexpected:
-        raise ValueError(
-            f"{folder} does not fit its architecture: {len(missing)} tensors missing "
-            f"(first {missing[:1]}), {len(unexpected)} unexpected (first {unexpected[:1]})."
-        )
+    missing = [k for k in own.keys() - state if not (packaged and k.startswith("text.encoder."))]
+    problems = {
+        "missing": missing,
+        "unexpected": list(state.keys() - own),
+        "of another shape": [k for k in own.keys() & state if own[k].shape != state[k].shape],
+    }
+    if any(problems.values()):
+        listed = [f"{len(k)} tensors {what} (first {min(k)})" for what, k in problems.items() if k]
+        raise ValueError(f"{folder} does not fit its architecture: {', '.join(listed)}.")
+    model.load_state_dict(state, strict=False)
     if packaged and encoders.weights_hash(model.text.encoder) != shape["text"]["hash"]:
         raise ValueError(f"{folder} was made with other weights of {shape['text']['name']}.")
-    # The memory layout of training, so that a reloaded model computes the same bits.
-    return model.to(memory_format=torch.channels_last).eval()
+    return model.eval()
