@@ -200,6 +200,7 @@ def test_an_interrupted_call_is_continued_to_the_same_bytes(folder: Path, tmp_pa
     assert not (again / "phantom.json").exists() and not (again / "dataset.csv").exists()
     finished = {p: p.stat().st_mtime_ns for p in (again / "images").iterdir()}
     assert 0 < len(finished) < IMAGES
+    (again / "images" / "IMG000020.jpeg.99.part").write_bytes(b"half a file")
     calls: list[tuple[int, int]] = []
     phantom.write(again, **request, progress=lambda *c: calls.append(c))
     assert digest(again) == digest(folder)

@@ -72,8 +72,8 @@ def _humerus(age: float, k: float, thin: float, rng: np.random.Generator) -> Bon
         Ellipsoid(np.array([13.0, -302, -3]) * k, np.diag([23.0, 23, 22]) * k * young, 1.0, 0.2),
         Ellipsoid(np.array([12.0, -5, 3]) * k, np.diag([12.0, 10, 10.5]) * k * young, 1.0, 0.26),
         Ellipsoid(np.array([-11.0, -4, 5]) * k, np.diag([10.0, 10, 10]) * k * young, 1.0, 0.26),
-        Ellipsoid(np.array([22.0, -21, -1]) * k, np.diag([9.5, 14, 5]) * k * young, 1.0, 0.2),
-        Ellipsoid(np.array([-19.5, -18, 1]) * k, np.diag([8.0, 13, 5]) * k * young, 1.0, 0.2),
+        Ellipsoid(np.array([22.0, -21, 3]) * k, np.diag([9.5, 14, 5]) * k * young, 1.0, 0.2),
+        Ellipsoid(np.array([-19.5, -18, 3]) * k, np.diag([8.0, 13, 5]) * k * young, 1.0, 0.2),
     ]
     cuts = growth_plate(body, 24 / 317, age, 17.5, rng)
     cuts += growth_plate(body, 1 - 13 / 317, age, 13, rng)

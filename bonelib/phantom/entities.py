@@ -63,6 +63,15 @@ ZONES: dict[str, dict[str, float]] = {
 }  # fmt: skip
 
 
+# where a diagnosis sits elsewhere than its entity
+KIND_ZONES: dict[str, dict[str, float]] = {
+    "non-ossifying fibroma": {"distal": 0.6, "proximal": 0.35, "diaphysis": 0.05, "body": 0.2},
+    "osteoid osteoma": {"diaphysis": 0.6, "proximal": 0.25, "distal": 0.15, "body": 0.3},
+    "chondrosarcoma": {"proximal": 0.5, "distal": 0.3, "diaphysis": 0.2, "body": 0.5},
+    "metastasis": {"diaphysis": 0.45, "proximal": 0.45, "distal": 0.1, "body": 0.5},
+}
+
+
 def kinds(entity: str, age: float, site: str) -> tuple[list[str], np.ndarray]:
     """The diagnoses of an entity and how likely each is at an age and site."""
     names = list(ENTITIES[entity])

@@ -88,9 +88,9 @@ def _toe(
 
 def _talus(age: float, k: float) -> Bone:
     share = ossified(age, -0.5, 12)
-    dome = Ellipsoid(np.array([0, 14.0, 2]) * k, np.diag([17.0, 12.5, 22]) * k * share, 1.2, 0.28)
-    head = Ellipsoid(np.array([6, 19.0, 26]) * k, np.diag([12.0, 11, 14]) * k * share, 1.1, 0.26)
-    back = Ellipsoid(np.array([0, 20.0, -14]) * k, np.diag([11.0, 8, 11]) * k * share, 1.1, 0.26)
+    dome = Ellipsoid(np.array([0, 14.0, 2]) * k, np.diag([17.0, 12.5, 22]) * k * share, 1.1, 0.2)
+    head = Ellipsoid(np.array([6, 19.0, 26]) * k, np.diag([12.0, 11, 14]) * k * share, 1.0, 0.18)
+    back = Ellipsoid(np.array([0, 20.0, -14]) * k, np.diag([11.0, 8, 11]) * k * share, 1.0, 0.18)
     return Bone("talus", "foot", [dome, head, back], zones={"body": (0.4, 0.6)})
 
 
@@ -106,7 +106,7 @@ def _calcaneus(age: float, k: float, thin: float, rng: np.random.Generator) -> B
         np.array([11, 13, 12, 13, 15, 12, 10]) * k * share,
         np.array([15, 19, 17.5, 15.5, 16, 12, 11]) * k * share,
         np.array([1.2, 1.4, 1.5, 1.4, 1.3, 1.2, 1.2]) * thin,
-        [0.24, 0.24, 0.17, 0.14, 0.2, 0.24, 0.26],
+        [0.18, 0.18, 0.13, 0.1, 0.15, 0.18, 0.2],
     )
     body = Tube(rows, caps=(9 * k, 4 * k), boxy=1.2)
     facet = Ellipsoid(np.array([6, 30.0, 8]) * k, np.diag([10.0, 5, 14]) * k * share, 1.3, 0.28)

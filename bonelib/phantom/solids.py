@@ -40,6 +40,15 @@ def _smooth(knots: np.ndarray, columns: np.ndarray, at: np.ndarray) -> np.ndarra
     )
 
 
+def _between(
+    half: np.ndarray, middle: np.ndarray, low: float, high: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cut the stretches ``middle`` ± ``half`` off below ``low`` and above ``high`` (mm)."""
+    top = np.minimum(middle + half, np.float32(high))
+    bottom = np.maximum(middle - half, np.float32(low))
+    return np.maximum(top - bottom, 0) / 2, (top + bottom) / 2
+
+
 @dataclass
 class Tube:
     """A tube swept along a curve, with elliptic sections and a wall (the cortex).
@@ -159,8 +168,15 @@ class Tube:
         mm_across = mm_across - lookup[0].take(index)
         half = self._half(mm_across, lookup[2].take(index), lookup[3].take(index), outside)
         inner = self._half(mm_across, lookup[4].take(index), lookup[5].take(index), outside)
+        lying = length / (float(np.linalg.norm(points[-1] - points[0])) + 1e-9)
+        inner_middle = middle
+        if lying < 0.95:  # a slanting tube ends at its end faces, also along the ray
+            beyond = lying * widest
+            low, high = points[:, 2].min() - beyond, points[:, 2].max() + beyond
+            inner, inner_middle = _between(inner, middle, low + self.plate, high - self.plate)
+            half, middle = _between(half, middle, low, high)
         return Shadow(
-            window, half, middle, inner, middle, lookup[6].take(index), mm_along, mm_across
+            window, half, middle, inner, inner_middle, lookup[6].take(index), mm_along, mm_across
         )
 
     def bounds(self, view: np.ndarray) -> np.ndarray:

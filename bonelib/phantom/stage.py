@@ -143,6 +143,11 @@ def build(
         bones, flesh, k = _hips(age, sex, girth, placed, rng)
         field = 380.0
         angle_view = "frontal" if placed.view == "lateral" else placed.view
+    # mineral is lost after 50, faster in women
+    loss = max(0, age - 50) * (0.008 if sex == "F" else 0.004)
+    density = float(np.clip(rng.normal(1, 0.06) - loss, 0.55, 1.15))
+    for bone in bones:
+        bone.density = density
     view = projection(angle_view, placed.side, jitter=(placed.turn, placed.tilt)) @ base
     return Scene(where, bones, flesh, view, field * stature(age) ** 0.75)
 

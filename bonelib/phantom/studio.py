@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from .distractors import DISTRACTORS, distract
-from .entities import ENTITIES, SIZES, ZONES, kinds
+from .entities import ENTITIES, KIND_ZONES, SIZES, ZONES, kinds
 from .film import finish, habit
 from .marginals import area_share
 from .physics import detect, develop
@@ -154,15 +154,15 @@ def cast(case: Case, placed: Pose) -> tuple[Scene, list[Growth], Growth]:
     """
     rng = np.random.default_rng([*case.patient_key, 41])
     entity = case.framed_as
-    targets = _targets(case, rng)
+    names, odds = kinds(entity, case.age, case.sites[0])
+    likely = names[rng.choice(len(names), p=odds)]  # drawn even where the kind is given
+    kind = case.kind or likely
+    targets = _targets(case, KIND_ZONES.get(kind, ZONES[entity]), rng)
     bone, zone = targets[0]
     scene = build(
         region(bone, zone, case.sites[0] if len(case.sites) == 1 else ""),
         bone, zone, case.age, case.sex, placed, case.patient_key,
     )  # fmt: skip
-    names, odds = kinds(entity, case.age, case.sites[0])
-    kind = names[rng.choice(len(names), p=odds)]
-    kind = case.kind or kind
     growths = []
     for number, (bone_name, zone_name) in enumerate(targets):
         share = case.area if number == 0 else rng.random()
@@ -180,13 +180,15 @@ def cast(case: Case, placed: Pose) -> tuple[Scene, list[Growth], Growth]:
     return scene, [*(growths if case.entity else []), *others], target
 
 
-def _targets(case: Case, rng: np.random.Generator) -> list[tuple[str, str]]:
+def _targets(
+    case: Case, zones: dict[str, float], rng: np.random.Generator
+) -> list[tuple[str, str]]:
     if len(case.sites) > 1:
         return COMBINED[case.sites]
     options = PLACES[case.sites[0]]
     if not case.entity and case.sites[0].endswith("joint"):
         return [options[rng.integers(len(options))]]
-    weights = np.array([ZONES[case.framed_as].get(zone, 0.02) for _, zone in options])
+    weights = np.array([zones.get(zone, 0.02) for _, zone in options])
     count = 1
     if case.framed_as == "multiple osteochondromas":
         count = int(rng.integers(1, 5))

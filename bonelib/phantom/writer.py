@@ -80,6 +80,8 @@ def write(
         return folder
     for name in ("images", "Annotations", "masks", *(["archive/images"] if archive else [])):
         (folder / name).mkdir(parents=True, exist_ok=True)
+    for stale in folder.rglob("*.part"):  # left by a call that was killed
+        stale.unlink()
     _save(folder / _STARTED, json.dumps(settings, indent=2).encode())
 
     rows = [(folder, name, case, size) for name, case in _names(plan(images, seed))]
@@ -141,8 +143,11 @@ def _draw(rows: list[tuple[Path, str, Case, int]], workers: int) -> Iterable[dic
         yield from map(_one, rows)
         return
     # spawned, not forked: the caller may hold threads of other libraries
-    with ProcessPoolExecutor(workers, get_context("spawn"), cv2.setNumThreads, (1,)) as pool:
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), cv2.setNumThreads, (1,))
+    try:
         yield from pool.map(_one, rows, chunksize=4)
+    finally:  # an interrupted call must not wait for the images still in the queue
+        pool.shutdown(cancel_futures=True)
 
 
 def _one(row: tuple[Path, str, Case, int]) -> dict:
