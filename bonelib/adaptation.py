@@ -95,27 +95,20 @@ def linear_probe(
 
 
 def _path(x: np.ndarray, y: np.ndarray, strengths: tuple[float, ...]) -> Iterator[Probe]:
-    """Fit one probe a strength, from strong to weak, each started from the one before.
-
-    With fewer rows than columns the features are first rotated onto their row space: an L2 penalty
-    is blind to rotations, so the solution is the same and the problem has N columns instead of D.
-    """
+    """Fit one probe a strength, from strong to weak, each started from the one before."""
     from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
 
     x = np.asarray(x, dtype=np.float64)
     mean, scale = x.mean(axis=0), x.std(axis=0)
     scale[scale == 0] = 1.0
-    z, rotation = (x - mean) / scale, None
-    if len(z) < z.shape[1]:
-        _, singular, rotation = np.linalg.svd(z, full_matrices=False)
-        z = z @ rotation.T
+    z = (x - mean) / scale
     model = LogisticRegression(max_iter=2000, warm_start=True)
-    for strength in sorted(strengths):
-        model.set_params(C=strength).fit(z, y)
-        weights = model.coef_.T.copy()
-        if rotation is not None:
-            weights = rotation.T @ weights
-        yield Probe(mean, scale, weights, model.intercept_.copy(), strength)
+    # Products of this size gain nothing from a second thread and lose much on a busy machine.
+    with threadpool_limits(1):
+        for strength in sorted(strengths):
+            model.set_params(C=strength).fit(z, y)
+            yield Probe(mean, scale, model.coef_.T.copy(), model.intercept_.copy(), strength)
 
 
 def ridge_probe(
@@ -199,7 +192,7 @@ def cross_fit(
         Logits ``(N,)`` or ``(N, C)``, and the strength chosen in each fold.
 
     Raises:
-        ValueError: A held-out image still shows its label, or an image is not held out exactly once.
+        ValueError: A held-out image shows its label, or an image is not held out exactly once.
     """
     shown = int((labels[held] >= 0).sum())
     if shown:
