@@ -37,25 +37,31 @@ def parameter_groups(
     """Group parameters for AdamW: heads and projections at ``lr``, the image trunk at a lower rate.
 
     The trunk's last layer has ``backbone_lr`` and each layer below ``layer_decay`` times the rate
-    of the one above (timm's layer order); norms and biases have no weight decay.
+    of the one above (timm's layer order); norms, biases and its position embeddings have no weight
+    decay. A text tower with pretrained weights has ``backbone_lr``, one from scratch ``lr``.
     """
     from timm.optim import param_groups_layer_decay
 
     groups = []
     trunk = model.image.trunk
-    for group in param_groups_layer_decay(trunk, weight_decay, layer_decay=layer_decay):
+    undecayed = trunk.no_weight_decay() if hasattr(trunk, "no_weight_decay") else ()
+    for group in param_groups_layer_decay(
+        trunk, weight_decay, no_weight_decay_list=undecayed, layer_decay=layer_decay
+    ):
         rate = backbone_lr * group["lr_scale"]
         groups.append(
             {"params": group["params"], "lr": rate, "weight_decay": group["weight_decay"]}
         )
-    own = {id(p) for p in trunk.parameters()}
+    text = getattr(model, "text", None)
+    trained = text is not None and text.weights == "pretrained"
+    slow = {id(p) for p in text.parameters()} if trained else set()
+    taken = {id(p) for p in trunk.parameters()}
+    rest = [p for p in model.parameters() if p.requires_grad and id(p) not in taken]
     for wide in (True, False):
-        rest = [
-            p
-            for p in model.parameters()
-            if p.requires_grad and id(p) not in own and (p.ndim > 1) is wide
-        ]
-        groups.append({"params": rest, "lr": lr, "weight_decay": weight_decay if wide else 0.0})
+        for rate, chosen in ((backbone_lr, True), (lr, False)):
+            some = [p for p in rest if (p.ndim > 1) is wide and (id(p) in slow) is chosen]
+            decay = weight_decay if wide else 0.0
+            groups.append({"params": some, "lr": rate, "weight_decay": decay})
     return [group for group in groups if group["params"]]
 
 
@@ -87,9 +93,10 @@ def fit(
     keep: str | None = None,
     accelerator: str = "auto",
 ) -> Iterator[dict[str, Any]]:
-    """Train ``model`` in place and yield one row after each epoch.
+    """Train ``model`` in place and yield one row after each epoch, the model ready to be used.
 
-    The defaults are a gentle recipe: pretraining must not destroy what it starts from.
+    The defaults are a gentle recipe: pretraining must not destroy what it starts from. Whoever
+    stops early has the weights of that epoch, and those kept so far after ``close()``.
 
     Args:
         loader: Iterable of batches with a length; each iteration is the next epoch.
@@ -105,10 +112,13 @@ def fit(
         ``kept`` marks the best epoch so far.
 
     Raises:
-        FloatingPointError: The loss is not finite; the row says where.
+        FloatingPointError: The loss or its gradient is not finite; the message says where.
+        ValueError: ``keep`` names nothing that ``validate`` returned.
     """
     from lightning.fabric import Fabric
 
+    if keep is not None and validate is None:
+        raise ValueError(f"keep={keep!r} needs a validate function that returns this number.")
     chosen = precision(model, accelerator=accelerator)
     fabric = Fabric(accelerator=accelerator, devices=1, precision=chosen)
     if any(isinstance(m, nn.Conv2d) for m in model.modules()):
@@ -121,47 +131,55 @@ def fit(
     wrapped, optimizer = fabric.setup(model, optimizer)
     steps, step = epochs * len(loader), 0
     best, best_state = -math.inf, None
-    for epoch in range(1, epochs + 1):
-        _train_mode(wrapped, frozen_norm)
-        started, losses, images = time.perf_counter(), [], 0
-        for batch in loader:
-            batch = to_device(batch, fabric.device)
-            factor = schedule(step, steps=steps, warmup=warmup)
-            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-                group["lr"] = peak * factor
-            loss = objective(wrapped, batch)
-            if not torch.isfinite(loss):
-                raise FloatingPointError(
-                    f"The loss is {loss.item()} in epoch {epoch}, step {step}. Lower lr "
-                    f"({lr:g}) or backbone_lr ({backbone_lr:g})."
+    try:
+        for epoch in range(1, epochs + 1):
+            _train_mode(wrapped, frozen_norm)
+            started, losses, images = time.perf_counter(), [], 0
+            for batch in loader:
+                batch = to_device(batch, fabric.device)
+                factor = schedule(step, steps=steps, warmup=warmup)
+                for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+                    group["lr"] = peak * factor
+                loss = objective(wrapped, batch)
+                optimizer.zero_grad()
+                fabric.backward(loss)
+                norm = fabric.clip_gradients(
+                    wrapped, optimizer, max_norm=clip, error_if_nonfinite=False
                 )
-            optimizer.zero_grad()
-            fabric.backward(loss)
-            fabric.clip_gradients(wrapped, optimizer, max_norm=clip)
-            optimizer.step()
-            losses.append(loss.detach())
-            images += len(batch["image"])
-            step += 1
-        seconds = time.perf_counter() - started
-        row = {
-            "epoch": epoch,
-            "loss": torch.stack(losses).mean().item(),
-            "lr": max(peaks) * factor,
-            "seconds": seconds,
-            "images_per_s": images / seconds,
-            "precision": chosen,
-        }
-        if validate is not None:
+                if not torch.isfinite(loss + norm):
+                    raise FloatingPointError(
+                        f"The loss is {loss.item():g} and its gradient {norm.item():g} in epoch "
+                        f"{epoch}, step {step}. Lower lr ({lr:g}) or backbone_lr ({backbone_lr:g})."
+                    )
+                optimizer.step()
+                losses.append(loss.detach())
+                images += len(batch["image"])
+                step += 1
+            seconds = time.perf_counter() - started
             model.eval()
-            row |= validate(model)
-        if keep is not None:
-            row["kept"] = bool(row[keep] > best)
-            if row["kept"]:
-                best, best_state = row[keep], copy.deepcopy(model.state_dict())
-        yield row
-    if best_state is not None:
-        model.load_state_dict(best_state)
-    model.eval()
+            row = {
+                "epoch": epoch,
+                "loss": torch.stack(losses).mean().item(),
+                "lr": max(peaks) * factor,
+                "seconds": seconds,
+                "images_per_s": images / seconds,
+                "precision": chosen,
+            }
+            if validate is not None:
+                row |= validate(model)
+            if keep is not None:
+                if keep not in row:
+                    raise ValueError(
+                        f"validate returned {', '.join(row)}, but no {keep!r} to keep."
+                    )
+                row["kept"] = bool(row[keep] > best)
+                if row["kept"]:
+                    best, best_state = row[keep], copy.deepcopy(model.state_dict())
+            yield row
+    finally:
+        if best_state is not None:
+            model.load_state_dict(best_state)
+        model.eval()
 
 
 def to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
