@@ -19,26 +19,44 @@ def target_layer(model: Any, image: Any) -> Any:
     Found by one forward pass, so it holds for any convolutional trunk and not for a list of names.
 
     Raises:
-        ValueError: Nothing in the model puts out a feature map (a plain transformer).
+        ValueError: The features are no map but tokens (a transformer), or nothing is left of rows
+            and columns (an image that is too small).
     """
     import torch
 
+    height, width = image.shape[-2:]
     seen: list[Any] = []
+    tokens = 0
 
     def hook(module: Any, _: Any, output: Any) -> None:
-        if isinstance(output, torch.Tensor) and output.ndim == 4 and min(output.shape[2:]) > 1:
-            seen.append(module)
+        nonlocal tokens
+        if not isinstance(output, torch.Tensor):
+            return
+        if output.ndim == 4 and min(output.shape[2:]) > 1:
+            rows, columns = output.shape[2:]
+            # Maps keep the shape of the image; (B, H, W, C) and attention weights do not.
+            if abs(rows * width - columns * height) <= max(height, width):
+                seen.append(module)
+        elif output.ndim == 3:
+            tokens += 1
 
-    leaves = [m for m in model.modules() if not list(m.children())]
-    handles = [module.register_forward_hook(hook) for module in leaves]
+    modes = {module: module.training for module in model.modules()}
+    handles = [module.register_forward_hook(hook) for module in modes]
     try:
         with torch.no_grad():
-            model(image[:1])
+            model.eval()(image[:1])
     finally:
         for handle in handles:
             handle.remove()
-    if not seen:
-        raise ValueError("No layer of this model puts out a feature map; Grad-CAM needs one.")
+        for module, training in modes.items():
+            module.training = training
+    # A transformer cuts its patches by a convolution and then speaks in tokens; pooling by
+    # attention speaks in a few tokens after many maps.
+    if not seen or tokens > len(seen):
+        raise ValueError(
+            f"No layer of this model puts out a feature map of a {height} × {width} image that its "
+            "features are made of; Grad-CAM needs one. Pass a layer, or a convolutional model."
+        )
     return seen[-1]
 
 
@@ -51,13 +69,13 @@ def grad_cam(
     does, makes noise look like evidence, so it is undone here. The model's mode, ``requires_grad``
     and gradients are left as they were.
 
+    A map may be zero everywhere: then the model found only evidence against the target.
+
     Args:
         model: Maps images to logits ``(B, C)``.
         loader: Batches in contract form, in order.
         target: Column of the logits to explain, or a function of one row of the output.
         layer: Module whose output is weighed; by default the last feature map.
-
-    A map may be zero everywhere: then the model found only evidence against the target.
 
     Raises:
         ValueError: No gradient of the target reaches the layer, so every map would be blank.
@@ -74,35 +92,40 @@ def grad_cam(
 
         def compute_cam_per_layer(self, input_tensor: Any, targets: Any, eigen: bool) -> list:
             nonlocal reached
-            reached |= bool(self.activations_and_grads.gradients[0].any())
-            layer_ = self.target_layers[0]
+            size = input_tensor.shape[-2:]
+            found = self.activations_and_grads
+            if not found.gradients:
+                return [np.zeros((len(input_tensor), 1, *size), np.float32)]
+            reached |= bool(found.gradients[-1].any())
+            # The last use of a module that is called more than once.
             weighted = self.get_cam_image(
                 input_tensor,
-                layer_,
+                self.target_layers[0],
                 targets,
-                self.activations_and_grads.activations[0].float().numpy(),
-                self.activations_and_grads.gradients[0].float().numpy(),
+                found.activations[-1].float().numpy(),
+                found.gradients[-1].float().numpy(),
                 eigen,
             )
-            size = input_tensor.shape[-2:]
             maps = torch.from_numpy(np.maximum(weighted, 0)).float()[:, None]
             grown = torch.nn.functional.interpolate(maps, size=size, mode="bilinear")
             return [grown.numpy()]
 
-    training = model.training
+    modes = {module: module.training for module in model.modules()}
+    device = next(model.parameters()).device
     wanted = [p.requires_grad for p in model.parameters()]
     kept = [p.grad for p in model.parameters()]
     model.eval().requires_grad_(True)
     parts, reached = [], False
     try:
         for batch in loader:
-            image = batch["image"]
+            image = batch["image"].to(device)
             layer = layer if layer is not None else target_layer(model, image)
             one = ClassifierOutputTarget(target) if isinstance(target, int) else target
             with Raw(model=model, target_layers=[layer]) as cam:
                 parts.append(cam(input_tensor=image, targets=[one] * len(image)))
     finally:
-        model.train(training)
+        for module, training in modes.items():
+            module.training = training
         for parameter, flag, grad in zip(model.parameters(), wanted, kept, strict=True):
             parameter.requires_grad_(flag)
             parameter.grad = grad
@@ -140,34 +163,42 @@ def localisation(
         ``pointing`` (1 if the peak hits), ``energy`` (share of the map inside the lesion; 0 for an
         empty map), ``average_precision`` over pixels, ``iou`` of the map's strongest pixels, as
         many as the lesion has, with the lesion, and ``area`` (share of the image the lesion takes:
-        what a uniform map scores in energy).
+        what a uniform map scores in energy). Where pixels tie for the peak or for the last places
+        among the strongest, the expectation over random choices counts.
 
     Raises:
-        ValueError: Shapes differ, or a mask is empty.
+        ValueError: Shapes differ, a mask is empty, or a map has negative values or NaN.
     """
     from scipy.ndimage import distance_transform_edt
     from sklearn.metrics import average_precision_score
 
-    if maps.shape != masks.shape:
-        raise ValueError(f"Maps {maps.shape} and masks {masks.shape} differ in shape.")
+    maps, masks = np.asarray(maps, dtype=np.float64), np.asarray(masks).astype(bool)
+    if maps.shape != masks.shape or maps.ndim != 3:
+        raise ValueError(
+            f"Maps {maps.shape} and masks {masks.shape}; expected both to be (N, H, W)."
+        )
     empty = np.flatnonzero(~masks.reshape(len(masks), -1).any(axis=1))
     if len(empty):
         raise ValueError(f"{len(empty)} masks are empty, first row {empty[0]}. Leave them out.")
+    wrong = np.flatnonzero(~(maps >= 0).reshape(len(maps), -1).all(axis=1))
+    if len(wrong):
+        raise ValueError(f"{len(wrong)} maps hold negative values or NaN, first row {wrong[0]}.")
     rows = []
     reach = tolerance * maps.shape[-1]
     for heat, mask in zip(maps, masks, strict=True):
         peaks = np.argwhere(heat == heat.max())
-        # A flat map has no peak; the expected hit rate of a random one among its maxima is fair.
         hits = distance_transform_edt(~mask)[tuple(peaks.T)] <= reach
-        top = np.zeros(heat.size, bool)
-        top[np.argsort(heat, axis=None, kind="stable")[::-1][: int(mask.sum())]] = True
-        top = top.reshape(heat.shape)
+        count = int(mask.sum())
+        last = np.partition(heat, -count, axis=None)[-count]  # the weakest of the strongest
+        surely, tied = heat > last, heat == last
+        share = (count - surely.sum()) / tied.sum()
+        common = mask[surely].sum() + share * mask[tied].sum()
         rows.append(
             {
                 "pointing": float(hits.mean()),
-                "energy": float(heat[mask].sum() / heat.sum()) if heat.sum() > 0 else 0.0,
+                "energy": float(heat[mask].sum() / heat.sum()) if heat.any() else 0.0,
                 "average_precision": float(average_precision_score(mask.ravel(), heat.ravel())),
-                "iou": float((top & mask).sum() / (top | mask).sum()),
+                "iou": float(common / (2 * count - common)),
                 "area": float(mask.mean()),
             }
         )

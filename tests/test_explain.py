@@ -1,0 +1,304 @@
+"""Protects heat maps: they show what a planted model sees, and their scores have known values."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from bonelib import encoders, explain
+
+SIZE = 32
+SQUARES = [(2, 4), (20, 3), (9, 22)]  # rows, columns of a bright square of 6 × 6
+
+
+class Planted(nn.Module):
+    """Sees bright squares in its first channel, darkness in its second; a head reads both."""
+
+    def __init__(self, head=((3.0, 0.0), (0.0, 0.0))):
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 2, 5, stride=2, padding=2)
+        self.norm = nn.BatchNorm2d(2)
+        self.active = nn.ReLU()
+        self.head = nn.Linear(2, len(head))
+        with torch.no_grad():
+            self.convolution.weight.fill_(1 / 75)
+            self.convolution.weight[1] *= -1
+            self.convolution.bias.copy_(torch.tensor([-0.5, 0.0]))
+            self.head.weight.copy_(torch.tensor(head))
+            self.head.bias.zero_()
+
+    def forward(self, image):
+        return self.head(self.active(self.norm(self.convolution(image))).mean(dim=(2, 3)))
+
+
+def batches(size=2):
+    image = torch.zeros(len(SQUARES), 3, SIZE, SIZE)
+    for number, (row, column) in enumerate(SQUARES):
+        image[number, :, row : row + 6, column : column + 6] = 1
+    return [{"image": part} for part in image.split(size)]
+
+
+def inside(number):
+    mask = np.zeros((SIZE, SIZE), bool)
+    row, column = SQUARES[number]
+    mask[row : row + 6, column : column + 6] = True
+    return mask
+
+
+# ---------------------------------------------------------------------- the map
+def test_the_map_of_a_model_that_sees_squares_peaks_in_them():
+    maps = explain.grad_cam(Planted(), batches())
+    assert maps.shape == (3, SIZE, SIZE) and maps.dtype == np.float32 and (maps >= 0).all()
+    for number, heat in enumerate(maps):
+        assert inside(number)[np.unravel_index(heat.argmax(), heat.shape)]
+        assert heat[inside(number)].sum() > 0.7 * heat.sum()
+
+
+def test_it_is_grad_cams_equation():
+    model, (batch, *_) = Planted(((3.0, -2.0), (0.0, 1.0))).eval(), batches(3)
+    maps = explain.grad_cam(model, [batch], target=0, layer=model.active)
+    with torch.no_grad():
+        activation = model.active(model.norm(model.convolution(batch["image"])))
+    # The head averages over space, so the gradient is the head's weight over the pixels.
+    weight = model.head.weight[0] / activation[0, 0].numel()
+    low = (weight[:, None, None] * activation).sum(dim=1, keepdim=True).clamp(min=0)
+    expected = nn.functional.interpolate(low, size=(SIZE, SIZE), mode="bilinear")
+    assert np.allclose(maps, expected[:, 0].detach().numpy(), atol=1e-6)
+
+
+def test_maps_are_not_rescaled_per_image():
+    once = explain.grad_cam(Planted(((3.0, 0.0),)), batches())
+    twice = explain.grad_cam(Planted(((6.0, 0.0),)), batches())
+    assert np.allclose(twice, 2 * once, atol=1e-6)
+    dim = [{"image": batch["image"] * 0.8} for batch in batches()]
+    assert (explain.grad_cam(Planted(), dim).max(axis=(1, 2)) < once.max(axis=(1, 2))).all()
+
+
+def test_the_size_of_the_batch_changes_nothing():
+    maps = [explain.grad_cam(Planted(), batches(size)) for size in (1, 2, 3)]
+    assert np.allclose(maps[0], maps[1], atol=1e-6) and np.allclose(maps[0], maps[2], atol=1e-6)
+
+
+def test_the_target_is_a_column_or_a_function():
+    model = Planted(((0.0, 0.0), (3.0, 0.0)))
+    by_column = explain.grad_cam(model, batches(), target=1)
+    by_function = explain.grad_cam(model, batches(), target=lambda row: row[1] - row[0])
+    assert np.allclose(by_column, by_function)
+    assert by_column.any()
+
+
+def test_an_image_need_not_be_square():
+    wide = [{"image": torch.rand(2, 3, 24, 40, generator=torch.Generator().manual_seed(0))}]
+    assert explain.grad_cam(Planted(), wide).shape == (2, 24, 40)
+
+
+def test_evidence_against_gives_a_blank_map_and_no_way_to_the_target_an_error():
+    against = explain.grad_cam(Planted(((-3.0, 0.0),)), batches())
+    assert not against.any()
+    with pytest.raises(ValueError, match="No gradient of the target reaches .*Pass another layer"):
+        explain.grad_cam(Planted(((0.0, 0.0),)), batches())
+
+    class Aside(Planted):
+        """Has a layer that runs and is not used."""
+
+        def __init__(self):
+            super().__init__()
+            self.aside = nn.Conv2d(3, 2, 1)
+
+        def forward(self, image):
+            self.aside(image)
+            return super().forward(image)
+
+    model = Aside()
+    with pytest.raises(ValueError, match="No gradient of the target reaches Conv2d"):
+        explain.grad_cam(model, batches(), layer=model.aside)
+
+
+def test_a_module_that_is_used_twice_is_taken_at_its_last_use():
+    class Shared(Planted):
+        def forward(self, image):
+            everywhere = self.active(self.convolution(image) + 1)
+            return self.head(self.active(everywhere - 1).mean(dim=(2, 3)))
+
+    model = Shared()
+    maps = explain.grad_cam(model, batches(), layer=model.active)
+    assert (maps[0][~inside(0)] == 0).mean() > 0.7
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_model_is_left_as_it_was(fails):
+    model = Planted().train()
+    model.norm.eval()
+    model.convolution.requires_grad_(False)
+    model.head.weight.grad = torch.ones_like(model.head.weight)
+    buffers = {name: value.clone() for name, value in model.named_buffers()}
+    modes = [m.training for m in model.modules()]
+    loader = batches()
+    if fails:
+        loader.append({"image": torch.zeros(1, 4, SIZE, SIZE)})
+        with pytest.raises(RuntimeError):
+            explain.grad_cam(model, loader)
+    else:
+        explain.grad_cam(model, loader)
+    assert [m.training for m in model.modules()] == modes
+    assert [p.requires_grad for p in model.parameters()] == [False, False, True, True, True, True]
+    assert (model.head.weight.grad == 1).all()
+    assert all(p.grad is None for p in model.parameters() if p is not model.head.weight)
+    assert not [m for m in model.modules() if m._forward_hooks or m._backward_hooks]
+    assert all(torch.equal(value, buffers[name]) for name, value in model.named_buffers())
+
+
+def test_a_frozen_model_can_be_explained_too():
+    model = Planted().requires_grad_(False)
+    assert np.allclose(explain.grad_cam(model, batches()), explain.grad_cam(Planted(), batches()))
+
+
+# ---------------------------------------------------------------------- where it looks
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [
+        ("packaged:efficientnet_lite0", "bn2"),
+        ("timm:resnet18", "layer4"),
+        ("timm:test_convnext", "norm_pre"),
+    ],
+)
+def test_the_last_map_of_a_convolutional_trunk_is_found(name, layer):
+    trunk = encoders.image(name, weights="random", size=96).trunk.train()
+    before = [buffer.clone() for buffer in trunk.buffers()]
+    found = explain.target_layer(trunk, torch.rand(2, 3, 96, 96))
+    assert found is trunk.get_submodule(layer)
+    assert all(m.training for m in trunk.modules())
+    assert all(torch.equal(a, b) for a, b in zip(trunk.buffers(), before, strict=True))
+
+
+def test_a_transformer_is_refused_and_not_explained_by_its_patches():
+    trunk = encoders.image("timm:test_vit", weights="random").trunk
+    with pytest.raises(ValueError, match="No layer of this model puts out a feature map"):
+        explain.target_layer(trunk, torch.rand(1, 3, 160, 160))
+
+
+# ---------------------------------------------------------------------- scores
+def discs():
+    """Two lesions of different size, off the centre."""
+    axis = np.arange(SIZE)
+    away = [np.hypot(axis[:, None] - r, axis - c) for r, c in ((9, 8), (20, 24))]
+    return np.stack([away[0] < 4, away[1] < 7])
+
+
+def test_a_perfect_map_scores_one_and_an_empty_map_what_a_blind_one_scores():
+    masks = discs()
+    perfect = explain.localisation(masks.astype(np.float32), masks)
+    for measure in ("pointing", "energy", "average_precision", "iou"):
+        assert perfect[measure].tolist() == [1.0, 1.0]
+    assert np.allclose(perfect["area"], masks.mean(axis=(1, 2)))
+    blank = explain.localisation(np.zeros(masks.shape), masks)
+    assert blank["energy"].tolist() == [0.0, 0.0]
+    uniform = explain.localisation(np.ones(masks.shape), masks)
+    assert blank.drop(columns="energy").equals(uniform.drop(columns="energy"))
+
+
+def test_a_uniform_map_scores_by_area_wherever_the_lesion_lies():
+    masks = discs()
+    for moved in (masks, masks[:, ::-1], masks[:, :, ::-1], np.roll(masks, 5, axis=1)):
+        found = explain.localisation(np.full(masks.shape, 0.3), moved, tolerance=0)
+        area = moved.mean(axis=(1, 2))
+        assert np.allclose(found["energy"], area)
+        assert np.allclose(found["average_precision"], area)
+        assert np.allclose(found["pointing"], area), "a flat map hits as often as a random pixel"
+        assert np.allclose(found["iou"], area / (2 - area))
+
+
+def test_the_map_of_everything_else_scores_nothing():
+    masks = discs()
+    found = explain.localisation((~masks).astype(float), masks, tolerance=0)
+    assert found[["pointing", "energy", "iou"]].eq(0).all(axis=None)
+
+
+def test_ties_count_as_random_choices_among_them():
+    rng = np.random.default_rng(0)
+    masks = discs()[:1]
+    heat = rng.integers(0, 4, (1, SIZE, SIZE)).astype(float)
+    found = explain.localisation(heat, masks, tolerance=0).iloc[0]
+    hits, overlaps, count = [], [], masks.sum()
+    for _ in range(2000):
+        order = np.argsort(-(heat + 1e-6 * rng.random(heat.shape)), axis=None)
+        hits.append(masks.ravel()[order[0]])
+        overlaps.append(masks.ravel()[order[:count]].sum())
+    common = np.mean(overlaps)
+    assert found["pointing"] == pytest.approx(np.mean(hits), abs=0.03)
+    assert found["iou"] == pytest.approx(common / (2 * count - common), abs=0.005)
+
+
+def test_the_peak_may_lie_a_tolerance_away_and_no_farther():
+    masks = np.zeros((1, 64, 64), bool)
+    masks[0, 30, 20:30] = True
+    for distance, hit in ((0, 1.0), (4, 1.0), (5, 0.0)):
+        heat = np.zeros(masks.shape)
+        heat[0, 30 + distance, 25] = 1
+        found = explain.localisation(heat, masks, tolerance=4.5 / 64)
+        assert found["pointing"].tolist() == [hit]
+        if distance:
+            assert found["energy"].tolist() == [0.0], "the tolerance is for the peak alone"
+
+
+def test_scores_do_not_depend_on_the_scale_of_a_map_or_the_type_of_a_mask():
+    masks = discs()
+    heat = np.random.default_rng(1).random(masks.shape).astype(np.float32)
+    plain = explain.localisation(heat, masks)
+    np.testing.assert_allclose(explain.localisation(heat * 1000, masks), plain, rtol=1e-5)
+    assert explain.localisation(heat, masks.astype(np.uint8)).equals(plain)
+    assert explain.localisation(heat, masks.astype(np.uint8) * 255).equals(plain)
+    half = explain.localisation((heat * 60_000).astype(np.float16), masks)
+    np.testing.assert_allclose(half, plain, atol=0.01)
+
+
+def test_average_precision_is_scikit_learns():
+    from sklearn.metrics import average_precision_score
+
+    masks = discs()
+    heat = np.random.default_rng(1).random(masks.shape)
+    found = explain.localisation(heat, masks)["average_precision"]
+    for value, mask, one in zip(found, masks, heat, strict=True):
+        assert value == pytest.approx(average_precision_score(mask.ravel(), one.ravel()))
+
+
+@pytest.mark.parametrize(
+    ("maps", "masks", "message"),
+    [
+        (np.ones((2, 8, 8)), np.ones((2, 8, 9), bool), "expected both to be"),
+        (np.ones((1, 8, 8)), np.ones((2, 8, 8), bool), "expected both to be"),
+        (np.ones((8, 8)), np.ones((8, 8), bool), "expected both to be"),
+        (np.ones((3, 8, 8)), np.eye(8, dtype=bool)[None] & np.array([1, 0, 1], bool)[:, None, None],
+         "1 masks are empty, first row 1"),
+        (np.array([[[1.0, -1.0]]]), np.ones((1, 1, 2), bool), "negative values"),
+        (np.array([[[1.0, np.nan]]]), np.ones((1, 1, 2), bool), "NaN"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_scored_is_refused(maps, masks, message):
+    with pytest.raises(ValueError, match=message):
+        explain.localisation(maps, masks)
+
+
+# ---------------------------------------------------------------------- the blind map
+@pytest.mark.parametrize("size", [31, 32])
+def test_the_centre_prior_is_symmetric_and_falls_from_the_centre(size):
+    prior = explain.center_prior(size)
+    assert prior.shape == (size, size) and prior.dtype == np.float32
+    for turned in (prior[::-1], prior[:, ::-1], prior.T):
+        assert np.allclose(prior, turned)
+    middle = prior[size // 2, size // 2 :]
+    assert (np.diff(middle) < 0).all() and prior.max() == prior[size // 2, size // 2]
+    axis = (np.arange(size) - (size - 1) / 2) / (size / 4)
+    assert prior[0, size // 2] / prior[size // 2, size // 2] == pytest.approx(
+        np.exp(-(axis[0] ** 2) / 2), rel=0.02
+    )
+
+
+def test_the_centre_prior_beats_chance_only_on_centred_lesions():
+    prior = explain.center_prior(SIZE)[None]
+    corner, centre = np.zeros((2, 1, SIZE, SIZE), bool)
+    corner[0, :6, :6] = centre[0, 13:19, 13:19] = True
+    areas = {"corner": corner.mean(), "centre": centre.mean()}
+    assert explain.localisation(prior, corner)["energy"][0] < areas["corner"]
+    found = explain.localisation(prior, centre).iloc[0]
+    assert found["energy"] > 1.5 * areas["centre"] and found["pointing"] == 1
