@@ -1,0 +1,282 @@
+"""Protects the probes and fine-tuning: scikit-learn's answers, chosen on training groups alone."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn import model_selection
+from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
+from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from bonelib import adaptation, encoders, models
+
+FEW = (0.001, 0.1, 10.0)
+
+
+def cohort(rows=120, columns=10, classes=2, seed=0, strength=1.0):
+    """Features that know something of the label, two rows a group."""
+    rng = np.random.default_rng(seed)
+    groups = np.repeat(np.arange(rows // 2), 2)
+    labels = np.repeat(rng.integers(0, classes, rows // 2), 2)
+    x = rng.normal(size=(rows, columns)) * rng.uniform(0.1, 30, columns) + rng.normal(size=columns)
+    x[:, 0] += strength * x[:, 0].std() * labels
+    x[:, 1] -= strength * x[:, 1].std() * (labels == classes - 1)
+    return x.astype(np.float32), labels, groups
+
+
+def pipeline(x, y, strength):
+    """The reference: scikit-learn's scaler and logistic regression, solved to the end."""
+    model = make_pipeline(
+        StandardScaler(), LogisticRegression(C=strength, max_iter=20_000, tol=1e-9)
+    )
+    return model.fit(x.astype(np.float64), y)
+
+
+# ---------------------------------------------------------------------- the linear probe
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize(("rows", "columns"), [(120, 10), (40, 90)])  # more columns than rows
+@pytest.mark.parametrize("strength", FEW)
+def test_a_probe_is_scikit_learns_pipeline(classes, rows, columns, strength):
+    x, y, groups = cohort(rows, columns, classes)
+    new = cohort(30, columns, classes, seed=1)[0]
+    probe = adaptation.linear_probe(x, y, groups, strengths=(strength,))
+    reference = pipeline(x, y, strength)
+    assert probe.weights.shape == (columns, 1 if classes == 2 else classes)
+    for rows_ in (x, new):
+        expected = reference.decision_function(rows_.astype(np.float64))
+        assert probe.logits(rows_).shape == expected.shape
+        np.testing.assert_allclose(probe.logits(rows_), expected, atol=1e-3, rtol=2e-3)
+    assert probe.strength == strength and probe.inner == {}
+
+
+def brute_force(x, y, groups, strengths, folds, seed):
+    splitter = model_selection.StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    parts = list(splitter.split(x, y, groups))
+    out = {}
+    for strength in strengths:
+        scores = []
+        for inner, held in parts:
+            model = pipeline(x[inner], y[inner], strength)
+            p = model.predict_proba(x[held].astype(np.float64))
+            p = p[:, 1] if p.shape[1] == 2 else p
+            scores.append(roc_auc_score(y[held], p, multi_class="ovr"))
+        out[strength] = np.mean(scores)
+    return out
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_strength_is_the_one_a_grouped_inner_validation_finds(classes, seed):
+    x, y, groups = cohort(160, 60, classes, seed=seed, strength=0.6)
+    probe = adaptation.linear_probe(x, y, groups, strengths=FEW, folds=3, seed=seed)
+    expected = brute_force(x, y, groups, FEW, 3, seed)
+    assert list(probe.inner) == list(FEW)
+    for strength in FEW:
+        assert probe.inner[strength] == pytest.approx(expected[strength], abs=0.005)
+    assert probe.strength == max(expected, key=expected.get)
+
+
+def test_the_chosen_strength_is_refitted_on_all_rows():
+    x, y, groups = cohort()
+    probe = adaptation.linear_probe(x, y, groups, strengths=FEW)
+    again = adaptation.linear_probe(x, y, groups, strengths=(probe.strength,))
+    np.testing.assert_allclose(probe.logits(x), again.logits(x), atol=1e-9)
+
+
+def test_no_group_is_parted_by_the_inner_folds(monkeypatch):
+    x, y, groups = cohort()
+    seen = []
+    original = adaptation._path
+
+    def spy(rows, labels, strengths, **options):
+        seen.append(rows)
+        return original(rows, labels, strengths, **options)
+
+    monkeypatch.setattr(adaptation, "_path", spy)
+    adaptation.linear_probe(x, y, groups, strengths=FEW, folds=4)
+    *inner, final = seen
+    assert len(inner) == 4 and len(final) == len(x)
+    index = {row.tobytes(): i for i, row in enumerate(x)}
+    held = np.zeros(len(x), int)
+    for rows in inner:
+        chosen = np.zeros(len(x), bool)
+        chosen[[index[row.tobytes()] for row in rows]] = True
+        assert not set(groups[chosen]) & set(groups[~chosen])
+        held += ~chosen
+    assert (held == 1).all()
+
+
+def test_rows_without_a_label_are_left_out():
+    x, y, groups = cohort()
+    hidden = np.where(np.arange(len(y)) % 3 == 0, -1, y)
+    known = hidden >= 0
+    probe = adaptation.linear_probe(x, hidden, groups, strengths=FEW)
+    same = adaptation.linear_probe(x[known], y[known], groups[known], strengths=FEW)
+    np.testing.assert_allclose(probe.logits(x), same.logits(x), atol=1e-9)
+
+
+def test_constant_columns_do_not_break_it():
+    x, y, groups = cohort()
+    plain = adaptation.linear_probe(x, y, groups, strengths=(0.1,))
+    wide = np.column_stack([x, np.full(len(x), 0.1), np.zeros(len(x))])
+    probe = adaptation.linear_probe(wide, y, groups, strengths=(0.1,))
+    assert np.allclose(probe.logits(wide), plain.logits(x), atol=1e-4)
+    nearly = wide.copy()
+    nearly[:, -2] += 1e-9  # as another machine rounds
+    assert np.allclose(probe.logits(nearly), plain.logits(x), atol=1e-4)
+    nothing = adaptation.linear_probe(np.ones((len(y), 1)), y, groups, strengths=FEW)
+    assert len(set(nothing.logits(np.ones((5, 1))))) == 1
+
+
+def test_what_cannot_be_fitted_is_refused():
+    x, y, groups = cohort()
+    with pytest.raises(ValueError, match="needs two classes"):
+        adaptation.linear_probe(x, np.zeros_like(y), groups)
+    with pytest.raises(ValueError, match=r"No training row has class \[1\]"):
+        adaptation.linear_probe(x, 2 * y, groups)
+    few = np.where(groups < 3, 1, 0)
+    with pytest.raises(ValueError, match="3 training groups, fewer than the 4 inner folds"):
+        adaptation.linear_probe(x, few, groups)
+    assert adaptation.linear_probe(x, few, groups, strengths=(0.1,)).strength == 0.1
+    assert adaptation.linear_probe(x, few, groups, folds=3).strength in adaptation.STRENGTHS
+
+
+def test_the_standard_strengths_are_seven_from_strong_to_weak():
+    assert np.allclose(adaptation.STRENGTHS, [10.0**e for e in range(-5, 2)])
+
+
+# ---------------------------------------------------------------------- ridge
+def test_ridge_is_scikit_learns_and_leaves_out_what_is_unknown():
+    x, y, _ = cohort(classes=5)
+    values = y + 0.3 * np.random.default_rng(0).normal(size=len(y))
+    values[::7] = np.nan
+    known = np.isfinite(values)
+    probe = adaptation.ridge_probe(x, values, strengths=FEW)
+    scaler = StandardScaler().fit(x[known].astype(np.float64))
+    z = scaler.transform(x.astype(np.float64))
+    chosen = RidgeCV(alphas=[1 / s for s in FEW]).fit(z[known], values[known])
+    assert probe.strength == pytest.approx(1 / chosen.alpha_)
+    reference = Ridge(alpha=chosen.alpha_).fit(z[known], values[known])
+    np.testing.assert_allclose(probe.logits(x), reference.predict(z), atol=1e-6)
+    assert probe.logits(x).shape == (len(x),)
+
+
+# ---------------------------------------------------------------------- one probe a fold
+def folded(classes=2, folds=4):
+    x, y, groups = cohort(classes=classes)
+    held = np.stack([groups % folds == k for k in range(folds)])
+    return x, np.where(held, -1, y), held, groups, y
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_each_image_gets_the_logits_of_the_probe_that_did_not_see_it(classes):
+    x, labels, held, groups, _ = folded(classes)
+    out, strengths = adaptation.cross_fit(x, labels, held, groups, strengths=FEW)
+    assert out.shape == ((len(x),) if classes == 2 else (len(x), classes)) and len(strengths) == 4
+    for k, test in enumerate(held):
+        probe = adaptation.linear_probe(x[~test], labels[k][~test], groups[~test], strengths=FEW)
+        np.testing.assert_allclose(out[test], probe.logits(x[test]), atol=1e-9)
+        assert strengths[k] == probe.strength
+
+
+def test_logits_of_held_out_images_do_not_depend_on_their_labels():
+    x, _, held, groups, y = folded()
+    noise = np.random.default_rng(1).permutation(y)
+    for truth in (y, noise):
+        shuffled = np.where(held, -1, y)
+        shuffled[0, held[1]] = truth[held[1]]  # fold 0 trains on the images of fold 1
+        out, _ = adaptation.cross_fit(x, shuffled, held, groups, strengths=(0.1,))
+        if truth is y:
+            before = out
+    assert np.allclose(out[held[1]], before[held[1]]), "fold 1 never saw its own labels"
+    assert not np.allclose(out[held[0]], before[held[0]])
+
+
+def test_a_held_out_image_that_shows_its_label_is_refused():
+    x, labels, held, groups, y = folded()
+    labels[2, np.flatnonzero(held[2])[:3]] = y[np.flatnonzero(held[2])[:3]]
+    with pytest.raises(ValueError, match="3 held-out images show their label"):
+        adaptation.cross_fit(x, labels, held, groups)
+
+
+def test_folds_that_miss_or_repeat_an_image_or_part_a_group_are_refused():
+    x, labels, held, groups, _ = folded()
+    with pytest.raises(ValueError, match="30 images are not held out exactly once"):
+        adaptation.cross_fit(x, labels[:3], held[:3], groups)
+    with pytest.raises(ValueError, match="not held out exactly once"):
+        adaptation.cross_fit(x, labels[[0, 1, 2, 3, 3]], held[[0, 1, 2, 3, 3]], groups)
+    with pytest.raises(ValueError, match="groups are both held out and trained on"):
+        adaptation.cross_fit(x, labels, held, np.arange(len(x)) // 8)
+
+
+# ---------------------------------------------------------------------- fine-tuning
+class Loader:
+    def __init__(self, labels):
+        self.label = torch.tensor(labels)
+        generator = torch.Generator().manual_seed(0)
+        self.image = torch.randn(len(labels), 3, 32, 32, generator=generator)
+
+    def __len__(self):
+        return 1
+
+    def __iter__(self):
+        yield {"image": self.image, "label": self.label}
+
+
+def classifier(outputs=1):
+    tower = encoders.image("timm:test_resnet", weights="random", size=32)
+    return models.Classifier(tower, outputs=outputs)
+
+
+def tune(labels, outputs=1, model=None, **options):
+    model = model or classifier(outputs)
+    return list(
+        adaptation.full(model, Loader(labels), np.array(labels), accelerator="cpu", **options)
+    )
+
+
+def test_fine_tuning_moves_every_weight_and_lowers_the_loss():
+    model = classifier()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    rows = tune([0, 1, 1, 0, 1, 0, -1, 1], model=model, epochs=5, lr=0.1)
+    assert rows[-1]["loss"] < rows[0]["loss"]
+    assert not [name for name, p in model.named_parameters() if torch.equal(p, before[name])]
+
+
+def test_balanced_classes_weigh_the_same_and_rows_without_a_label_nothing(monkeypatch):
+    seen = []
+    original = adaptation.losses.classification_objective
+
+    def spy(*, class_weights=None):
+        seen.append(class_weights)
+        return original(class_weights=class_weights)
+
+    monkeypatch.setattr(adaptation.losses, "classification_objective", spy)
+    labels = [0, 0, 0, 1, 2, 2, -1, -1]
+    tune(labels, outputs=3, epochs=1)
+    counts = torch.tensor([3.0, 1.0, 2.0])
+    assert torch.allclose(seen[0] * counts, torch.full((3,), 2.0)), "each class 6 / 3 rows' worth"
+    assert (seen[0] * counts).sum() / counts.sum() == pytest.approx(1), "mean one over the rows"
+    tune(labels, outputs=3, epochs=1, balanced=False)
+    assert seen[1] is None
+
+
+def test_a_class_without_training_rows_cannot_be_balanced():
+    with pytest.raises(ValueError, match=r"by class: \[2, 0, 2\]"):
+        tune([0, 0, 2, 2], outputs=3, epochs=1)
+    with pytest.raises(ValueError, match=r"by class: \[4, 0\]"):
+        tune([0, 0, 0, 0], epochs=1)
+    assert len(tune([0, 0, 2, 2], outputs=3, epochs=1, balanced=False)) == 1
+
+
+def test_the_kept_epoch_comes_back_through_the_strategy():
+    scores, seen = iter([0.9, 0.1]), []
+    model = classifier()
+
+    def validate(model):
+        seen.append(encoders.weights_hash(model))
+        return {"auroc": next(scores)}
+
+    tune([0, 1, 1, 0], model=model, epochs=2, validate=validate, keep="auroc")
+    assert encoders.weights_hash(model) == seen[0]
