@@ -91,9 +91,14 @@ def _cavity(
     """
     deep = min(spot.depth * swell, slim * size / 2)
     wide = min(spot.width * swell, slim * size / 2)
-    centre = spot.inside(size) + spot.out * shift * max(spot.depth - 0.6 * deep, 0.15 * spot.depth)
+    centre = spot.inside(size) + spot.seat(deep, shift)
     reaches = shift * spot.depth + deep > spot.depth and swell > 1.0
     return ball(spot, centre, size / 2, deep, wide, 0.8), bool(reaches)
+
+
+def _rim(low: float, high: float, size: float, rng: np.random.Generator) -> float:
+    """Share of bone in a sclerotic rim: the thin rims of small lesions are denser."""
+    return float(rng.uniform(low, high) * np.clip(22 / size, 1, 3))
 
 
 def simple_bone_cyst(spot: Place, size: float, age: float, rng: np.random.Generator) -> Growth:
@@ -104,9 +109,9 @@ def simple_bone_cyst(spot: Place, size: float, age: float, rng: np.random.Genera
     if wider:
         growth.solids.append(body)
     growth.lyses.append(Lysis(body, 0.95, 0.65, "geographic", 0.06))
-    sclerotic = rng.random() < 0.7
+    sclerotic = rng.random() < 0.8
     if sclerotic:
-        growth.deposits.append(Deposit(body, "rim", rng.uniform(0.1, 0.22), 0.06))
+        growth.deposits.append(Deposit(body, "rim", _rim(0.1, 0.22, size, rng), 0.06))
     if rng.random() < 0.4:
         growth.deposits.append(Deposit(body, "septa", rng.uniform(0.06, 0.12), 0.06))
     growth.signs = signs_of(
@@ -152,8 +157,8 @@ def osteofibroma(spot: Place, size: float, age: float, rng: np.random.Generator)
     growth.lyses.append(Lysis(body, 0.7, 0.55, "geographic", 0.2))
     glass = rng.random() < 0.7
     if glass:
-        growth.deposits.append(Deposit(body, "glass", rng.uniform(0.06, 0.16), 0.2))
-    growth.deposits.append(Deposit(body, "rim", rng.uniform(0.2, 0.4), 0.2))
+        growth.deposits.append(Deposit(body, "glass", rng.uniform(0.04, 0.10), 0.2))
+    growth.deposits.append(Deposit(body, "rim", _rim(0.3, 0.55, size, rng), 0.2))
     if rng.random() < 0.6:
         growth.deposits.append(Deposit(body, "septa", rng.uniform(0.1, 0.2), 0.2))
     growth.signs = signs_of(
@@ -225,7 +230,7 @@ def non_ossifying_fibroma(spot: Place, size: float, age: float, rng: np.random.G
     for number in (-0.5, 0.15, 0.6):  # lobes
         lobe = ball(spot, centre + spot.along * number * size * 0.4, 0.24 * size, deep, 0.8 * wide)
         growth.lyses.append(Lysis(lobe, 0.85, 0.6, "geographic", 0.1))
-        growth.deposits.append(Deposit(lobe, "rim", rng.uniform(0.2, 0.4), 0.1))
+        growth.deposits.append(Deposit(lobe, "rim", _rim(0.2, 0.35, size, rng), 0.1))
     growth.signs = signs_of(
         spot.zone, destruction="geographic", margin="sclerotic", cortex="scalloped"
     )

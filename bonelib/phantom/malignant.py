@@ -110,11 +110,12 @@ def chondrosarcoma(spot: Place, size: float, age: float, rng: np.random.Generato
 
 def metastasis(spot: Place, size: float, age: float, rng: np.random.Generator) -> Growth:
     """A lytic or blastic focus without periosteal reaction, in the old."""
+    deep = min(spot.depth, 0.45 * size)
     core = ball(
         spot,
-        spot.centre + 0.3 * rng.normal() * spot.depth * spot.out,
+        spot.inside(size) + spot.seat(deep, abs(0.3 * rng.normal())),
         size / 2,
-        min(spot.depth, 0.45 * size),
+        deep,
         min(spot.width, 0.45 * size),
     )
     blastic = rng.random() < 0.25

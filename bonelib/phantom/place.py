@@ -32,6 +32,17 @@ class Place:
         """The centre, moved towards the shaft until a lesion of that length fits into the bone."""
         return self.centre + self.along * max(0.0, size / 2 - self.room)
 
+    def seat(self, deep: float, shift: float) -> np.ndarray:
+        """How far off the axis a cavity of half depth ``deep`` sits (vector, mm).
+
+        ``shift`` is its eccentricity as a share of the bone's depth. In a hollow shaft there is no
+        spongy bone to lose, so a cavity that is too small to reach the cortex lies against it.
+        """
+        away = shift * max(self.depth - 0.6 * deep, 0.15 * self.depth)
+        if self.wall > 0.2 * self.depth and deep < self.depth - self.wall:
+            away = max(away, self.depth - 0.75 * deep)
+        return self.out * away
+
     @property
     def surface(self) -> np.ndarray:
         """The point of the bone's surface on the chosen side."""

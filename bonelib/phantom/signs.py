@@ -69,7 +69,7 @@ class Growth:
 
 
 def outline_of(growth: Growth, view: np.ndarray, grid: Grid) -> np.ndarray:
-    """The truth mask: every pixel whose ray meets the lesion (bool, picture's shape)."""
+    """The truth mask: every pixel whose ray meets the lesion, one at least (bool)."""
     mask = np.zeros((grid.height, grid.width), bool)
     for number, solid in enumerate(growth.extent):
         shadow = solid.shadow(view, grid)
@@ -79,6 +79,11 @@ def outline_of(growth: Growth, view: np.ndarray, grid: Grid) -> np.ndarray:
         if isinstance(solid, Ellipsoid):
             half, _ = rippled(solid, shadow, view, growth.seed + number, 0.12)
         mask[shadow.window.slices()] |= half > 0
+    if not mask.any():  # smaller than a pixel: the pixel it lies in
+        x, y = growth.extent[0].bounds(view).mean(0)
+        row = int(np.clip(np.round(grid.rows(y)), 0, grid.height - 1))
+        column = int(np.clip(np.round(grid.columns(x)), 0, grid.width - 1))
+        mask[row, column] = True
     return mask
 
 
