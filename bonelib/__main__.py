@@ -80,10 +80,18 @@ def _parser() -> argparse.ArgumentParser:
         _data,
         "data",
         "read a data set and say what is in it",
-        "bonelib data fracatlas /path/to/FracAtlas --out table.parquet",
+        "bonelib data fracatlas /path/to/FracAtlas --decode 224 --out table.parquet",
     )
     data.add_argument("name", metavar="NAME", help="btxrd, fracatlas, …; a wrong one lists them")
     data.add_argument("root", type=Path, metavar="ROOT", help="its unpacked folder")
+    data.add_argument("--task", default="", help="of a folder or roboflow tree, if not plain")
+    data.add_argument(
+        "--decode",
+        type=int,
+        default=0,
+        metavar="SIZE",
+        help="decode into the cache of that size; default: check every file, keep nothing",
+    )
     data.add_argument("--out", type=Path, help="write the table, .parquet or .csv")
 
     listing = add(_runs, "runs", "list the finished runs", "bonelib runs --profile demo")
@@ -129,13 +137,31 @@ def _phantom(folder: Path, **options: int) -> int:
     return 0
 
 
-def _data(name: str, root: Path, out: Path | None) -> int:
-    from bonelib import datasets
+def _data(name: str, root: Path, task: str, decode: int, out: Path | None) -> int:
+    from bonelib import datasets, images, runs
 
     if out is not None and out.suffix not in (".parquet", ".csv"):
         raise ValueError(f"--out must end in .parquet or .csv, found {out.name!r}.")
-    table = datasets.read(name, root)
+    if task and name not in ("folder", "roboflow"):
+        raise ValueError(f"--task is for folder and roboflow; {name} knows its tasks.")
+    table = datasets.read(name, root, **({"task": task} if task else {}))
     _say(_summary(table))
+    if decode:
+        folder = runs.cache_folder("images")
+        cache = images.cache(table, size=decode, folder=folder, progress=_tenths())
+        unreadable, notes = cache.excluded, cache.notes
+    else:
+        unreadable, notes = images.verify(table, progress=_tenths()), []
+    for note in notes:
+        _say(f"  note: {note}")
+    _say(
+        f"{len(unreadable)} of {len(table)} files can't be read" + (":" if len(unreadable) else "")
+    )
+    for row in unreadable.itertuples():
+        _say(f"  {row.image_id} ({row.path}): {row.reason}")
+    if len(unreadable):  # the decision to leave them out is the reader's of the table
+        reasons = unreadable.set_index("image_id")["reason"]
+        table["unreadable"] = table["image_id"].map(reasons)
     if out is not None:
         _write(table, out)
         _say(f"{len(table)} rows written to {out}")

@@ -8,15 +8,40 @@ once; what can be lived with (rows without a file, contradictions) is kept as se
 The functions other than ``read`` are what several readers share.
 """
 
+import io
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
 
 from bonelib import cohort
 
-NAMES = ("btxrd", "fracatlas", "phantom", "table")
+NAMES = (
+    "btxrd",
+    "fracatlas",
+    "grazpedwri",
+    "knee_kl",
+    "rsna_bone_age",
+    "phantom",
+    "folder",
+    "roboflow",
+    "table",
+)
+PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".dcm")
+# A split that came with the data is noted in this column and never trusted: most leak.
+PUBLISHED_SPLIT = "published_split"
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+    "auto_test": "auto_test",
+}
 
 
 def read(name: str, root: str | Path, **options) -> pd.DataFrame:
@@ -42,6 +67,16 @@ def read(name: str, root: str | Path, **options) -> pd.DataFrame:
         from bonelib.datasets import btxrd as reader
 
         options = {"extras": True} | options
+    elif name == "grazpedwri":
+        from bonelib.datasets import grazpedwri as reader
+    elif name == "knee_kl":
+        from bonelib.datasets import knee_kl as reader
+    elif name == "rsna_bone_age":
+        from bonelib.datasets import rsna_bone_age as reader
+    elif name == "folder":
+        from bonelib.datasets import folder as reader
+    elif name == "roboflow":
+        from bonelib.datasets import roboflow as reader
     elif name == "table" or name.endswith(".csv"):
         from bonelib.datasets import table as reader
 
@@ -83,9 +118,136 @@ def files_below(*folders: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for folder in folders:
         if folder.is_dir():
-            with os.scandir(folder) as entries:
-                names = sorted(e.name for e in entries if e.is_file() and e.name[0] != ".")
-            found |= {name: folder / name for name in names}
+            names = sorted(name for name in os.listdir(folder) if name[0] != ".")
+            found |= {name: folder / name for name in names if (folder / name).is_file()}
+    return found
+
+
+def tree(root: str | Path, notes: list[str]) -> dict[str, Path]:
+    """Map relative paths, ``train/0/a.png``, to all files below ``root``, sorted.
+
+    Hidden files are left out. Links are followed, each real folder is read once: a link that leads
+    back ends there, with a note, and so do links that lead nowhere or out of ``root``.
+
+    Raises:
+        FileNotFoundError: ``root`` is not a folder.
+    """
+    root = Path(root).absolute()
+    if not root.is_dir():
+        raise FileNotFoundError(f"No folder {root}. Set DATA_ROOT to the unpacked data set.")
+    top, found, seen = root.resolve(), {}, set()
+    odd: dict[str, list[str]] = {"again": [], "lost": [], "out": [], "shut": []}
+    folders, links = [""], []
+    while folders or links:
+        # Links wait until all real folders are read, so that those keep their own names.
+        prefix = folders.pop() if folders else links.pop(0)
+        real = os.path.realpath(root / prefix)
+        if real in seen:
+            odd["again"].append(prefix)
+            continue
+        seen.add(real)
+        try:
+            names = [name for name in os.listdir(root / prefix) if name[0] != "."]
+        except PermissionError:
+            odd["shut"].append(prefix)
+            continue
+        for name in names:
+            inner = f"{prefix}/{name}" if prefix else name
+            path = root / inner
+            link = path.is_symlink()
+            if link and not path.exists():  # also where links point at each other
+                odd["lost"].append(inner)
+                continue
+            if link and not path.resolve().is_relative_to(top):
+                odd["out"].append(inner)
+            if path.is_dir():
+                (links if link else folders).append(inner)
+            elif path.is_file():  # no pipe or device: opening one would wait for ever
+                found[inner] = path
+    told = {
+        "again": "links lead to a folder that was read already and were not entered again",
+        "lost": "links lead nowhere or in a circle and are left out",
+        "out": "links lead out of the folder and were followed",
+        "shut": "folders may not be read and are left out",
+    }
+    notes += [
+        f"{len(odd[k])} {text}, e.g. {sorted(odd[k])[0]}." for k, text in told.items() if odd[k]
+    ]
+    return dict(sorted(found.items()))
+
+
+def read_table(file: Path, notes: list[str], **options) -> pd.DataFrame:
+    """Read a CSV in whatever encoding, or an Excel sheet; names of columns lose their blanks.
+
+    Args:
+        notes: Gains a sentence where the encoding had to be guessed.
+        options: Those of ``pandas.read_csv``.
+
+    Raises:
+        ValueError: It is no table, or a package to read Excel files is missing.
+    """
+    if file.suffix.lower() == ".xlsx":
+        try:
+            frame = pd.read_excel(file, dtype=options.get("dtype"))
+        except ImportError as error:
+            raise ValueError(
+                f"{file.name} needs a reader for Excel files. Install it with "
+                f"`pip install openpyxl`, or save the sheet as {file.stem}.csv beside it."
+            ) from error
+    else:
+        try:
+            frame = pd.read_csv(io.StringIO(text_of(file, notes)), **options)
+        except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+            raise ValueError(f"{file} is not a table: {error}. Save it as CSV, UTF-8.") from error
+    frame.columns = [str(column).strip() for column in frame.columns]
+    return frame
+
+
+def text_of(file: Path, notes: list[str]) -> str:
+    """Decode a text file: UTF-8 with or without a BOM, UTF-16, else the western code page.
+
+    Only the last is a guess, as any bytes would fit it; ``notes`` gains a sentence then.
+    """
+    content = file.read_bytes()
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        name = "utf-16"
+    elif b"\0" in content[:4] and len(content) % 2 == 0:  # plain text holds no zero byte
+        name = "utf-16-be" if content[:1] == b"\0" else "utf-16-le"
+    else:
+        name = "utf-8-sig"
+    try:
+        return content.decode(name)
+    except UnicodeDecodeError:
+        notes.append(
+            f"{file.name} is not UTF-8: it was read as Windows-1252 (western European); "
+            "check names with accents."
+        )
+        return content.decode("cp1252", errors="replace")
+
+
+def published_split(parts: Iterable[str]) -> str | None:
+    """Name the split (train, val, test, auto_test) of a file from the folders it lies in."""
+    return next((SPLITS[p.lower()] for p in reversed(list(parts)) if p.lower() in SPLITS), None)
+
+
+def split_notes(table: pd.DataFrame, unit: str = cohort.PATIENT) -> list[str]:
+    """Say which published splits there are, and whether a patient or study lies in several."""
+    known = table[PUBLISHED_SPLIT].dropna()
+    if known.empty:
+        return []
+    count = ", ".join(f"{name} {n}" for name, n in known.value_counts().items())
+    found = [
+        f"The published split ({count}) is kept in {PUBLISHED_SPLIT!r} and not trusted: "
+        "splits are made anew from groups."
+    ]
+    spread = table.dropna(subset=[unit]).groupby(unit)[PUBLISHED_SPLIT].nunique()
+    across = sorted(spread.index[spread > 1].astype(str))
+    if across:
+        noun = "patients" if unit == cohort.PATIENT else "source images"
+        found.append(
+            f"{len(across)} {noun} lie in more than one published split, "
+            f"e.g. {', '.join(across[:3])}: that split leaks."
+        )
     return found
 
 

@@ -50,8 +50,8 @@ def read(root: str | Path, *, extras: bool = False, require_images: bool = False
     """
     file = datasets.locate(root, ("dataset.csv", "dataset.xlsx"), inner="BTXRD")
     root = file.parent
-    csv = _metadata(file)
     notes: list[str] = []
+    csv = _metadata(file, notes)
     outlines, labels = _annotations(root / "Annotations", notes)
     stems = csv["image_id"].map(lambda name: Path(name).stem)
     sites, limbs = datasets.terms(csv, SITES), datasets.terms(csv, LIMBS)
@@ -85,18 +85,8 @@ def read(root: str | Path, *, extras: bool = False, require_images: bool = False
     return table
 
 
-def _metadata(file: Path) -> pd.DataFrame:
-    if file.suffix == ".xlsx":
-        try:
-            csv = pd.read_excel(file)
-        except ImportError as error:
-            raise ValueError(
-                f"{file.name} needs a reader for Excel files. Install it with "
-                "`pip install openpyxl`, or save the sheet as dataset.csv beside it."
-            ) from error
-    else:
-        csv = pd.read_csv(file, encoding="utf-8-sig")
-    csv.columns = [str(column).strip() for column in csv.columns]
+def _metadata(file: Path, notes: list[str]) -> pd.DataFrame:
+    csv = datasets.read_table(file, notes)
     problems = datasets.flag_problems(csv, FLAGS)
     missing = [c for c in ("image_id", "center", "age", "gender") if c not in csv]
     if missing:
@@ -134,23 +124,29 @@ def _annotations(folder: Path, notes: list[str]) -> tuple[dict[str, str], dict[s
     """Read the LabelMe files: per image stem, its outlines as JSON text and its labels."""
     if (folder / "Annotations").is_dir():
         folder = folder / "Annotations"
-    outlines, labels, boxed, broken = {}, {}, [], []
+    outlines, labels, boxed, broken, uneven = {}, {}, [], [], []
     for name, path in datasets.files_below(folder).items():
         if path.suffix != ".json":
             continue
         try:
             shapes = json.loads(path.read_bytes())["shapes"]
             polygons = [s["points"] for s in shapes if s["shape_type"] == "polygon"]
+            boxes = [_corners(*s["points"]) for s in shapes if s["shape_type"] == "rectangle"]
             if not polygons:
-                polygons = [
-                    _corners(*s["points"]) for s in shapes if s["shape_type"] == "rectangle"
-                ]
-                boxed += [name] if polygons else []
+                polygons = boxes
+                boxed += [name] if boxes else []
+            elif boxes and len(boxes) != len(polygons):
+                uneven.append(name)
             labels[path.stem] = {shape["label"] for shape in shapes}
             if polygons:
                 outlines[path.stem] = datasets.polygons_text(polygons)
         except (ValueError, KeyError, TypeError):
             broken.append(name)
+    if uneven:
+        notes.append(
+            f"In {len(uneven)} annotations boxes and polygons differ in number, e.g. {uneven[0]}; "
+            "the polygons are kept."
+        )
     if not labels:
         notes.append(f"No LabelMe files in {folder.name}/: no lesion has an outline.")
     if boxed:
@@ -223,6 +219,26 @@ def _contradictions(csv: pd.DataFrame, sites: list, limbs: list, table: pd.DataF
             f"In {len(astray)} rows the site does not lie in the limb that is marked, "
             f"e.g. {', '.join(astray[:3])}; the site is kept."
         )
+    for what, count in (
+        ("limb", pd.Series(map(len, limbs))),
+        ("view", table[cohort.VIEW].map(len)),
+    ):
+        several = csv.loc[(count != 1).to_numpy(), "image_id"]
+        if len(several):
+            notes.append(
+                f"{len(several)} rows mark no or several {what}s, e.g. {', '.join(several[:3])}."
+            )
+    named = csv.loc[(csv["tumor"] == 0) & (csv[list(ENTITIES)] == 1).any(axis=1), "image_id"]
+    if len(named):
+        notes.append(
+            f"{len(named)} rows without a tumour name an entity, e.g. {', '.join(named[:3])}."
+        )
+    outlined = csv.loc[(csv["tumor"] == 0) & table[cohort.MASK].notna(), "image_id"]
+    if len(outlined):
+        notes.append(
+            f"{len(outlined)} rows without a tumour have an outline, "
+            f"e.g. {', '.join(outlined[:3])}; the table's label is kept."
+        )
     bare = csv.loc[(csv["tumor"] == 1) & table[cohort.MASK].isna(), "image_id"]
     if len(bare) and table[cohort.MASK].notna().any():
         notes.append(f"{len(bare)} tumours have no outline, e.g. {', '.join(bare[:3])}.")
@@ -235,7 +251,7 @@ def _join_extras(table: pd.DataFrame, root: Path, notes: list[str]) -> pd.DataFr
     if not file.is_file():
         notes.append("There is no cohort_extra.csv: nothing beyond BTXRD's own columns is known.")
         return table
-    extra = pd.read_csv(file, encoding="utf-8-sig", dtype={"patient": str, "study": str})
+    extra = datasets.read_table(file, notes, dtype={"patient": str, "study": str})
     if "image_id" not in extra or extra["image_id"].duplicated().any():
         datasets.refuse(["It needs a column 'image_id' without repeated values."], file)
     unknown = set(extra["image_id"]) ^ set(table[cohort.IMAGE_ID])

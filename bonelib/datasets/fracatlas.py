@@ -2,17 +2,22 @@
 
 Source: Abedeen I. et al., Scientific Data 10:521 (2023), doi 10.1038/s41597-023-02432-4; data
 doi 10.6084/m9.figshare.22363012, licence CC BY 4.0. 4,083 images, labelled by two radiologists and
-an orthopaedist: fracture, body part, view, hardware; outlines of the fractures as polygons.
+an orthopaedist: fracture, body part, view, hardware; outlines of the fractures as polygons (COCO,
+VGG) and boxes (YOLO, Pascal VOC). COCO's are read, the others compared with them.
 
 Known faults: no patient ids; 59 truncated JPEGs among the intact (``images.cache`` names and leaves
 them out); IMG0003298 lies in ``Fractured/`` with one outlined fracture, but its row says 0; a few
-JPEGs are turned by EXIF and outlined as shown; hardware goes with a fracture almost always, hip and
-shoulder hardly ever.
+JPEGs are turned by EXIF and outlined as shown; VGG lacks outlines that the other formats have in
+IMG0000851, 2086, 2395 and 2471, and draws one of IMG0002614 elsewhere; hardware goes with a
+fracture almost always, hip and shoulder hardly ever.
 """
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
+from xml.etree import ElementTree
 
+import numpy as np
 import pandas as pd
 
 from bonelib import cohort, datasets
@@ -20,6 +25,9 @@ from bonelib import cohort, datasets
 PARTS = ("hand", "leg", "hip", "shoulder")
 FOLDERS = {"Fractured": 1, "Non_fractured": 0}
 COCO = Path("Annotations", "COCO JSON", "COCO_fracture_masks.json")
+VGG = Path("Annotations", "VGG JSON", "VGG_fracture_masks.json")
+YOLO, VOC = Path("Annotations", "YOLO"), Path("Annotations", "PASCAL VOC")
+APART = 2  # pixels: Pascal VOC cuts to whole pixels, YOLO rounds to four decimals
 
 
 def read(root: str | Path, *, require_images: bool = False) -> pd.DataFrame:
@@ -38,16 +46,17 @@ def read(root: str | Path, *, require_images: bool = False) -> pd.DataFrame:
     """
     file = datasets.locate(root, ("dataset.csv",), inner="FracAtlas")
     root = file.parent
-    csv = pd.read_csv(file, encoding="utf-8-sig")
+    notes: list[str] = []
+    csv = datasets.read_table(file, notes)
     flags = (*PARTS, *cohort.VIEWS, "hardware", "fractured")
     problems = datasets.flag_problems(csv, flags)
     if "image_id" not in csv:
         problems.append("The column 'image_id' is missing.")
     datasets.refuse(problems, file)
 
-    notes: list[str] = []
     files = datasets.files_below(*(root / "images" / name for name in FOLDERS))
-    masks = _outlines(root / COCO, notes)
+    masks, sizes = _outlines(root / COCO, notes)
+    notes += _disagreements(root, masks, sizes)
     ids = csv["image_id"].astype(str)
 
     table = cohort.empty(len(csv))
@@ -68,16 +77,19 @@ def read(root: str | Path, *, require_images: bool = False) -> pd.DataFrame:
     return table
 
 
-def _outlines(file: Path, notes: list[str]) -> dict[str, str]:
-    """Collect the polygons of each image from the COCO file, whatever its categories are called."""
+def _outlines(
+    file: Path, notes: list[str]
+) -> tuple[dict[str, str], dict[str, tuple[float, float]]]:
+    """Collect from the COCO file each image's polygons, as JSON text, and its width and height."""
     if not file.is_file():
         notes.append(f"No {file.name} beside the images: no fracture has an outline.")
-        return {}
+        return {}, {}
     coco = json.loads(file.read_text(encoding="utf-8"))
     names = {image["id"]: image["file_name"] for image in coco["images"]}
+    sizes = {i["file_name"]: (i["width"], i["height"]) for i in coco["images"]}
     polygons: dict[str, list] = {}
     skipped = 0
-    for annotation in coco["annotations"]:
+    for annotation in coco["annotations"]:  # whatever its category is called
         rings = annotation.get("segmentation")
         if not isinstance(rings, list) or annotation["image_id"] not in names:
             skipped += 1  # run-length masks don't occur in the release
@@ -86,7 +98,102 @@ def _outlines(file: Path, notes: list[str]) -> dict[str, str]:
         polygons.setdefault(names[annotation["image_id"]], []).extend(points)
     if skipped:
         notes.append(f"{skipped} annotations of {file.name} are not polygons of a listed image.")
-    return {name: datasets.polygons_text(points) for name, points in polygons.items() if points}
+    return {name: datasets.polygons_text(points) for name, points in polygons.items()}, sizes
+
+
+def _disagreements(
+    root: Path, masks: dict[str, str], sizes: dict[str, tuple[float, float]]
+) -> list[str]:
+    """Compare the boxes around COCO's polygons with the other three formats, where they lie."""
+    coco = {name: [_around(points) for points in json.loads(text)] for name, text in masks.items()}
+    found = []
+    for name, folder, boxes in (
+        ("VGG", root / VGG, _vgg),
+        ("YOLO", root / YOLO, _yolo),
+        ("Pascal VOC", root / VOC, _voc),
+    ):
+        if not folder.exists() or not coco:
+            continue
+        other, broken = boxes(folder, sizes)
+        # A format that lists no image without a fracture says the same as one with empty entries.
+        images = sorted({image for image in coco | other if coco.get(image) or other.get(image)})
+        counts, places = [], []
+        for image in images:
+            first, second = coco.get(image, []), other.get(image, [])
+            if len(first) != len(second):
+                counts.append(f"{image} ({len(second)} of {len(first)})")
+            elif (_apart(first, second).min(axis=1) > APART).any():
+                places.append(image)
+        if counts:
+            found.append(
+                f"{name} has another number of fractures than COCO in {len(counts)} images, "
+                f"e.g. {', '.join(counts[:4])}; COCO's are kept."
+            )
+        if places:
+            found.append(
+                f"{name} places fractures elsewhere than COCO (by more than {APART} pixels) in "
+                f"{len(places)} images, e.g. {', '.join(places[:3])}; COCO's are kept."
+            )
+        if broken:
+            found.append(f"{len(broken)} {name} annotations can't be read: {broken[0]}.")
+    return found
+
+
+def _around(points: Iterable) -> list[float]:
+    x, y = zip(*points, strict=True)
+    return [min(x), min(y), max(x), max(y)]
+
+
+def _apart(first: list, second: list) -> np.ndarray:
+    """Largest distance between the edges of each box of one list and each of the other."""
+    return np.abs(np.array(first)[:, None] - np.array(second)[None]).max(axis=2)
+
+
+def _vgg(file: Path, sizes: dict) -> tuple[dict[str, list], list[str]]:
+    boxes, broken = {}, []
+    for image, entry in json.loads(file.read_text(encoding="utf-8")).items():
+        try:
+            shapes = [region["shape_attributes"] for region in entry["regions"].values()]
+            rings = [zip(s["all_points_x"], s["all_points_y"], strict=True) for s in shapes]
+            boxes[image] = [_around(ring) for ring in rings]
+        except (KeyError, TypeError, ValueError, AttributeError):
+            broken.append(image)
+    return boxes, broken
+
+
+def _yolo(folder: Path, sizes: dict) -> tuple[dict[str, list], list[str]]:
+    boxes, broken = {}, []
+    for name, path in datasets.files_below(folder).items():
+        image = f"{path.stem}.jpg"
+        lines = path.read_text(errors="replace").split("\n") if path.suffix == ".txt" else []
+        lines = [line.split() for line in lines if line.strip()]
+        if not lines or name == "labels.txt":
+            continue
+        try:
+            wide, high = sizes.get(image, (1, 1))  # an image without outlines: only counted
+            found = [tuple(map(float, line[1:5])) for line in lines]
+            boxes[image] = [
+                [(x - w / 2) * wide, (y - h / 2) * high, (x + w / 2) * wide, (y + h / 2) * high]
+                for x, y, w, h in found
+            ]
+        except ValueError:
+            broken.append(name)
+    return boxes, broken
+
+
+def _voc(folder: Path, sizes: dict) -> tuple[dict[str, list], list[str]]:
+    boxes, broken = {}, []
+    for name, path in datasets.files_below(folder).items():
+        try:
+            objects = ElementTree.fromstring(path.read_bytes()).iter("object")
+            corners = ("xmin", "ymin", "xmax", "ymax")
+            boxes[f"{path.stem}.jpg"] = [
+                [float(item.findtext(f"bndbox/{corner}", "")) for corner in corners]
+                for item in objects
+            ]
+        except (ElementTree.ParseError, ValueError):
+            broken.append(name)
+    return boxes, broken
 
 
 def _contradictions(table: pd.DataFrame, files: dict[str, Path]) -> list[str]:

@@ -21,7 +21,7 @@ from bonelib import cohort, datasets
 def read(
     root: str | Path, *, file: str | Path | None = None, require_images: bool = False
 ) -> pd.DataFrame:
-    """Read a CSV with the cohort's columns; comma or semicolon separated, UTF-8.
+    """Read a CSV with the cohort's columns; comma or semicolon separated, UTF-8 if possible.
 
     Args:
         root: The folder of the data, or the CSV itself.
@@ -37,7 +37,8 @@ def read(
     """
     file = _choose(Path(root), file)
     folders = (file.parent, Path(root) if Path(root).is_dir() else file.parent)
-    raw = _cells(file)
+    notes: list[str] = []
+    raw = _cells(file, notes)
     missing = [c for c in (cohort.IMAGE_ID, cohort.PATH) if c not in raw]
     if missing or raw.empty:
         problem = f"it lacks {' and '.join(missing)}" if missing else "it has no rows"
@@ -48,7 +49,6 @@ def read(
         )
 
     problems: list[str] = []
-    notes: list[str] = []
     table = cohort.empty(len(raw))
     for column in raw:
         table[column] = raw[column] if column in cohort.COLUMNS else _guess(raw[column])
@@ -84,6 +84,12 @@ def read(
 
     found = [_find(cell, folders) for cell in raw[cohort.PATH]]
     table[cohort.PATH] = [str(path) if path else pd.NA for path in found]
+    outside = [path for path in found if path and not _below(path, folders)]
+    if outside:
+        notes.append(
+            f"{len(outside)} images lie outside the folder of the table, e.g. {outside[0]}; "
+            "they are read."
+        )
     if table[cohort.PATIENT].isna().any():
         notes.append(
             f"{int(table[cohort.PATIENT].isna().sum())} rows name no patient: their groups can "
@@ -111,17 +117,12 @@ def _choose(root: Path, file: str | Path | None) -> Path:
     raise FileNotFoundError(f"No file {file}, neither as it stands nor in {root}.")
 
 
-def _cells(file: Path) -> pd.DataFrame:
+def _cells(file: Path, notes: list[str]) -> pd.DataFrame:
     """Read all cells as stripped text, NA where empty."""
-    with open(file, encoding="utf-8-sig") as lines:
-        header = lines.readline()
+    header = datasets.text_of(file, []).partition("\n")[0]
     # Excel writes semicolons where the comma is the decimal sign.
     separator = ";" if header.count(";") > header.count(",") else ","
-    try:
-        raw = pd.read_csv(file, sep=separator, dtype=str, encoding="utf-8-sig")
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise ValueError(f"{file} is not a table: {error}. Save it as CSV, UTF-8.") from error
-    raw.columns = [column.strip() for column in raw.columns]
+    raw = datasets.read_table(file, notes, sep=separator, dtype=str)
     raw = raw.apply(lambda column: column.str.strip())
     return raw.mask(raw == "")
 
@@ -183,6 +184,11 @@ def _labels(
 def _find(cell: str, folders: tuple[Path, ...]) -> Path | None:
     places = (folder / cell for folder in folders)  # an absolute path stays itself
     return next((place.absolute() for place in places if place.is_file()), None)
+
+
+def _below(path: Path, folders: tuple[Path, ...]) -> bool:
+    real = path.resolve()  # links followed and ".." taken away
+    return any(real.is_relative_to(folder.resolve()) for folder in folders)
 
 
 def _outline(cell: str, folders: tuple[Path, ...]) -> str | None:

@@ -1,12 +1,13 @@
 """Radiographs decoded once into a memory-mapped cache, and batches drawn from it.
 
 The cohort table comes in with its paths. ``cache`` decodes every file once into a uint8 array
-``(N, size, size)`` keyed by the content of the files; ``loader`` yields batches of tensors from
-it, ``augment`` varies them, ``mask`` draws a lesion's outline into the same pixels.
+``(N, size, size)`` keyed by the content of the files, ``verify`` only says which are broken;
+``loader`` yields batches of tensors from the cache, ``augment`` varies them, ``mask`` draws a
+lesion's outline into the same pixels.
 """
 
 from bonelib.images.batches import Loader, augment, loader
 from bonelib.images.pixels import FITS, mask
-from bonelib.images.store import Cache, cache
+from bonelib.images.store import Cache, cache, verify
 
-__all__ = ["FITS", "Cache", "Loader", "augment", "cache", "loader", "mask"]
+__all__ = ["FITS", "Cache", "Loader", "augment", "cache", "loader", "mask", "verify"]

@@ -10,7 +10,8 @@ outer edge of the first pixel.
 
 import io
 import json
-import math
+import os
+import stat
 import struct
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,16 @@ import numpy as np
 import pandas as pd
 
 from bonelib import cohort
+from bonelib.images import damage
 
 FITS = ("pad", "squash")
-RECIPE = 2  # part of the key of a store: raise it when decoding changes, and stores are made anew
+RECIPE = 3  # part of the key of a store: raise it when decoding changes, and stores are made anew
 GEOMETRY = ("width", "height", "scale_x", "scale_y", "offset_x", "offset_y", "turn")
-FILES = ("sha256", "width", "height", "bytes", "mean_grey", "mode")
+FILES = ("sha256", "width", "height", "bytes", "mean_grey", "mode", "format")
+PIXELS = 89_478_485  # PIL's own limit against files that unpack to fill the memory
+# What PIL raises on broken files: truncated data, bad chunks, impossible sizes, odd tags.
+BROKEN = (OSError, ValueError, SyntaxError, EOFError, struct.error)
+BROKEN += (ArithmeticError, LookupError, TypeError, MemoryError)
 # EXIF orientation → PIL's transposition that shows the image upright (FLIP_LEFT_RIGHT = 0, …).
 _UPRIGHT = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
 _INVERSE = {6: 8, 8: 6}  # a quarter turn is undone by the opposite one, the others by themselves
@@ -34,29 +40,40 @@ def decode(path: str, *, size: int, fit: str) -> tuple[np.ndarray | None, dict[s
 
     ``pad`` shows the image upright, keeps its aspect, shrinks by area and continues its
     edges by their mean. ``squash`` is PIL's bicubic resize of the whole image as stored.
+    What is damaged is refused as far as it can be seen; ``damage`` says how far that is.
     """
     from PIL import Image, UnidentifiedImageError
 
     try:
+        # Asked first: opening a pipe or a device could wait for ever.
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return None, {"reason": "not a file"}
         content = Path(path).read_bytes()
+        if not content:
+            return None, {"reason": "the file is empty (0 bytes)"}
+        fault = damage.png(content) if content.startswith(damage.SIGNATURE) else None
+        if fault:
+            return None, {"reason": fault}
         with Image.open(io.BytesIO(content)) as image:
             facts = {"stored_width": image.width, "stored_height": image.height}
-            facts |= {"bytes": len(content), "mode": image.mode}
+            facts |= {"bytes": len(content), "mode": image.mode, "format": image.format}
+            if image.width * image.height > PIXELS:
+                raise Image.DecompressionBombError
             turn = image.getexif().get(0x0112, 1)
             turn = turn if turn in _UPRIGHT else 1
             width, height = image.size if turn < 5 else image.size[::-1]
-            if fit == "pad":
-                # Twice the wanted size or more comes out of the JPEG decoder, the rest by area.
-                share = 2 * size / max(image.size)
-                image.draft("L", tuple(math.ceil(side * share) for side in image.size))
-            grey = _grey(image)
+            grey, fault = _luminance(image, content, size, whole=fit == "squash")
     except UnidentifiedImageError:
         return None, {"reason": "not a picture in a format that PIL knows"}
-    # What PIL raises on broken files: truncated data, bad chunks, impossible sizes.
-    except (OSError, ValueError, SyntaxError, EOFError, struct.error) as error:
-        return None, {"reason": getattr(error, "strerror", None) or str(error)}
-    except Image.DecompressionBombError as error:
-        return None, {"reason": str(error)}
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        reason = f"more pixels than any radiograph has (the limit is {PIXELS:,}): not decoded"
+        return None, {"reason": reason}
+    except BROKEN as error:
+        told = str(error) if isinstance(error, OSError | ValueError | SyntaxError) else ""
+        reason = getattr(error, "strerror", None) or told or f"PIL can't decode it ({error!r})"
+        return None, {"reason": reason}
+    if fault:
+        return None, {"reason": fault}
 
     if fit == "squash":
         content = np.asarray(grey.resize((size, size), Image.Resampling.BICUBIC))
@@ -68,6 +85,33 @@ def decode(path: str, *, size: int, fit: str) -> tuple[np.ndarray | None, dict[s
     facts |= {"width": width, "height": height, "offset_x": left, "offset_y": top, "turn": turn}
     facts |= {"scale_x": content.shape[1] / width, "scale_y": content.shape[0] / height}
     return pixels, facts | {"mean_grey": round(float(content.mean()), 3), "reason": None}
+
+
+def _luminance(image: Any, content: bytes, size: int, *, whole: bool) -> tuple[Any, str | None]:
+    """Decode an opened file to "L"; also say what is wrong with it, and then the first is None.
+
+    Args:
+        size: Side of the square it is for: a JPEG need not be decoded to much more.
+        whole: Every pixel is asked for nevertheless.
+    """
+    from PIL import Image
+
+    found = damage.frame(content) if image.format in ("JPEG", "MPO") else None
+    longer = damage.lengthened(content, found) if found else None
+    if longer is None:
+        return _grey(image), None
+    # Twice the wanted size or more comes out of the JPEG decoder, the rest by area.
+    most = min(max(image.size) / (2 * size), *image.size)
+    step = next((step for step in (8, 4, 2) if step <= most), 1)
+    with Image.open(io.BytesIO(longer)) as opened:
+        drafted = damage.draft(opened, step)
+        if drafted.mode != "L":  # components are RGB, not luminance and colour
+            return _grey(image), None
+        pixels = np.asarray(drafted)
+    fault = damage.jpeg(pixels, longer, found, step)
+    if fault:
+        return None, fault
+    return _grey(image) if whole else Image.fromarray(pixels[: -(-image.height // step)]), None
 
 
 def _grey(image: Any) -> Any:

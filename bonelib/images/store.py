@@ -1,7 +1,9 @@
 """The decoded radiographs of a table, kept on disk and opened as a memory map.
 
 The cohort table comes in; a ``Cache`` goes out: pixels uint8 ``(N, size, size)`` in row order,
-where each image lies in its square, the facts of its file, and what could not be decoded. On disk:
+where each image lies in its square, the facts of its file, and what could not be decoded. Eight
+bits and not sixteen: towers take 8-bit pictures, 12-bit films shrink by an area whose mean is finer
+than their noise, and the file stays small enough for the page cache. On disk:
 
     folder/hashes.json        path → size, time, sha256: unchanged files aren't read again
     folder/<key>/images.npy   the pixels; ``parts/`` holds them while a pass is under way
@@ -13,6 +15,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -25,6 +28,8 @@ import pandas as pd
 from bonelib import cohort
 from bonelib.images import pixels
 
+SUFFIXES = {"png": "PNG", "jpg": "JPEG", "jpeg": "JPEG", "bmp": "BMP", "webp": "WEBP"}
+SUFFIXES |= {"tif": "TIFF", "tiff": "TIFF", "gif": "GIF"}
 CHUNK = 32  # images in one part; a killed pass loses at most one part per worker
 
 
@@ -39,8 +44,9 @@ class Cache:
             lies: cache x = image x · ``scale_x`` + ``offset_x``, the same for y. ``turn`` is the
             EXIF orientation where the cached pixels are not upright, else 1.
         files: Per row ``image_id`` and the facts of the file: ``sha256``, ``width`` and ``height``
-            as stored, ``bytes``, ``mean_grey`` (0–255), ``mode``.
+            as stored, ``bytes``, ``mean_grey`` (0–255), ``mode``, ``format``.
         excluded: ``image_id``, ``path``, ``reason`` of what could not be decoded.
+        notes: What is odd about the files, in sentences, to be shown beside the reader's.
         key: Sixteen hex digits of the settings and the content of all files.
     """
 
@@ -49,6 +55,7 @@ class Cache:
     geometry: pd.DataFrame
     files: pd.DataFrame
     excluded: pd.DataFrame
+    notes: list[str]
     key: str
     size: int
     fit: str
@@ -125,6 +132,30 @@ def cache(
     return _open(folder / key, ids, paths, hashes, size=size, fit=fit)
 
 
+def verify(
+    table: pd.DataFrame, *, progress: Callable[[int, int], None] | None = None
+) -> pd.DataFrame:
+    """Check every file of ``table`` without keeping pixels: structure, checksums, header, end.
+
+    Quicker than ``cache`` and less strict: pixels are decoded to the smallest scale the format
+    allows, and nothing is written.
+
+    Args:
+        progress: Called with (images done, images in all).
+
+    Returns:
+        ``image_id``, ``path``, ``reason`` of each file that ``cache`` would exclude.
+    """
+    found, columns = [], (table[cohort.IMAGE_ID], table[cohort.PATH])
+    for done, (name, path) in enumerate(zip(*columns, strict=True), 1):
+        _, facts = pixels.decode(path, size=32, fit="pad")
+        if facts["reason"]:
+            found.append((name, path, facts["reason"]))
+        if progress is not None:
+            progress(done, len(table))
+    return pd.DataFrame(found, columns=[cohort.IMAGE_ID, cohort.PATH, "reason"])
+
+
 def _open(
     store: Path, ids: list[str], paths: list[str], hashes: list[str], *, size: int, fit: str
 ) -> Cache:
@@ -143,11 +174,31 @@ def _open(
         geometry=good[[cohort.IMAGE_ID, *pixels.GEOMETRY]],
         files=stored[[cohort.IMAGE_ID, *pixels.FILES]],
         excluded=facts.loc[unread, [cohort.IMAGE_ID, cohort.PATH, "reason"]].reset_index(drop=True),
+        notes=_notes(good),
         key=store.name,
         size=size,
         fit=fit,
         _index={name: row for row, name in enumerate(names)},
     )
+
+
+def _notes(good: pd.DataFrame) -> list[str]:
+    """Say what is odd about files that could be decoded: names, bits, orientation."""
+    suffix = good[cohort.PATH].str.extract(r"\.(\w+)$")[0].str.lower()
+    # PIL calls a JPEG with a second picture behind the first MPO.
+    true = good["format"].replace({"MPO": "JPEG"})
+    lies = suffix.isin(list(SUFFIXES)) & (suffix.map(SUFFIXES) != true)
+    deep = good["mode"].str.startswith(("I", "F"))
+    found = []
+    for which, text in (
+        (lies, "files hold another format than their extension says and were read by content"),
+        (deep, "files have more than 8 bits and were scaled by their own maximum"),
+        (good["turn"] != 1, "files are turned by EXIF and kept as stored"),
+    ):
+        if which.any():
+            names = ", ".join(good.loc[which, cohort.IMAGE_ID][:3])
+            found.append(f"{int(which.sum())} {text}, e.g. {names}.")
+    return found
 
 
 def _hashes(paths: list[str], index: Path, pool: ThreadPoolExecutor) -> list[str]:
@@ -156,12 +207,14 @@ def _hashes(paths: list[str], index: Path, pool: ThreadPoolExecutor) -> list[str
 
     def look(path: str) -> list:
         try:
-            stat = os.stat(path)
+            facts = os.stat(path)
             old = known.get(path)
-            if old and old[:2] == [stat.st_size, stat.st_mtime_ns]:
+            if old and old[:2] == [facts.st_size, facts.st_mtime_ns]:
                 return old
+            if not stat.S_ISREG(facts.st_mode):
+                return [0, 0, ""]  # a pipe or a device: reading one could wait for ever
             digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-            return [stat.st_size, stat.st_mtime_ns, digest]
+            return [facts.st_size, facts.st_mtime_ns, digest]
         except OSError:
             return [0, 0, ""]
 
