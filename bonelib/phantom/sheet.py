@@ -11,6 +11,11 @@ from .entities import ENTITIES
 from .scene import SITES, VIEWS
 from .studio import Radiograph, draw
 
+# usual ages of the diagnoses that share an entity
+_AGES = {
+    "enchondroma": 35, "non-ossifying fibroma": 12, "osteoid osteoma": 19,
+    "Ewing sarcoma": 13, "chondrosarcoma": 56, "metastasis": 66,
+}  # fmt: skip
 SHEETS = ("sites", "entities", "lesions", "ages", "distractors", "centers")
 
 
@@ -60,7 +65,10 @@ def _cells(what: str, seed: int, size: int):
             for kind in drawers:
                 for i in range(4 if len(drawers) > 1 else 8):
                     sharp = big if what == "entities" else 4 * size
-                    x = draw(seed, 100 + i, size=sharp, entity=entity, kind=kind, center=1)
+                    x = draw(
+                        seed, 100 + i, size=sharp, entity=entity, kind=kind,
+                        age=_AGES.get(kind), center=1,
+                    )  # fmt: skip
                     image = x.image if what == "entities" else _close(x)
                     yield image, f"{kind}, {x.case.sites[0]}, {x.case.age} y"
     elif what == "ages":
