@@ -325,9 +325,9 @@ def test_the_cached_tower_equals_the_uncached_and_embeds_each_sentence_once():
     first = cached(tokens)
     again = cached.tokenize([*SENTENCES[::-1], "something new"])
     assert sum(seen) == 4 and torch.equal(cached(again)[:4].flip(0), first)
-    many = [f"sentence {n}" for n in range(150)]
-    assert cached(cached.tokenize(many)).shape == (150, 192)
-    assert cached.tokenize(many)[:, 0].diff().eq(1).all() and sum(seen) == 154
+    many = [f"sentence {n}" for n in range(70)]  # more than go through in one pass
+    assert cached(cached.tokenize(many)).shape == (70, 192)
+    assert cached.tokenize(many)[:, 0].diff().eq(1).all() and sum(seen) == 74
 
 
 def test_minilm_is_cached_and_frozen_by_default():

@@ -26,8 +26,26 @@ def pixels(count=3, size=32):
     return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(0))
 
 
-def dual(text="small", cached=None, **options):
-    return models.DualEncoder(tower(), encoders.text(text, cached=cached), dim=16, **options).eval()
+class Words(torch.nn.Module):
+    """A text tower of one embedding, where the text is not the point."""
+
+    width, weights = 8, "random"
+
+    def __init__(self):
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            self.table = torch.nn.Embedding(8, 8)
+
+    def tokenize(self, sentences):
+        return torch.tensor([[len(sentence) % 8] for sentence in sentences])
+
+    def forward(self, tokens):
+        return self.table(tokens[:, 0])
+
+
+def dual(text=None, cached=None, **options):
+    words = encoders.text(text, cached=cached) if text else Words()
+    return models.DualEncoder(tower(), words, dim=16, **options).eval()
 
 
 def features(model):
@@ -118,8 +136,9 @@ def test_a_frozen_packaged_text_tower_is_named_and_not_copied(tmp_path):
 
 
 def test_the_bundle_says_what_a_reader_should_know(tmp_path):
+    model = models.Classifier(tower(), outputs=1)
     folder = models.save_bundle(
-        tmp_path / "b", dual(), caption_fields=("view", "site"), test="fold0"
+        tmp_path / "b", model, caption_fields=("view", "site"), test="fold0"
     )
     record = json.loads((folder / "bundle.json").read_text())
     assert record["facts"] == {"caption_fields": ["view", "site"], "test": "fold0"}
