@@ -505,7 +505,7 @@ def test_lesion_boxes_take_their_share_of_the_picture() -> None:
     for case in cases:
         shot = studio.take(case, size=128)
         left, top, right, bottom = np.array([s.box for s in shot.shapes])[0]
-        area = (right - left + 1) * (bottom - top + 1) / shot.image.size
+        area = (right - left) * (bottom - top) / shot.image.size
         at = np.linspace(0.001, 0.999, 400)
         known = [marginals.area_share(case.entity, q) for q in at]
         quantiles.append(float(np.interp(area, known, at)))

@@ -261,5 +261,6 @@ def outlines(mask: np.ndarray, label: str, *, parted: bool = False) -> list[Shap
         polygon = points[::step]
         if len(polygon) < 5:
             polygon = points
-        shapes.append(Shape(label, polygon, (*low, *high)))
+        # the box runs along the outer edges of its pixels
+        shapes.append(Shape(label, polygon, (*low, *(high + 1))))
     return shapes
