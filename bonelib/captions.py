@@ -25,6 +25,12 @@ _LEADS = {
     "en": ("{view} radiograph", "{view} x-ray", "{view} view"),
     "fr": ("Radiographie {view}", "Cliché {view}", "Incidence {view}"),
 }
+# Where prompts by signs are set: an ensemble over scenes averages out what names the site.
+_SCENES = tuple(
+    (view, site)
+    for view in ("frontal", "lateral")
+    for site in ("femur", "tibia", "humerus", "knee", "hand", "foot")
+)
 
 
 @functools.cache
@@ -174,14 +180,15 @@ def prompts(task: Task, *, style: str = "signs", language: str = "en") -> dict[s
 
     Args:
         style: ``label`` names the class ("a radiograph of a malignant bone tumor"). ``signs``
-            describes it by what a reader sees, from the ``prompt`` rows of ``captions.csv``
-            (Lodwick's patterns, periosteal reactions and matrix: Lodwick 1980, Radiology 134:577;
-            Madewell 1981, Radiol Clin North Am 19:715).
+            says what a reader would see, in the grammar of the captions and at several sites: the
+            rows of ``prompts.csv``, typical combinations after Lodwick 1980 (Radiology 134:577)
+            and Madewell 1981 (Radiol Clin North Am 19:715). A tumour is what is benign or
+            malignant.
 
     Raises:
         ValueError: No such style or language, or no prompts by signs for this task.
     """
-    bank = _words(language)
+    _words(language)
     if not task.classes:
         raise ValueError(f"{task.name!r} has values, not classes: there is nothing to prompt for.")
     if style == "label":
@@ -194,19 +201,20 @@ def prompts(task: Task, *, style: str = "signs", language: str = "en") -> dict[s
         }
     if style != "signs":
         raise ValueError(f"Unknown prompt style {style!r}. Choose label or signs.")
+    bank = pd.read_csv(Path(__file__).with_name("prompts.csv"), dtype=str, keep_default_na=False)
+    name = "malignancy" if task.name == "tumor" else task.name
+    bank = bank[bank["task"] == name]
+    if task.name == "tumor":
+        bank = bank.assign(**{"class": bank["class"].where(bank["class"] == "normal", "tumor")})
     found = {}
     for name in task.classes:
-        phrases = bank.get((f"prompt {task.name}", name), "").split(" | ")
-        found[name] = [
-            f"{_LEADS[language][0].format(view=_word(language, VIEW, view)).capitalize()}. "
-            f"{phrase[0].upper()}{phrase[1:]}."
-            for phrase in phrases
-            if phrase
-            for view in cohort.VIEWS
+        rows = [
+            {VIEW: (view,), SITE: (site,), **signs}
+            for signs in bank[bank["class"] == name].to_dict("records")
+            for view, site in _SCENES
         ]
+        fields = (VIEW, SITE, "signs")
+        found[name] = [_caption(row, fields, language, 0) for row in rows]
     if not all(found.values()):
-        raise ValueError(
-            f"captions.csv has no {language!r} prompts by signs for the task {task.name!r}; "
-            "use style='label'."
-        )
+        raise ValueError(f"prompts.csv has no rows for {task.name!r}; use style='label'.")
     return found

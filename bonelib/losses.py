@@ -25,12 +25,31 @@ def positives(keys: Tensor) -> Tensor:
     return equal.all(dim=-1) | torch.eye(len(keys), dtype=torch.bool, device=keys.device)
 
 
+def targets(keys: Tensor, *, temperature: float = 0.0) -> Tensor:
+    """Return how each row's probability should lie over the batch: ``(B, B)``, rows sum to one.
+
+    Args:
+        keys: ``(B, K)``, -1 where missing.
+        temperature: 0 spreads evenly over the rows with all keys equal (UniCL). Above 0 the target
+            is the softmax of the share of equal keys over this temperature, so that a partial
+            match (same site, other sign) counts for part (MedCLIP, Wang et al. 2022,
+            arXiv:2210.10163, section 3.3, with attribute keys in place of its label vectors).
+    """
+    if temperature == 0:
+        match = positives(keys).double()
+        return match / match.sum(dim=1, keepdim=True)
+    equal = (keys[:, None] == keys[None]) & (keys[:, None] >= 0)
+    share = equal.double().mean(dim=-1).fill_diagonal_(1.0)  # a row always means itself
+    return (share / temperature).softmax(dim=1)
+
+
 def contrastive_loss(
     image_features: Tensor,
     text_features: Tensor,
     *,
     logit_scale: Tensor,
     keys: Tensor | None = None,
+    key_temperature: float = 0.0,
 ) -> Tensor:
     r"""Ask each image to pick out every caption that means the same, and each caption its images.
 
@@ -46,27 +65,31 @@ def contrastive_loss(
         text_features: ``(B, D)``, unit rows.
         logit_scale: The factor s itself, not its logarithm.
         keys: ``(B, K)`` integers, -1 where missing.
+        key_temperature: Above 0, partial matches of the keys count (see ``targets``).
     """
     logits = logit_scale * image_features @ text_features.T  # (B, B): rows images, columns captions
     if keys is None:
         own = torch.arange(len(logits), device=logits.device)
         return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
-    target = positives(keys).to(logits.dtype)
-    target = target / target.sum(dim=1, keepdim=True)  # symmetric, so rows serve both directions
+    # The match of two rows is symmetric, so the same rows serve both directions.
+    target = targets(keys, temperature=key_temperature).to(logits.dtype)
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
-def floor(keys: Tensor) -> float:
+def floor(keys: Tensor, *, temperature: float = 0.0) -> float:
     """Return the lowest value ``contrastive_loss`` can reach on a batch with these keys, in nats.
 
-    With a uniform target over |P(i)| positives that is the target's entropy, the mean of ln |P(i)|.
-    It is also what InfoNCE pays for equal meanings it treats as different: a model that knows every
-    attribute can't do better.
+    That is the entropy of the targets; with a uniform target over |P(i)| positives, the mean of
+    ln |P(i)|, which is also what InfoNCE pays for equal meanings it treats as different: a model
+    that knows every attribute can't do better.
     """
-    return float(positives(keys).sum(dim=1).double().log().mean())
+    target = targets(keys, temperature=temperature)
+    return float(-(target * target.clamp_min(1e-300).log()).sum(dim=1).mean())
 
 
-def contrastive_objective(model: nn.Module, batch: dict[str, Any]) -> Tensor:
+def contrastive_objective(
+    model: nn.Module, batch: dict[str, Any], *, key_temperature: float = 0.0
+) -> Tensor:
     """Apply ``contrastive_loss`` to a dual encoder and a batch (contract 4 of the house)."""
     out = model(batch["image"], batch["tokens"])
     return contrastive_loss(
@@ -74,6 +97,7 @@ def contrastive_objective(model: nn.Module, batch: dict[str, Any]) -> Tensor:
         out["text_features"],
         logit_scale=out["logit_scale"],
         keys=batch.get("keys"),
+        key_temperature=key_temperature,
     )
 
 

@@ -190,3 +190,33 @@ def test_a_batch_without_labels_teaches_nothing_instead_of_nan(columns):
     value = losses.classification_objective()(lambda x: x, batch)
     value.backward()
     assert value.item() == 0 and (logits.grad == 0).all()
+
+
+def test_partial_matches_get_the_softmax_of_their_share_of_equal_keys():
+    keys = torch.tensor([[0, 0], [0, 1], [2, 3], [-1, 0]])
+    target = losses.targets(keys, temperature=0.5)
+    share = torch.tensor(
+        [[1, 0.5, 0, 0.5], [0.5, 1, 0, 0], [0, 0, 1, 0], [0.5, 0, 0, 1]], dtype=torch.float64
+    )
+    torch.testing.assert_close(target, (share / 0.5).softmax(dim=1))
+    assert target[0, 1] > target[0, 2]
+
+
+def test_soft_targets_become_the_multi_positive_ones_as_the_temperature_falls():
+    hard, soft = losses.targets(KEYS), losses.targets(KEYS, temperature=1e-3)
+    torch.testing.assert_close(soft, hard, atol=1e-9, rtol=0)
+    assert losses.floor(KEYS, temperature=1e-3) == pytest.approx(losses.floor(KEYS), abs=1e-9)
+
+
+def test_soft_targets_have_a_floor_that_no_features_undercut():
+    keys = torch.randint(0, 3, (24, 3), generator=torch.Generator().manual_seed(0))
+    low = losses.floor(keys, temperature=0.1)
+    for seed in range(5):
+        value = losses.contrastive_loss(
+            unit(24, seed=seed),
+            unit(24, seed=seed + 50),
+            logit_scale=torch.tensor(10.0, dtype=torch.float64),
+            keys=keys,
+            key_temperature=0.1,
+        )
+        assert value > low
