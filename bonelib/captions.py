@@ -52,8 +52,31 @@ def label_free(fields: Sequence[str]) -> bool:
 
 
 def supervision(fields: Sequence[str]) -> str:
-    """Name what prompts prove after training on captions of these fields (contract 9)."""
-    return "zero-shot" if label_free(fields) else "label-supervised text"
+    """Name what prompts prove after training on captions of these fields (contract 9).
+
+    Captions that name neither labels nor signs teach nothing of what is asked: their score is a
+    negative control, and shows what site and view give away.
+    """
+    if not label_free(fields):
+        return "label-supervised text"
+    return "zero-shot" if "signs" in fields else "zero-shot, negative control"
+
+
+def known(table: pd.DataFrame, *, fields: Sequence[str]) -> tuple[str, ...]:
+    """Return those of ``fields`` that at least one row can say, in order.
+
+    Raises:
+        ValueError: An unknown field, or nothing that any row could say.
+    """
+    _check(fields)
+    found = tuple(
+        field
+        for field in fields
+        if any(any(_values(table, c)) for c in (SIGNS if field == "signs" else (field,)))
+    )
+    if not found:
+        raise ValueError(f"No row knows any of {', '.join(fields)}: there is nothing to caption.")
+    return found
 
 
 def _check(fields: Sequence[str]) -> None:

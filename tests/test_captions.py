@@ -287,3 +287,15 @@ def test_a_task_without_prompts_says_what_to_do():
         captions.prompts(cohort.task("tumor"), style="poem")
     with pytest.raises(ValueError, match="values, not classes"):
         captions.prompts(cohort.task("bone_age"), style="label")
+
+
+def test_captions_without_signs_are_a_negative_control():
+    assert captions.supervision(("view", "site")) == "zero-shot, negative control"
+    assert captions.supervision(("view", "site", "signs")) == "zero-shot"
+
+
+def test_fields_that_no_row_knows_are_left_out_and_nothing_at_all_is_refused():
+    table = cohort.empty(2).assign(image_id=["a", "b"], view=[("frontal",), ()])
+    assert captions.known(table, fields=("signs", "view", "side")) == ("view",)
+    with pytest.raises(ValueError, match="nothing to caption"):
+        captions.known(table, fields=("side", "signs"))
