@@ -6,7 +6,7 @@ Grad-CAM: Selvaraju et al. 2017, arXiv:1610.02391. Pointing game: Zhang et al. 2
 Energy: Score-CAM, Wang et al. 2020, arXiv:1910.01279.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -61,7 +61,11 @@ def target_layer(model: Any, image: Any) -> Any:
 
 
 def grad_cam(
-    model: Any, loader: Any, *, target: int | Callable[[Any], Any] = 0, layer: Any = None
+    model: Any,
+    loader: Any,
+    *,
+    target: int | Sequence[int] | Callable[[Any], Any] = 0,
+    layer: Any = None,
 ) -> np.ndarray:
     """Return raw Grad-CAM maps, float32 ``(N, H, W)``, not negative and not rescaled per image.
 
@@ -74,7 +78,8 @@ def grad_cam(
     Args:
         model: Maps images to logits ``(B, C)``.
         loader: Batches in contract form, in order.
-        target: Column of the logits to explain, or a function of one row of the output.
+        target: Column of the logits to explain, one for all images or one for each in the loader's
+            order, or a function of one row of the output.
         layer: Module whose output is weighed; by default the last feature map.
 
     Raises:
@@ -120,9 +125,14 @@ def grad_cam(
         for batch in loader:
             image = batch["image"].to(device)
             layer = layer if layer is not None else target_layer(model, image)
-            one = ClassifierOutputTarget(target) if isinstance(target, int) else target
+            if callable(target):
+                asked = [target] * len(image)
+            else:
+                done = sum(map(len, parts))
+                columns = np.broadcast_to(target, max(done + len(image), np.size(target)))
+                asked = [ClassifierOutputTarget(int(c)) for c in columns[done : done + len(image)]]
             with Raw(model=model, target_layers=[layer]) as cam:
-                parts.append(cam(input_tensor=image, targets=[one] * len(image)))
+                parts.append(cam(input_tensor=image, targets=asked))
     finally:
         for module, training in modes.items():
             module.training = training

@@ -302,3 +302,15 @@ def test_the_centre_prior_beats_chance_only_on_centred_lesions():
     assert explain.localisation(prior, corner)["energy"][0] < areas["corner"]
     found = explain.localisation(prior, centre).iloc[0]
     assert found["energy"] > 1.5 * areas["centre"] and found["pointing"] == 1
+
+
+def test_each_image_may_have_a_target_of_its_own():
+    torch.manual_seed(0)
+    body = torch.nn.Conv2d(3, 4, 3, padding=1)
+    head = [torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(4, 3)]
+    model = torch.nn.Sequential(body, *head)
+    batches = [{"image": torch.randn(2, 3, 8, 8)}, {"image": torch.randn(1, 3, 8, 8)}]
+    own = explain.grad_cam(model, batches, target=[2, 0, 1], layer=body)
+    for row, column in enumerate([2, 0, 1]):
+        same = explain.grad_cam(model, batches, target=column, layer=body)[row]
+        np.testing.assert_allclose(own[row], same, atol=1e-6)
