@@ -127,7 +127,7 @@ def results(
         frame["label"] = np.where(blind, "", notes.get("zero_shot") or "")
         for column in ("stage", "variant", "seed"):
             frame[column] = record[column]
-        frames.append(frame.assign(openings=len(record["openings"]), run=entry.run))
+        frames.append(frame.assign(openings=entry.openings, run=entry.run))
     if not frames:
         raise ValueError(
             f"No finished run with predictions for PROFILE={profile!r}, DATA={data!r}, "
