@@ -226,3 +226,34 @@ def test_axes_that_are_given_are_used():
     assert figures.plot_confusion(table, "tumor", ax=axes[0]) is axes[0]
     assert figures.plot_calibration(table, "tumor", axes[1], draws=5) is axes[1]
     assert plt.get_fignums() == [figure.number]
+
+
+def test_shares_are_of_all_values_and_the_most_expected_come_first():
+    table = pd.DataFrame(
+        {"value": ["ulna", "femur", "tibia"], "drawn": [10, 60, 30], "real": [5.0, 20.0, 25.0]}
+    )
+    ax = figures.plot_shares(table, "drawn", "real", most=2)
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["tibia", "femur"]
+    assert [bar.get_width() for bar in ax.patches] == pytest.approx([0.3, 0.6])
+    assert ax.lines[0].get_xdata().tolist() == pytest.approx([0.5, 0.4])
+    assert ax.get_xlabel() == "share of 100"
+    inside(ax.figure)
+
+
+def test_cumulative_curves_reach_one_at_their_largest_value():
+    ax = figures.plot_cumulative({"drawn": [3, 1, 2, 2], "real": np.arange(1, 11)}, log=True)
+    drawn, real = ax.lines
+    assert drawn.get_xdata().tolist() == [1, 2, 2, 3]
+    assert drawn.get_ydata().tolist() == [0.25, 0.5, 0.75, 1] and real.get_ydata()[-1] == 1
+    assert "drawn (n = 4)" in texts(ax.figure) and ax.get_xscale() == "log"
+    inside(ax.figure)
+
+
+def test_a_band_holds_ninety_per_cent_around_the_median():
+    x, rows = np.array([0.1, 0.2, 0.4]), np.arange(1, 102)[:, None] * np.array([1.0, 2.0, 3.0])
+    ax = figures.plot_bands(x, {"real": rows}, log=True)
+    assert ax.lines[0].get_ydata().tolist() == [51, 102, 153]
+    edges = ax.collections[0].get_paths()[0].vertices
+    first = edges[np.isclose(edges[:, 0], 0.1), 1]
+    assert first.min() == pytest.approx(6) and first.max() == pytest.approx(96)
+    inside(ax.figure)

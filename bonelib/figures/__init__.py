@@ -5,6 +5,7 @@ Okabe & Ito 2008, which colour-blind readers tell apart; a method keeps its colo
 """
 
 from bonelib.figures.counts import plot_counts, plot_history
+from bonelib.figures.distributions import plot_bands, plot_cumulative, plot_shares
 from bonelib.figures.radiographs import contact_sheet, heatmap_sheet, plot_heatmap
 from bonelib.figures.scores import (
     interval_kind,
@@ -18,6 +19,7 @@ from bonelib.figures.scores import (
 )
 from bonelib.figures.style import (
     GREY,
+    INK,
     UNAVAILABLE,
     WIDTH,
     colour,
@@ -29,6 +31,7 @@ from bonelib.figures.style import (
 
 __all__ = [
     "GREY",
+    "INK",
     "UNAVAILABLE",
     "WIDTH",
     "colour",
@@ -36,14 +39,17 @@ __all__ = [
     "heatmap_sheet",
     "interval_kind",
     "number",
+    "plot_bands",
     "plot_calibration",
     "plot_confusion",
     "plot_counts",
+    "plot_cumulative",
     "plot_forest",
     "plot_heatmap",
     "plot_history",
     "plot_localisation",
     "plot_roc",
+    "plot_shares",
     "plot_spread",
     "sample",
     "synthetic_note",

@@ -5,6 +5,7 @@ For trying the pipeline, for tests and for controls with a known truth; never fo
 
 from __future__ import annotations
 
+from . import agreement, realism
 from .sheet import SHEETS, contact_sheet
 from .studio import Radiograph, Shape, draw
 from .writer import COLUMNS, EXTRA_COLUMNS, write
@@ -15,7 +16,9 @@ __all__ = [
     "SHEETS",
     "Radiograph",
     "Shape",
+    "agreement",
     "contact_sheet",
     "draw",
+    "realism",
     "write",
 ]

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 from functools import lru_cache
 from importlib import resources
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from .scene import SITES, VIEWS
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ENTITY_NAMES = (
     "osteochondroma", "multiple osteochondromas", "simple bone cyst", "giant cell tumor",
@@ -74,6 +77,8 @@ def count(table: pd.DataFrame) -> pd.DataFrame:
         and ``value`` "other" any. ``value`` is the first year of an age band in the tables
         ``lesion`` and ``age``, else sex, view or number of views. No count is below 3.
     """
+    import pandas as pd
+
     rows = table[table["tumor"] == 1]
     facts = pd.DataFrame(
         {
@@ -107,6 +112,8 @@ def _first(rows: pd.DataFrame, columns: tuple[str, ...]) -> pd.Series:
 
 def _pool(facts: pd.DataFrame, name: str, levels: list[list[str]]) -> pd.DataFrame:
     """Count at the finest level; what stays below SMALLEST is counted again one level up."""
+    import pandas as pd
+
     rest, found = facts, []
     for level in levels:
         if rest.empty:
@@ -141,6 +148,8 @@ def area_share(entity: str, quantile: float) -> float:
 @lru_cache(maxsize=1)
 def counts() -> pd.DataFrame:
     """The pooled counts that ship with the package; see :func:`count` for the columns."""
+    import pandas as pd
+
     path = resources.files(__package__).joinpath("tumor_counts.csv")
     with path.open(encoding="utf-8") as file:
         return pd.read_csv(file, comment="#", dtype={"value": str})

@@ -11,17 +11,18 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
-import pandas as pd
 
 from .marginals import ENTITY_NAMES, LIMBS
 from .sampling import Case, archive_case, plan
 from .scene import SITES, VIEWS
 from .studio import Radiograph, check_size, describe, take
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 VERSION = 1  # raised whenever the same settings would give other pixels
 FEWEST = 8  # images: fewer can't hold every class twice
@@ -105,6 +106,14 @@ def write(
     return folder
 
 
+def dataset(images: int, seed: int) -> pd.DataFrame:
+    """The rows that ``dataset.csv`` would have, of a cohort that need not be drawn."""
+    import pandas as pd
+
+    rows = [_row(name, case) for name, case in _names(plan(images, seed))]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
 def _check(folder: Path, settings: dict, workers: int) -> None:
     problems = check_size(settings["size"])
     if settings["images"] < FEWEST:
@@ -142,6 +151,9 @@ def _draw(rows: list[tuple[Path, str, Case, int]], workers: int) -> Iterable[dic
     if workers == 1:
         yield from map(_one, rows)
         return
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
     # spawned, not forked: the caller may hold threads of other libraries
     pool = ProcessPoolExecutor(workers, get_context("spawn"), cv2.setNumThreads, (1,))
     try:
@@ -225,6 +237,8 @@ def _row(name: str, case: Case) -> dict:
 
 
 def _save_table(path: Path, rows: list[dict], columns: Iterable[str]) -> None:
+    import pandas as pd
+
     table = pd.DataFrame(rows, columns=list(columns))
     _save(path, table.to_csv(index=False, lineterminator="\n").encode())
 
