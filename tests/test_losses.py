@@ -130,19 +130,173 @@ def test_its_gradient_is_right(keys):
     assert torch.autograd.gradcheck(of, (image, text, factor))
 
 
+def outputs(**more):
+    """What a dual encoder says of eight pairs."""
+    out = {"image_features": unit(8, seed=5), "text_features": unit(8, seed=6)}
+    return out | {"logit_scale": scale(7.0)} | more
+
+
+def of(out, batch=(), **options):
+    """The loss of ready outputs, the model left out."""
+    return losses.contrastive_objective(**options).loss(out, dict(batch))
+
+
 def test_the_objective_reads_features_scale_and_keys_of_a_batch():
-    image, text = unit(8, seed=5), unit(8, seed=6)
+    out = outputs()
+    image, text = out["image_features"], out["text_features"]
 
     def model(pixels, tokens):
         assert (pixels, tokens) == ("pixels", "tokens")
-        return {"image_features": image, "text_features": text, "logit_scale": scale(7.0)}
+        return out
 
     batch = {"image": "pixels", "tokens": "tokens"}
-    plain = losses.contrastive_objective(model, batch)
-    assert plain == loss(image, text, s=7.0)
-    assert losses.contrastive_objective(model, batch | {"keys": KEYS}) == loss(
-        image, text, KEYS, 7.0
-    )
+    objective = losses.contrastive_objective()
+    assert objective(model, batch) == loss(image, text, s=7.0)
+    assert objective(model, batch | {"keys": KEYS}) == loss(image, text, KEYS, 7.0)
+    assert of(out, {"keys": KEYS}, use_keys=False) == loss(image, text, s=7.0)
+
+
+def test_images_without_a_caption_are_left_out_of_the_text_term():
+    out, captioned = outputs(), torch.arange(8) < 5
+    few = {k: v[:5] if v.ndim else v for k, v in out.items()}
+    assert of(out, {"captioned": captioned}) == pytest.approx(of(few).item())
+    nobody = of(out, {"captioned": torch.zeros(8, dtype=torch.bool)})
+    assert nobody == 0 and torch.isfinite(nobody)
+
+
+def test_terms_add_up_by_their_weights():
+    views = {"view_features": unit(8, seed=7), "second_features": unit(8, seed=8)}
+    out = outputs(neighbour_features=unit(8, seed=9), **views)
+    text = loss(out["image_features"], out["text_features"], s=7.0)
+    other = loss(out["image_features"], out["neighbour_features"], s=7.0)
+    pairs = losses.simclr_loss(views["view_features"], views["second_features"])
+    total = of(out, text=0.5, views=2.0, neighbours=0.25)
+    assert total.item() == pytest.approx((0.5 * text + 2 * pairs + 0.25 * other).item())
+    assert of(out, text=0, views=1.0) == pytest.approx(pairs.item())
+    with pytest.raises(ValueError, match="All weights are 0"):
+        losses.contrastive_objective(text=0)
+    with pytest.raises(ValueError, match="Choose softmax or sigmoid"):
+        losses.contrastive_objective(loss="hinge")
+
+
+@pytest.mark.parametrize("options", [{}, {"views": 2.0}, {"text": 0, "views": 1.0}])
+def test_chance_is_what_constant_features_pay(options):
+    constant = unit(1).expand(8, -1)
+    names = ("image_features", "text_features", "view_features", "second_features")
+    out = dict.fromkeys(names, constant) | {"logit_scale": scale()}
+    objective = losses.contrastive_objective(**options)
+    assert objective.loss(out, {}).item() == pytest.approx(objective.chance(8))
+
+
+# ---------------------------------------------------------------------- SigLIP, SimCLR, neighbours
+def test_siglip_is_the_equation_of_its_docstring():
+    image, text, bias = unit(8, seed=3), unit(8, seed=4), scale(-2.0)
+    logits, same = (10 * image @ text.T - 2).numpy(), losses.positives(KEYS).numpy()
+    z = np.where(same, 1, -1)
+    by_hand = np.log1p(np.exp(-z * logits)).sum() / 8
+    given = dict(logit_scale=scale(10.0), logit_bias=bias, keys=KEYS)
+    assert losses.siglip_loss(image, text, **given).item() == pytest.approx(by_hand)
+    out = outputs(logit_bias=bias, logit_scale=scale(10.0))
+    out |= {"image_features": image, "text_features": text}
+    assert of(out, {"keys": KEYS}, loss="sigmoid").item() == pytest.approx(by_hand)
+
+
+def test_siglip_has_no_floor_where_captions_repeat():
+    meanings = losses.positives(KEYS).int().argmax(dim=1)
+    known = F.one_hot(meanings, 8).double()
+    given = dict(logit_scale=scale(80.0), logit_bias=scale(-40.0))
+    assert losses.siglip_loss(known, known, **given, keys=KEYS).item() < 1e-9
+    assert losses.siglip_loss(known, known, **given).item() > 10, "equal meanings pushed apart"
+
+
+def test_simclr_is_the_equation_of_its_docstring():
+    first, second = unit(5, seed=1), unit(5, seed=2)
+    views = torch.cat([first, second]).numpy()
+    e = np.exp(views @ views.T / 0.2)
+    np.fill_diagonal(e, 0)
+    other = np.roll(np.arange(10), 5)
+    by_hand = -np.log(e[np.arange(10), other] / e.sum(axis=1)).mean()
+    assert losses.simclr_loss(first, second, temperature=0.2).item() == pytest.approx(by_hand)
+
+
+def test_simclr_falls_as_views_of_one_image_come_together():
+    first, noise = unit(16, seed=1), unit(16, seed=2)
+    values = [
+        losses.simclr_loss(first, F.normalize(first + share * noise, dim=-1)).item()
+        for share in (0.0, 0.5, 1.0, 4.0)
+    ]
+    assert values == sorted(values)
+
+
+def test_the_nearest_other_caption_is_scikit_learns():
+    from sklearn.neighbors import NearestNeighbors
+
+    rows = unit(40, seed=11)
+    found = NearestNeighbors(n_neighbors=2).fit(rows.numpy()).kneighbors(rows.numpy())[1][:, 1]
+    assert losses.nearest(rows).tolist() == found.tolist()
+
+
+def test_the_nearest_caption_is_another_meaning_where_keys_are_known():
+    rows = F.normalize(unit(8, seed=12) * 0.01 + unit(1).expand(8, -1), dim=-1)
+    found = losses.nearest(rows, keys=KEYS)
+    assert not losses.positives(KEYS)[torch.arange(8), found].any()
+    with pytest.raises(ValueError, match="All captions mean the same"):
+        losses.nearest(rows, keys=torch.zeros(8, 1))
+
+
+def test_spread_tells_a_point_from_a_balanced_set():
+    assert losses.spread(unit(1).expand(9, -1)).item() == pytest.approx(0, abs=1e-6)
+    balanced = torch.cat([torch.eye(6), -torch.eye(6)])
+    assert losses.spread(balanced).item() == pytest.approx(1)
+
+
+def test_key_weights_decide_what_a_partial_match_is_worth():
+    keys = torch.tensor([[0, 0], [0, 1], [1, 0], [2, 2]])
+    even = losses.targets(keys, temperature=0.5)
+    assert even[0, 1] == even[0, 2] > even[0, 3]
+    first = losses.targets(keys, temperature=0.5, weights=[3.0, 1.0])
+    assert first[0, 1] > first[0, 2] > first[0, 3]
+    share = torch.tensor([1, 0.75, 0.25, 0], dtype=torch.float64)
+    torch.testing.assert_close(first[0], (share / 0.5).softmax(0))
+    torch.testing.assert_close(losses.targets(keys, temperature=0.5, weights=[2, 2]), even)
+    for wrong in ([1.0], [1.0, 0.0]):
+        with pytest.raises(ValueError, match="2 keys need as many positive weights"):
+            losses.targets(keys, temperature=0.5, weights=wrong)
+
+
+# ---------------------------------------------------------------------- controls and pulls
+def test_attributes_are_learnt_as_classes_and_unknown_ones_left_out():
+    logits = [torch.randn(8, 3, dtype=torch.float64), torch.randn(8, 4, dtype=torch.float64)]
+    objective = losses.attributes_objective()
+    keys = KEYS.clone()
+    value = objective(lambda image: logits, {"image": None, "keys": keys})
+    expected = []
+    for k in (0, 1):
+        rows = keys[:, k] >= 0
+        p = logits[k][rows].float().softmax(1).double().numpy()
+        expected.append(
+            log_loss(keys[rows, k], p / p.sum(1, keepdims=True), labels=range(p.shape[1]))
+        )
+    assert value.item() == pytest.approx(np.mean(expected), rel=1e-5)
+    nothing = objective(lambda image: logits, {"image": None, "keys": torch.full((8, 2), -1)})
+    assert nothing == 0
+
+
+def test_distillation_adds_the_distance_from_the_teacher():
+    out = outputs(pooled=torch.randn(8, 5, dtype=torch.float64).requires_grad_())
+    plain = losses.contrastive_objective()
+    fixed = losses.Objective(lambda model, batch: out, plain.loss, plain.chance)
+    teacher = torch.nn.Linear(5, 5, bias=False).double()
+    objective = losses.distilled(fixed, teacher, weight=0.5)
+    image = torch.randn(8, 5, dtype=torch.float64)
+    value = objective(None, {"image": image})
+    away = 1 - F.cosine_similarity(out["pooled"], teacher(image))
+    assert value.item() == pytest.approx((plain.loss(out, {}) + 0.5 * away.mean()).item())
+    value.backward()
+    assert out["pooled"].grad.abs().sum() > 0 and teacher.weight.grad is None
+    same = torch.nn.Identity()
+    still = losses.distilled(fixed, same, weight=9.0)(None, {"image": out["pooled"].detach()})
+    assert still.item() == pytest.approx(plain.loss(out, {}).item())
 
 
 # ---------------------------------------------------------------------- classification

@@ -372,3 +372,69 @@ def test_a_file_appears_whole_or_not_at_all(folder):
         temporary.write_text("half")
         raise RuntimeError
     assert list((folder / "new").iterdir()) == []
+
+
+# ---------------------------------------------------------------------- checkpoints
+def opened(**settings):
+    return runs.start("pretraining", **PLACE, **settings)
+
+
+def test_a_checkpoint_comes_back_for_the_same_settings_and_no_others():
+    import torch
+
+    state = {"epoch": 3, "model": {"w": torch.arange(4.0)}, "best": float("-inf"), "rows": [{}]}
+    run = opened(lr=0.1)
+    assert runs.checkpoint(run) is None
+    runs.save_checkpoint(run, state)
+    again = opened(lr=0.1)
+    assert runs.checkpoint(again)["epoch"] == 3
+    assert torch.equal(runs.checkpoint(again)["model"]["w"], torch.arange(4.0))
+    assert runs.checkpoint(opened(lr=0.2)) is None
+    runs.mark_trained(again)
+    assert not (again.path / "checkpoint.pt").exists()
+
+
+def test_a_plan_is_carried_out_elsewhere_and_found_by_the_one_who_made_it():
+    planned = opened(lr=0.1)
+    assert not planned.trained
+    with pytest.raises(FileNotFoundError, match="holds no plan.json. Run notebook 04"):
+        runs.reopen(planned.path)
+    runs.save_plan(planned)
+    elsewhere = runs.reopen(planned.path)
+    assert elsewhere.head == planned.head and elsewhere.name == planned.name
+    elsewhere.save_table("history", pd.DataFrame({"epoch": [1]}))
+    runs.mark_trained(elsewhere)
+    again = opened(lr=0.1)
+    assert again.trained and not again.finished and len(again.table("history")) == 1
+    with pytest.raises(ValueError, match="is trained already"):
+        runs.reopen(planned.path)
+    other = opened(lr=0.2)
+    assert not other.trained
+    with pytest.raises(FileNotFoundError):
+        other.table("history")
+
+
+def test_a_full_disk_leaves_the_last_good_checkpoint(monkeypatch):
+    import torch
+
+    run = opened()
+    runs.save_checkpoint(run, {"epoch": 1})
+    save = torch.save
+
+    def fill(value, path):
+        save(value, path)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", fill)
+    with pytest.raises(OSError, match="No space left.*last good one is kept; make room"):
+        runs.save_checkpoint(run, {"epoch": 2})
+    monkeypatch.undo()
+    assert runs.checkpoint(run) == {"epoch": 1}
+    assert [p.name for p in run.path.iterdir()] == ["checkpoint.pt"], "no half-written file"
+
+
+def test_a_damaged_checkpoint_is_named():
+    run = opened()
+    (run.path / "checkpoint.pt").write_bytes(b"PK half a file")
+    with pytest.raises(ValueError, match="checkpoint.pt can't be read.*Delete it"):
+        runs.checkpoint(run)

@@ -2,6 +2,10 @@
 
 import copy
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -55,9 +59,17 @@ def dual():
     return models.DualEncoder(tower(), Words(), dim=8)
 
 
-def fit(model, objective=losses.contrastive_objective, *, loader=None, **options):
+CONTRASTIVE = losses.contrastive_objective()
+
+
+def fit(model, objective=CONTRASTIVE, *, loader=None, **options):
     options = {"epochs": 2, "lr": 1e-2, "backbone_lr": 1e-3, "accelerator": "cpu"} | options
     return training.fit(model, objective, loader or Loader(), **options)
+
+
+def changed(how):
+    """The contrastive objective with another loss."""
+    return losses.Objective(CONTRASTIVE.forward, lambda *given: how(CONTRASTIVE.loss(*given)))
 
 
 def classify(**options):
@@ -81,7 +93,7 @@ def test_five_steps_on_eight_pairs_lower_the_loss(kind):
     if kind == "classifier":
         model, objective = models.Classifier(tower(), outputs=1), losses.classification_objective()
     else:
-        model, objective = dual(), losses.contrastive_objective
+        model, objective = dual(), CONTRASTIVE
     before = copy.deepcopy(model.state_dict())
     rates = {"lr": 0.1, "backbone_lr": 1e-3} if kind == "classifier" else {"lr": 3e-3}
     rows = list(fit(model, objective, loader=EightPairs(), epochs=5, warmup=0.0, **rates))
@@ -100,6 +112,8 @@ def test_a_row_tells_what_happened():
             "lr",
             "seconds",
             "images_per_s",
+            "waited",
+            "alarm",
             "precision",
             "recall_5",
         }
@@ -200,19 +214,19 @@ def test_a_frozen_text_tower_stays_and_its_sentences_survive_the_best_epoch_comi
 
 
 def test_a_nan_loss_stops_the_training_and_says_where():
-    def broken(model, batch):
-        return losses.contrastive_objective(model, batch) * float("nan")
+    broken = changed(lambda loss: loss * float("nan"))
 
     model = dual()
     before = encoders.weights_hash(model)
-    with pytest.raises(FloatingPointError, match="nan .*epoch 1, step 0. Lower lr .0.01"):
+    with pytest.raises(
+        FloatingPointError, match="nan .*epoch 1, step 0, on images .*Lower lr .0.01"
+    ):
         list(fit(model, broken))
     assert encoders.weights_hash(model) == before
 
 
 def test_a_gradient_that_overflows_stops_the_training_too():
-    def steep(model, batch):
-        return torch.sqrt(losses.contrastive_objective(model, batch) * 0)
+    steep = changed(lambda loss: torch.sqrt(loss * 0))
 
     model = dual()
     before = encoders.weights_hash(model)
@@ -316,3 +330,266 @@ def test_a_batch_moves_with_its_pixels_in_channels_last():
     moved = training.to_device(batch, torch.device("cpu"))
     assert moved["image"].is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(moved["image"], batch["image"]) and moved["image_id"] == batch["image_id"]
+
+
+# ---------------------------------------------------------------------- gentle ways
+def trunk_state(model):
+    return {k: v.clone() for k, v in model.image.trunk.state_dict().items()}
+
+
+def same_state(a, b):
+    return all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_a_locked_trunk_stays_still_for_its_share_of_the_run_and_then_moves():
+    model = dual()
+    start, seen = trunk_state(model), []
+    projection = model.image_projection.weight.detach().clone()
+
+    def validate(model):
+        seen.append(same_state(start, trunk_state(model)))
+        return {}
+
+    list(fit(model, epochs=4, locked=0.5, validate=validate))
+    assert seen == [True, True, False, False]
+    assert not torch.equal(projection, model.image_projection.weight)
+    locked = dual()
+    list(fit(locked, epochs=2, locked=1.0))
+    assert same_state(trunk_state(dual()), trunk_state(locked))
+
+
+def test_the_pull_to_the_start_shortens_the_way_of_the_trunk_alone():
+    def distance(pull):
+        model = dual()
+        start = trunk_state(model)
+        list(fit(model, epochs=6, to_start=pull))
+        return sum((v - start[k]).norm() for k, v in trunk_state(model).items() if v.ndim > 1)
+
+    far, near, still = distance(0.0), distance(300.0), distance(1e9)
+    assert near < 0.8 * far
+    assert still == 0, "a pull of all the way leaves the trunk at its start"
+
+
+def test_half_way_back_lies_in_the_middle():
+    model, start = dual(), {k: v.clone() for k, v in dual().state_dict().items() if "image." in k}
+    list(fit(model, epochs=2))
+    end = {k: v.clone() for k, v in model.state_dict().items()}
+    for share, expected in ((0.0, end), (1.0, end | start)):
+        moved = training.toward(model, start, share)
+        assert all(torch.allclose(moved[k], expected[k], atol=1e-7) for k in end)
+    half = training.toward(model, start, 0.5)
+    for name, value in start.items():
+        if value.is_floating_point():
+            torch.testing.assert_close(half[name], (end[name] + value) / 2)
+    assert torch.equal(half["text.table.weight"], end["text.table.weight"])
+
+
+def test_the_average_is_what_validation_sees_and_what_stays():
+    class Recorded(Loader):
+        def __iter__(self):
+            for batch in super().__iter__():
+                yield batch
+                weights.append(model.image_projection.weight.detach().clone())
+
+    seen, weights, model = [], [], dual()
+
+    def validate(model):
+        seen.append(model.image_projection.weight.detach().clone())
+        return {}
+
+    average = model.image_projection.weight.detach().clone()
+    list(fit(model, loader=Recorded(), epochs=3, ema=0.5, validate=validate))
+    for step, value in enumerate(weights, start=1):
+        average.lerp_(value, 1 - min(0.5, (1 + step) / (10 + step)))
+    torch.testing.assert_close(model.image_projection.weight, average)
+    assert torch.equal(seen[-1], model.image_projection.weight)
+    assert not torch.equal(weights[-1], seen[-1]), "training itself goes on from the raw weights"
+
+
+def test_patience_ends_a_run_that_no_longer_improves():
+    scores = iter([0.1, 0.5, 0.4, 0.3, 0.9, 0.9])
+    rows = list(fit(dual(), epochs=6, validate=lambda m: {"r": next(scores)}, keep="r", patience=2))
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
+    with pytest.raises(ValueError, match="patience needs keep"):
+        list(fit(dual(), patience=2))
+
+
+# ---------------------------------------------------------------------- alarms
+class Equal(Loader):
+    """Eight copies of one picture, which nothing can tell apart."""
+
+    def __iter__(self):
+        for batch in super().__iter__():
+            yield batch | {"image": torch.ones_like(batch["image"])}
+
+
+class Scattered(models.DualEncoder):
+    """Features that lie apart and have nothing to do with the words."""
+
+    def encode_image(self, image):
+        return nn.functional.normalize(image.flatten(1)[:, :8] + 0 * self.image(image).sum(), dim=1)
+
+
+def test_the_alarm_tells_collapse_and_guessing_and_is_silent_otherwise():
+    collapsed = list(fit(dual(), loader=Equal()))
+    assert "collapsed to one point" in collapsed[-1]["alarm"]
+    scattered = Scattered(tower(), Words(), dim=8)
+    still = list(fit(scattered, loader=Loader(count=16), lr=0.0, backbone_lr=0.0))
+    assert "is that of guessing (2.08)" in still[-1]["alarm"]
+    learning = list(fit(dual(), loader=EightPairs(), epochs=30, warmup=0.0))
+    assert learning[-1]["alarm"] == ""
+    assert {row["alarm"] for row in classify()} == {""}, "a classifier has no such chance"
+
+
+# ---------------------------------------------------------------------- batches beyond memory
+class Dropping(models.DualEncoder):
+    """A dual encoder with dropout, so that a second forward pass is not the first by itself."""
+
+    def encode_image(self, image):
+        features = self.image_projection(nn.functional.dropout(self.image(image), 0.5))
+        return nn.functional.normalize(features, dim=-1)
+
+
+def gradients(kind, objective, micro_batch):
+    from lightning.fabric import Fabric
+
+    from bonelib.training.step import backward
+
+    torch.manual_seed(7)
+    model = kind(tower(), Words(), dim=8).double()
+    model.eval()
+    if kind is Dropping:
+        model.train()
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+    fabric = Fabric(accelerator="cpu", devices=1)
+    wrapped = fabric.setup(model)
+    rows = torch.arange(8)
+    keys = torch.tensor([[0], [1], [0], [2], [-1], [1], [3], [4]])
+    batch = {"image": Loader().image.double(), "tokens": rows[:, None], "keys": keys}
+    loss, out = backward(fabric, wrapped, objective, batch, micro_batch)
+    assert len(out["image_features"]) == 8
+    return loss, {n: p.grad for n, p in model.named_parameters()}
+
+
+@pytest.mark.parametrize("micro_batch", [1, 3, 4, 8, 99])
+def test_cached_gradients_are_those_of_the_large_batch(micro_batch):
+    objective = losses.contrastive_objective(key_temperature=0.2)
+    loss, expected = gradients(models.DualEncoder, objective, 0)
+    found_loss, found = gradients(models.DualEncoder, objective, micro_batch)
+    assert found_loss.item() == pytest.approx(loss.item(), rel=1e-6)
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, atol=1e-8, rtol=1e-6)
+    # The mean over parts, which plain accumulation would give, is another gradient.
+    if micro_batch == 4:
+        parts = losses.Objective(
+            objective.forward,
+            lambda out, batch: torch.stack(
+                [
+                    objective.loss(
+                        {k: v[p] if v.ndim else v for k, v in out.items()},
+                        {"keys": batch["keys"][p]},
+                    )
+                    for p in (slice(0, 4), slice(4, 8))
+                ]
+            ).mean(),
+        )
+        _, plain = gradients(models.DualEncoder, parts, 0)
+        name = "image_projection.weight"
+        assert not torch.allclose(plain[name], expected[name], rtol=1e-2)
+
+
+def test_dropout_drops_the_same_units_in_both_passes():
+    torch.manual_seed(0)
+    objective = losses.contrastive_objective()
+    _, once = gradients(Dropping, objective, 4)
+    _, again = gradients(Dropping, objective, 4)
+    finite = losses.Objective(objective.forward, objective.loss)
+    _, third = gradients(Dropping, finite, 4)
+    for name in once:
+        assert torch.equal(once[name], again[name]) and torch.equal(once[name], third[name])
+
+
+def test_micro_batches_train_like_the_large_batch():
+    plain, cached = dual(), dual()
+    list(fit(plain, precision="32-true"))
+    list(fit(cached, precision="32-true", micro_batch=3))
+    for (name, a), b in zip(plain.state_dict().items(), cached.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b, atol=2e-5, rtol=1e-4, msg=name)
+
+
+# ---------------------------------------------------------------------- going on after a kill
+RESUMED = {"epochs": 3, "ema": 0.5, "to_start": 1.0, "locked": 0.3, "checkpoint_seconds": 0}
+
+
+def trained_through(resume=None, states=None, **options):
+    scores = iter([0.1, 0.5, 0.3][len(resume["rows"]) if resume else 0 :])
+    model = dual()
+    save = None
+    if states is not None:
+
+        def save(state):
+            states.append(copy.deepcopy(state))
+
+    rows = list(
+        fit(
+            model,
+            validate=lambda m: {"r": next(scores)},
+            keep="r",
+            resume=resume,
+            checkpoint=save,
+            **RESUMED | options,
+        )
+    )
+    return rows, model.state_dict()
+
+
+def test_from_every_checkpoint_the_run_ends_at_the_same_bits():
+    states = []
+    rows, end = trained_through(states=states)
+    assert [(s["epoch"], s["number"]) for s in states] == [
+        (1, 1), (2, 0), (2, 1), (3, 0), (3, 1), (4, 0),
+    ]  # fmt: skip
+    for state in states:
+        again, ended = trained_through(resume=copy.deepcopy(state))
+        assert all(torch.equal(end[k], ended[k]) for k in end), (state["epoch"], state["number"])
+        for row, other in zip(rows, again, strict=True):
+            same = {"epoch", "loss", "r", "kept", "alarm"}
+            assert {k: row[k] for k in same} == {k: other[k] for k in same}
+
+
+def test_a_checkpoint_of_another_model_or_recipe_is_refused():
+    states = []
+    trained_through(states=states)
+    with pytest.raises(ValueError, match="another recipe:\n  - lr: 0.01 there, 0.5 asked"):
+        trained_through(resume=states[0], lr=0.5)
+    other = models.DualEncoder(tower(), Words(), dim=12)
+    with pytest.raises(ValueError, match="another architecture: 2 tensors of another shape"):
+        list(fit(other, resume=states[0], **RESUMED))
+    smaller = models.Classifier(tower(), outputs=1)
+    with pytest.raises(ValueError, match="another architecture: 2 tensors missing.*4 .*unknown"):
+        list(fit(smaller, losses.classification_objective(), resume=states[0], **RESUMED))
+
+
+# ---------------------------------------------------------------------- two processes
+def test_two_processes_have_the_loss_and_the_gradients_of_one(tmp_path):
+    script = Path(__file__).with_name("two_processes.py")
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(script.parents[1])}
+    for count in (1, 2):
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        command += ["--nproc-per-node", str(count)]
+        done = subprocess.run(
+            [*command, str(script), str(tmp_path / f"{count}.pt")],
+            env=environment, capture_output=True, text=True, timeout=240,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-2000:]
+    one, two = (torch.load(tmp_path / f"{count}.pt") for count in (1, 2))
+    assert one["world"] == 1 and two["world"] == 2
+    for kind in one["losses"]:
+        torch.testing.assert_close(two["losses"][kind], one["losses"][kind], atol=1e-5, rtol=0)
+        for name, gradient in one["gradients"][kind].items():
+            found = two["gradients"][kind][name]
+            torch.testing.assert_close(found, gradient, atol=1e-5, rtol=0, msg=f"{kind}: {name}")
+        assert sum(g.norm() for g in one["gradients"][kind].values()) > 0.1, kind

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bonelib.images.orders import Order, Plain
 from bonelib.images.store import Cache
 
 if TYPE_CHECKING:
@@ -37,13 +38,21 @@ class Loader:
     channels: int
     augment: dict[str, float] | None
     flip: bool
-    shuffle: bool
+    order: Order
     drop_last: bool
     seed: int
+    views: int = 1
+    rank: int = 0
+    ranks: int = 1
     epoch: int = 0
 
+    @property
+    def shuffle(self) -> bool:
+        """Whether images come in any order but that of the list, each once."""
+        return not (isinstance(self.order, Plain) and not self.order.shuffle)
+
     def __len__(self) -> int:
-        count = len(self.rows) / self.batch_size
+        count = len(self.order) / self.batch_size
         return math.floor(count) if self.drop_last else math.ceil(count)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -53,20 +62,23 @@ class Loader:
     def _batches(self, epoch: int) -> Iterator[dict[str, Any]]:
         import torch
 
-        order = np.arange(len(self.rows))
-        if self.shuffle:
-            order = np.random.default_rng([self.seed, epoch]).permutation(order)
+        order = self.order.draw(np.random.default_rng([self.seed, epoch]))
         for number in range(len(self)):
             chosen = order[number * self.batch_size : (number + 1) * self.batch_size]
-            image = torch.from_numpy(self.cache.images[self.rows[chosen]])  # (B, S, S), a copy
-            image = image.unsqueeze(1).to(torch.float32).mul_(1 / 255)
-            if self.augment is not None:
-                state = np.random.SeedSequence([self.seed, epoch, number]).generate_state(2)
-                generator = torch.Generator().manual_seed(int(state[0]) << 32 | int(state[1]))
-                image = augment(image, generator=generator, flip=self.flip, **self.augment)
+            chosen = chosen[self.rank :: self.ranks]
+            plain = torch.from_numpy(self.cache.images[self.rows[chosen]])  # (B, S, S), a copy
+            plain = plain.unsqueeze(1).to(torch.float32).mul_(1 / 255)
+            state = np.random.SeedSequence([self.seed, epoch, number, self.rank]).generate_state(2)
+            generator = torch.Generator().manual_seed(int(state[0]) << 32 | int(state[1]))
+            pictures = {}
+            for name in ("image", "second")[: self.views]:
+                varied = plain
+                if self.augment is not None:
+                    varied = augment(plain, generator=generator, flip=self.flip, **self.augment)
+                pictures[name] = self._normalise(varied)
             picked = torch.from_numpy(chosen)
             yield {
-                "image": self._normalise(image),
+                **pictures,
                 **{name: values[picked] for name, values in self.extras.items()},
                 "image_id": [self.image_ids[i] for i in chosen],
             }
@@ -91,14 +103,19 @@ def loader(
     labels: np.ndarray | None = None,
     tokens: np.ndarray | None = None,
     keys: np.ndarray | None = None,
+    more: dict[str, np.ndarray] | None = None,
     mean: float | Sequence[float] = 0.5,
     std: float | Sequence[float] = 0.5,
     channels: int = 3,
     augment: dict[str, float] | None = None,
     flip: bool = False,
     shuffle: bool = False,
+    order: Order | None = None,
     drop_last: bool = False,
     seed: int = 0,
+    views: int = 1,
+    rank: int = 0,
+    ranks: int = 1,
 ) -> Loader:
     """Prepare batches of the images named, in that order or shuffled anew each epoch.
 
@@ -110,10 +127,16 @@ def loader(
         labels: ``(N,)`` in the order of ``image_ids``, integers with -1 for missing, or float32.
         tokens: ``(N, T)``, token ids of each image's caption.
         keys: ``(N, K)``, attribute keys for losses with several positives, -1 for missing.
+        more: Other arrays with a row an image, by the name they get in a batch (tokens of a
+            neighbouring caption, say).
         mean: Subtracted from grey values in 0–1; one number, or one per channel.
         std: Divides them afterwards.
         augment: Strengths for ``augment``; ``{}`` takes its defaults, None leaves images alone.
         flip: Let ``augment`` mirror images. Only where neither labels nor captions name a side.
+        order: Which rows an epoch takes, where not each once: see ``images.orders``.
+        views: 2 adds ``second``, the same images varied by a draw of their own (for SimCLR).
+        rank: Which of ``ranks`` processes this is; each gets every so-many-th image of a batch,
+            with draws of its own.
 
     Raises:
         ValueError: Images are not in the cache, or arrays and settings don't fit; all are listed.
@@ -121,7 +144,7 @@ def loader(
     import torch
 
     image_ids = [str(i) for i in image_ids]
-    given = {"label": labels, "tokens": tokens, "keys": keys}
+    given = {"label": labels, "tokens": tokens, "keys": keys} | (more or {})
     arrays = {name: np.asarray(a) for name, a in given.items() if a is not None}
     spread = [
         (float(v),) * channels if np.ndim(v) == 0 else tuple(map(float, v)) for v in (mean, std)
@@ -136,12 +159,17 @@ def loader(
         for name, values in zip(("mean", "std"), spread, strict=True)
         if len(values) != channels
     ]
-    if batch_size < 1 or not image_ids or (drop_last and len(image_ids) < batch_size):
-        problems.append(
-            f"{len(image_ids)} images make no batch of {batch_size} (drop_last={drop_last})."
-        )
+    rows = len(image_ids) if order is None else len(order)
+    if batch_size < 1 or not rows or (drop_last and rows < batch_size):
+        problems.append(f"{rows} images make no batch of {batch_size} (drop_last={drop_last}).")
     if flip and augment is None:
         problems.append("flip=True does nothing without augment; pass augment={}.")
+    if views not in (1, 2) or (views == 2 and augment is None):
+        problems.append(f"views={views}: 1, or 2 that differ by augment={{}}.")
+    if batch_size % ranks or (ranks > 1 and not drop_last):
+        problems.append(
+            f"{ranks} processes can't share a batch of {batch_size} (drop_last={drop_last}) evenly."
+        )
     if problems:
         lines = "\n".join(f"  - {line}" for line in problems)
         raise ValueError(f"The loader can't be made:\n{lines}")
@@ -156,9 +184,12 @@ def loader(
         channels=channels,
         augment=augment,
         flip=flip,
-        shuffle=shuffle,
+        order=order or Plain(len(image_ids), shuffle),
         drop_last=drop_last,
         seed=seed,
+        views=views,
+        rank=rank,
+        ranks=ranks,
     )
 
 

@@ -48,6 +48,8 @@ class Cache:
         excluded: ``image_id``, ``path``, ``reason`` of what could not be decoded.
         notes: What is odd about the files, in sentences, to be shown beside the reader's.
         key: Sixteen hex digits of the settings and the content of all files.
+        store: The folder it lies in, and ``all_files`` (``image_id``, ``path``, ``sha256`` of every
+            row, those excluded too): what ``reopen`` needs where the files themselves are not.
     """
 
     images: np.ndarray
@@ -59,6 +61,8 @@ class Cache:
     key: str
     size: int
     fit: str
+    store: Path
+    all_files: pd.DataFrame = field(repr=False)
     _index: dict[str, int] = field(repr=False)
 
     def __len__(self) -> int:
@@ -125,11 +129,37 @@ def cache(
     folder = Path(folder)
     with ThreadPoolExecutor(workers) as pool:
         hashes = _hashes(paths, folder / "hashes.json", pool)
-        text = json.dumps([pixels.RECIPE, size, fit, hashes])
-        key = hashlib.sha256(text.encode()).hexdigest()[:16]
+        key = _key(size, fit, hashes)
         if not (folder / key / "facts.json").exists():
             _build(folder / key, paths, size, fit, pool, progress)
     return _open(folder / key, ids, paths, hashes, size=size, fit=fit)
+
+
+def reopen(store: str | Path, files: pd.DataFrame, *, size: int, fit: str = "pad") -> Cache:
+    """Open a finished store without the files it was made from, on another machine say.
+
+    Args:
+        store: ``cache.store``, or where it was copied to.
+        files: ``image_id``, ``path``, ``sha256`` of every row of the table, in its order; those
+            excluded too.
+
+    Raises:
+        FileNotFoundError: No finished store lies there.
+        ValueError: It was made from other files or with other settings.
+    """
+    store = Path(store)
+    if not (store / "facts.json").exists():
+        raise FileNotFoundError(f"{store} holds no finished image cache. Copy it there as a whole.")
+    hashes = files["sha256"].tolist()
+    if store.name != _key(size, fit, hashes):
+        raise ValueError(f"{store} was made from other files, or not with size={size}, fit={fit}.")
+    columns = (files[name].astype(str).tolist() for name in (cohort.IMAGE_ID, cohort.PATH))
+    return _open(store, *columns, hashes, size=size, fit=fit)
+
+
+def _key(size: int, fit: str, hashes: list[str]) -> str:
+    text = json.dumps([pixels.RECIPE, size, fit, hashes])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def verify(
@@ -178,6 +208,8 @@ def _open(
         key=store.name,
         size=size,
         fit=fit,
+        store=store,
+        all_files=facts[[cohort.IMAGE_ID, cohort.PATH, "sha256"]],
         _index={name: row for row, name in enumerate(names)},
     )
 

@@ -7,6 +7,7 @@ Records name their inputs by hash: a run whose input was remade is refused, neve
     runs/<profile>/<data>/<task>/<stage>/<variant>-s<seed>/record.json
 """
 
+from bonelib.runs.checkpoints import checkpoint, mark_trained, reopen, save_checkpoint, save_plan
 from bonelib.runs.machine import code_hash, table_hash
 from bonelib.runs.places import (
     ROOT,
@@ -25,6 +26,7 @@ __all__ = [
     "ROOT",
     "Run",
     "cache_folder",
+    "checkpoint",
     "code_hash",
     "collect",
     "data_name",
@@ -32,7 +34,11 @@ __all__ = [
     "figures_folder",
     "find",
     "folder",
+    "mark_trained",
+    "reopen",
     "replacing",
+    "save_checkpoint",
+    "save_plan",
     "start",
     "table_hash",
 ]

@@ -190,6 +190,11 @@ class Run:
         """Folder for the model bundle, which ``models.save_bundle`` writes."""
         return self.path / "bundle"
 
+    @property
+    def trained(self) -> bool:
+        """Whether the bundle and the tables of this run's training are there already."""
+        return self.finished or trained(self.path, self.head)
+
     # ------------------------------------------------------------------ the record
     def note(self, **facts: Any) -> None:
         """Keep facts for the record beside the metrics (rows, caption fields, precision, …)."""
@@ -278,11 +283,25 @@ def start(
             return Run(path, old, finished=True)
         record.unlink()  # first of all, so that a crash can't leave a record of other files
     path.mkdir(parents=True, exist_ok=True)
+    if trained(path, head):
+        return Run(path, head)
     for pattern in ("*.parquet", "*.npy", "*.md", "*.tex", "figures/*"):
         for leftover in path.glob(pattern):
             leftover.unlink()
     shutil.rmtree(path / "bundle", ignore_errors=True)
     return Run(path, head)
+
+
+def trained(path: Path, head: dict[str, Any]) -> bool:
+    """Tell whether the folder holds a finished training with these settings and inputs.
+
+    ``trained.json`` says so, written last by whoever trained: the notebook, or ``bonelib train``.
+    """
+    file = path / "trained.json"
+    if not file.exists():
+        return False
+    there = json.loads(file.read_text())
+    return all(there.get(k) == head[k] for k in ("settings", "inputs", "content", "seed"))
 
 
 def find(

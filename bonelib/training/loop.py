@@ -1,0 +1,346 @@
+"""The training loop: a generator that neither prints nor plots, and can be killed at any moment."""
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bonelib.losses import Objective, Outputs, spread
+from bonelib.training import rules
+from bonelib.training.state import Average, copied, put, trained
+from bonelib.training.step import backward
+
+COLLAPSED = 0.01  # spread of unit features below which they are as good as one point
+AT_CHANCE = 0.02  # nats by which a loss must stay below that of guessing to be more than it
+
+
+def fit(
+    model: nn.Module,
+    objective: Objective,
+    loader: Any,
+    *,
+    epochs: int,
+    lr: float = 1e-3,
+    backbone_lr: float = 3e-5,
+    layer_decay: float = 0.75,
+    weight_decay: float = 0.05,
+    warmup: float = 0.1,
+    locked: float = 0.0,
+    to_start: float = 0.0,
+    ema: float = 0.0,
+    frozen_norm: bool = True,
+    clip: float = 1.0,
+    micro_batch: int = 0,
+    validate: Callable[[nn.Module], dict[str, float]] | None = None,
+    keep: str | None = None,
+    patience: int = 0,
+    resume: dict[str, Any] | None = None,
+    checkpoint: Callable[[dict[str, Any]], None] | None = None,
+    checkpoint_seconds: float = 60,
+    precision: str = "auto",
+    accelerator: str = "auto",
+    devices: int = 1,
+    nodes: int = 1,
+) -> Iterator[dict[str, Any]]:
+    """Train ``model`` in place and yield one row after each epoch, the model ready to be used.
+
+    The defaults are a gentle recipe: pretraining must not destroy what it starts from. Whoever
+    stops early has the weights of that epoch, and those kept so far after ``close()``.
+
+    Args:
+        loader: Iterable of batches with a length; each iteration is the next epoch, and setting its
+            ``epoch`` chooses which. Under several processes it gives each its part of the batch.
+        locked: Share of the run at whose beginning the image trunk stays still, so that new
+            projections are no longer random when it starts to move (LP-FT, Kumar et al. 2022,
+            arXiv:2202.10054; LiT, Zhai et al. 2022, arXiv:2111.07991, is a share of 1).
+        to_start: Pull of the image trunk back to where it began, a decoupled weight decay towards
+            the start in place of zero (L2-SP, Li et al. 2018, arXiv:1802.01483).
+        ema: Decay of a running average of the weights, which is what validation sees and what is
+            kept; 0 for none.
+        frozen_norm: Keep batch norms in evaluation mode: small batches of look-alikes make poor
+            statistics.
+        micro_batch: Images that go through the model at a time; the loss still sees the whole batch
+            (see ``step.backward``). 0 for all at once.
+        validate: Called after each epoch with the model in evaluation mode; its numbers join the
+            row. It must see validation data only.
+        keep: Name of a validation number; the weights of the epoch where it was highest are put
+            back at the end.
+        patience: Epochs without a new best ``keep`` after which training ends; 0 never.
+        resume: What ``checkpoint`` was last given. The rows of the epochs behind it are yielded
+            again, then training goes on, to the bit on a CPU.
+        checkpoint: Called with all that is needed to go on, after each epoch and about every
+            ``checkpoint_seconds``.
+        precision: Fabric's name of it; ``auto`` follows ``rules.precision``.
+        devices: Processes on this machine, as ``torchrun --nproc-per-node`` started them.
+
+    Yields:
+        ``epoch, loss, lr, seconds, images_per_s, waited`` (share of the time spent on batches),
+        ``precision, alarm`` (why the training seems to fail, or ``""``), and what ``validate``
+        returned; ``kept`` marks the best epoch so far.
+
+    Raises:
+        FloatingPointError: The loss or its gradient is not finite; the message says where.
+        ValueError: ``keep`` names nothing that ``validate`` returned, or the checkpoint is of
+            another architecture or recipe.
+    """
+    if keep is not None and validate is None:
+        raise ValueError(f"keep={keep!r} needs a validate function that returns this number.")
+    if patience and keep is None:
+        raise ValueError("patience needs keep: the name of the number that should rise.")
+    recipe = dict(epochs=epochs, lr=lr, backbone_lr=backbone_lr, layer_decay=layer_decay)
+    recipe |= dict(weight_decay=weight_decay, warmup=warmup, locked=locked, to_start=to_start)
+    recipe |= dict(ema=ema, frozen_norm=frozen_norm, clip=clip, batches=len(loader))
+    where = dict(precision=precision, accelerator=accelerator, devices=devices, nodes=nodes)
+    loop = _Loop(model, recipe, **where)
+    if resume is not None:
+        loop.restore(resume)
+        yield from [dict(row) for row in loop.rows]
+    try:
+        for epoch in range(loop.epoch, epochs + 1):
+            if patience and loop.since_best >= patience:
+                break
+            row = loop.run_epoch(
+                epoch, loader, objective, micro_batch, _every(checkpoint, checkpoint_seconds)
+            )
+            with loop.averaged():
+                if validate is not None:
+                    row |= validate(model)
+                loop.judge(row, keep)
+                loop.rows.append(row)
+                loop.epoch, loop.number = epoch + 1, 0
+                loop.collected = []
+            if checkpoint is not None and loop.fabric.is_global_zero:
+                checkpoint(loop.state())
+            with loop.averaged():
+                yield dict(row)
+    finally:
+        loop.close()
+
+
+def _every(
+    checkpoint: Callable[[dict[str, Any]], None] | None, seconds: float
+) -> Callable[["_Loop"], None]:
+    last = time.monotonic()
+
+    def maybe(loop: "_Loop") -> None:
+        nonlocal last
+        whole = loop.number == loop.recipe["batches"]  # the epoch's own checkpoint follows at once
+        if checkpoint is None or whole or not loop.fabric.is_global_zero:
+            return
+        if time.monotonic() - last >= seconds:
+            checkpoint(loop.state())
+            last = time.monotonic()
+
+    return maybe
+
+
+class _Loop:
+    """What lives through the epochs of one ``fit``."""
+
+    def __init__(self, model: nn.Module, recipe: dict[str, Any], **where: Any):
+        from lightning.fabric import Fabric
+
+        self.model, self.recipe = model, recipe
+        self.precision = where["precision"]
+        if self.precision == "auto":
+            self.precision = rules.precision(model, accelerator=where["accelerator"])
+        several = where["devices"] * where["nodes"] > 1
+        self.fabric = Fabric(
+            accelerator=where["accelerator"],
+            devices=where["devices"],
+            num_nodes=where["nodes"],
+            strategy="ddp" if several else "auto",
+            precision=self.precision,
+        )
+        if several:
+            self.fabric.launch()
+        if any(isinstance(m, nn.Conv2d) for m in model.modules()):
+            model.to(memory_format=torch.channels_last)
+        names = ("lr", "backbone_lr", "layer_decay", "weight_decay")
+        optimizer = torch.optim.AdamW(
+            rules.parameter_groups(model, **{name: recipe[name] for name in names})
+        )
+        self.peaks = [group["lr"] for group in optimizer.param_groups]
+        trunk = {id(p) for p in model.image.trunk.parameters()}
+        self.of_trunk = [
+            all(id(p) in trunk for p in group["params"]) for group in optimizer.param_groups
+        ]
+        self.wrapped, self.optimizer = self.fabric.setup(model, optimizer)
+        moving = [p for p in model.parameters() if p.requires_grad]
+        self.average = Average(moving, recipe["ema"]) if recipe["ema"] else None
+        self.start = [
+            [p.detach().clone() for p in group["params"]] if recipe["to_start"] and own else []
+            for group, own in zip(self.optimizer.param_groups, self.of_trunk, strict=True)
+        ]
+        self.epoch, self.number, self.step = 1, 0, 0
+        self.rows: list[dict[str, Any]] = []
+        self.collected: list[Tensor] = []  # losses of the epoch under way
+        self.best, self.best_state, self.since_best = -math.inf, None, 0
+
+    # ------------------------------------------------------------------ one epoch
+    def run_epoch(
+        self, epoch: int, loader: Any, objective: Objective, micro: int, after_step: Callable
+    ) -> dict[str, Any]:
+        recipe, total = self.recipe, self.recipe["epochs"] * self.recipe["batches"]
+        self.model.train()
+        if recipe["frozen_norm"]:
+            for module in self.model.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        if hasattr(loader, "epoch"):
+            loader.epoch = epoch - 1
+        started, waited, images = time.perf_counter(), 0.0, 0
+        batches = itertools.islice(iter(loader), self.number, None)
+        factor, out, batch = 0.0, {}, {}
+        while True:
+            asked = time.perf_counter()
+            batch_or_none = next(batches, None)
+            waited += time.perf_counter() - asked
+            if batch_or_none is None:
+                break
+            batch = batch_or_none
+            factor = rules.schedule(self.step, steps=total, warmup=recipe["warmup"])
+            self._set_rates(factor)
+            self.optimizer.zero_grad()
+            loss, out = backward(self.fabric, self.wrapped, objective, batch, micro)
+            self._apply(loss, batch, epoch)
+            self.collected.append(loss)
+            images += len(batch["image"])
+            self.step += 1
+            self.number += 1
+            after_step(self)
+        seconds = time.perf_counter() - started
+        values = self.fabric.all_reduce(torch.stack(self.collected), reduce_op="mean")
+        self.model.eval()
+        return {
+            "epoch": epoch,
+            "loss": values.mean().item(),
+            "lr": max(self.peaks) * factor,
+            "seconds": seconds,
+            "images_per_s": images / max(seconds, 1e-9),
+            "waited": waited / max(seconds, 1e-9),
+            "precision": self.precision,
+            "alarm": self._alarm(objective, out, values, len(batch.get("image", ()))),
+        }
+
+    def _alarm(self, objective: Objective, out: Outputs, values: Tensor, size: int) -> str:
+        """Say why training seems to fail, from its last batch and the epoch's second half."""
+        features, size = out.get("image_features"), size * self.fabric.world_size
+        if features is not None and len(features) > 1 and spread(features) < COLLAPSED:
+            return "the image features have collapsed to one point"
+        if objective.chance is None or size < 2:
+            return ""
+        late, chance = values[len(values) // 2 :].mean().item(), objective.chance(size)
+        if late > chance - AT_CHANCE:
+            return f"the loss, {late:.2f} nats, is that of guessing ({chance:.2f})"
+        return ""
+
+    def _set_rates(self, factor: float) -> None:
+        still = self.step < self.recipe["locked"] * self.recipe["epochs"] * self.recipe["batches"]
+        for group, peak, of_trunk in zip(
+            self.optimizer.param_groups, self.peaks, self.of_trunk, strict=True
+        ):
+            group["lr"] = 0.0 if still and of_trunk else peak * factor
+
+    def _apply(self, loss: Tensor, batch: dict[str, Any], epoch: int) -> None:
+        norm = self.fabric.clip_gradients(
+            self.wrapped, self.optimizer, max_norm=self.recipe["clip"], error_if_nonfinite=False
+        )
+        if not torch.isfinite(loss + norm):
+            ids = ", ".join(batch.get("image_id", ())[:4])
+            raise FloatingPointError(
+                f"The loss is {loss.item():g} and its gradient {norm.item():g} in epoch {epoch}, "
+                f"step {self.step}{f', on images {ids}, …' if ids else ''}. Lower lr "
+                f"({self.recipe['lr']:g}) or backbone_lr ({self.recipe['backbone_lr']:g}). The "
+                "last checkpoint was written before it."
+            )
+        self.optimizer.step()
+        with torch.no_grad():
+            for group, start in zip(self.optimizer.param_groups, self.start, strict=True):
+                if start:
+                    pull = min(1.0, group["lr"] * self.recipe["to_start"])
+                    torch._foreach_lerp_(group["params"], start, pull)
+        if self.average is not None:
+            self.average.update()
+
+    # ------------------------------------------------------------------ the best, and the average
+    def averaged(self) -> "_Averaged":
+        """Put the averaged weights into the model for as long as the context lasts."""
+        return _Averaged(self.average)
+
+    def judge(self, row: dict[str, Any], keep: str | None) -> None:
+        if keep is None:
+            return
+        if keep not in row:
+            raise ValueError(f"validate returned {', '.join(row)}, but no {keep!r} to keep.")
+        row["kept"] = bool(row[keep] > self.best)
+        self.since_best = 0 if row["kept"] else self.since_best + 1
+        if row["kept"]:
+            self.best, self.best_state = row[keep], copied(trained(self.model))
+
+    def close(self) -> None:
+        if self.best_state is not None:
+            put(self.model, self.best_state)
+        elif self.average is not None and self.average.steps:
+            self.average.swap()
+        self.model.eval()
+
+    # ------------------------------------------------------------------ to go on after a kill
+    def state(self) -> dict[str, Any]:
+        return {
+            "recipe": self.recipe,
+            "epoch": self.epoch,
+            "number": self.number,
+            "step": self.step,
+            "model": copied(trained(self.model)),
+            "optimizer": self.optimizer.state_dict(),
+            "average": None
+            if self.average is None
+            else {"steps": self.average.steps, "values": self.average.values},
+            "best": self.best,
+            "best_state": self.best_state,
+            "since_best": self.since_best,
+            "rows": self.rows,
+            "collected": self.collected,
+            "random": torch.get_rng_state(),
+            "cuda_random": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        changed = [
+            f"{name}: {state['recipe'].get(name)!r} there, {value!r} asked"
+            for name, value in self.recipe.items()
+            if state["recipe"].get(name) != value
+        ]
+        if changed:
+            lines = "\n".join(f"  - {line}" for line in changed)
+            raise ValueError(f"The checkpoint was made with another recipe:\n{lines}")
+        put(self.model, state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average is not None:
+            self.average.steps = state["average"]["steps"]
+            for own, value in zip(self.average.values, state["average"]["values"], strict=True):
+                own.copy_(value)
+        for name in ("epoch", "number", "step", "best", "best_state", "since_best"):
+            setattr(self, name, state[name])
+        self.rows, self.collected = list(state["rows"]), list(state["collected"])
+        torch.set_rng_state(state["random"].cpu())
+        if state["cuda_random"]:  # not run here
+            torch.cuda.set_rng_state_all(state["cuda_random"])
+
+
+class _Averaged:
+    def __init__(self, average: Average | None):
+        self.average = average
+
+    def __enter__(self) -> None:
+        if self.average is not None:
+            self.average.swap()
+
+    def __exit__(self, *_: Any) -> None:
+        if self.average is not None:
+            self.average.swap()

@@ -1,0 +1,99 @@
+"""Protects the orders of an epoch: who comes, how often, and never twice where that is promised."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from bonelib import images
+
+
+def draws(order, count):
+    rng = np.random.default_rng(0)
+    return [order.draw(rng) for _ in range(count)]
+
+
+def test_one_random_image_of_each_study():
+    studies = np.repeat(["a", "b", "c", "d"], [1, 2, 5, 12])
+    order = images.OnePerStudy(studies)
+    assert len(order) == 4
+    drawn = draws(order, 400)
+    assert all(sorted(studies[rows]) == ["a", "b", "c", "d"] for rows in drawn)
+    counts = np.bincount(np.concatenate(drawn), minlength=20)
+    for name in "bcd":
+        assert stats.chisquare(counts[studies == name]).pvalue > 1e-3, "each view alike"
+    assert len({tuple(studies[rows]) for rows in drawn}) > 10, "studies in random order"
+
+
+def test_every_meaning_is_equally_likely():
+    keys = np.repeat([[0, 0], [0, 1], [1, -1]], [90, 9, 1], axis=0)
+    order = images.Balanced(keys)
+    assert len(order) == 100
+    rows = np.concatenate(draws(order, 60))
+    found = np.bincount(order.meaning[rows])
+    assert stats.chisquare(found).pvalue > 1e-3
+    assert stats.chisquare(np.bincount(rows, minlength=100)[:90]).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("batch_size", [2, 3, 5])
+def test_no_caption_stands_twice_in_a_batch(batch_size):
+    captions = list("aaaaaaabbbbccdde")
+    order = images.UniqueCaptions(captions, batch_size=batch_size)
+    assert len(order) % batch_size == 0
+    for rows in draws(order, 50):
+        assert len(set(rows)) == len(rows) == len(order), "no image twice in an epoch"
+        for batch in np.array(captions)[rows].reshape(-1, batch_size):
+            assert len(set(batch)) == batch_size
+
+
+def test_as_many_batches_as_repetitions_allow():
+    # n batches of 2 hold "a" at most n times; two "b" and one "c" fill the other places of three.
+    assert len(images.UniqueCaptions(list("aaaaaaabbc"), batch_size=2)) == 6
+    assert len(images.UniqueCaptions(list("abcdefgh"), batch_size=4)) == 8
+    with pytest.raises(ValueError, match="2 distinct captions make no batch of 3"):
+        images.UniqueCaptions(list("aaabbb"), batch_size=3)
+
+
+class Stand:
+    """A cache of images that carry their own number."""
+
+    ids = [str(i) for i in range(12)]
+    images = np.arange(12, dtype=np.uint8)[:, None, None] * np.ones((1, 4, 4), np.uint8)
+
+    def rows(self, ids):
+        return np.array([int(i) for i in ids])
+
+
+def loaded(**options):
+    return images.loader(Stand(), Stand.ids, batch_size=4, **options)
+
+
+def test_a_loader_follows_its_order_and_draws_it_anew_each_epoch():
+    loader = loaded(order=images.OnePerStudy(np.repeat(range(6), 2)), seed=3)
+    assert len(loader) == 2 and loader.shuffle
+    first, second = ([i for batch in loader for i in batch["image_id"]] for _ in range(2))
+    assert len(first) == len(second) == 6 and first != second
+    loader.epoch = 0
+    assert [i for batch in loader for i in batch["image_id"]] == first
+    assert not loaded().shuffle and loaded(shuffle=True).shuffle
+
+
+def test_two_views_differ_and_belong_to_the_same_images():
+    more = {"neighbour_tokens": np.arange(24).reshape(12, 2)}
+    loader = loaded(augment={"noise": 0.05}, views=2, more=more, shuffle=True)
+    for batch in loader:
+        assert batch["second"].shape == batch["image"].shape
+        assert not (batch["second"] == batch["image"]).all()
+        wanted = [[2 * int(i), 2 * int(i) + 1] for i in batch["image_id"]]
+        assert batch["neighbour_tokens"].tolist() == wanted
+    with pytest.raises(ValueError, match="views=2: 1, or 2 that differ by augment"):
+        loaded(views=2)
+
+
+def test_processes_share_each_batch():
+    given = dict(shuffle=True, drop_last=True, seed=5)
+    whole = [batch["image_id"] for batch in loaded(**given)]
+    parts = [[b["image_id"] for b in loaded(**given, rank=r, ranks=2)] for r in range(2)]
+    for together, *split in zip(whole, *parts, strict=True):
+        assert together[0::2] == split[0] and together[1::2] == split[1]
+    with pytest.raises(ValueError, match="3 processes can't share a batch of 4"):
+        loaded(**given, rank=0, ranks=3)
