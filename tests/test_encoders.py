@@ -25,6 +25,11 @@ def minilm():
     return encoders.text("packaged:minilm", cached=False).eval()
 
 
+def verified(name):
+    """Package, file and sha256 of a packaged tower."""
+    return encoders.PACKAGED_IMAGE[name][1]
+
+
 def pixels(count=2, size=96):
     return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
@@ -36,7 +41,7 @@ def reference(image):
     TensorFlow's padding and batch-norm constant: Tan & Le 2019, arXiv:1905.11946, and the Lite
     release.
     """
-    state = torch.load(encoders.packaged_file(*encoders._LITE0), weights_only=True)
+    state = torch.load(encoders.packaged_file(*verified("efficientnet_lite0")), weights_only=True)
 
     def convolve(x, name, stride=1):
         weight = state[f"{name}.weight"]
@@ -94,9 +99,9 @@ def test_its_preprocessing_is_that_of_its_weights(lite0):
 
 
 def test_a_file_that_is_not_the_verified_one_is_refused(monkeypatch):
-    changed = (*encoders._LITE0[:2], "0" * 64)
-    monkeypatch.setattr(
-        encoders, "PACKAGED_IMAGE", {"efficientnet_lite0": ("tf_efficientnet_lite0", changed)}
+    changed = (*verified("efficientnet_lite0")[:2], "0" * 64)
+    monkeypatch.setitem(
+        encoders.PACKAGED_IMAGE, "efficientnet_lite0", ("tf_efficientnet_lite0", changed)
     )
     with pytest.raises(encoders.WeightsNotAvailable, match="sha256 579344248a93.*expected 0000"):
         encoders.image(LITE0)
@@ -110,14 +115,14 @@ def test_a_file_that_is_not_the_verified_one_is_refused(monkeypatch):
 # ---------------------------------------------------------------------- names, sizes, seeds
 @pytest.mark.parametrize("name", ["resnet18", "timm:resnet19", "packaged:vit", "hub:resnet18", ""])
 def test_an_unknown_image_tower_lists_the_choices(name):
-    with pytest.raises(ValueError, match="packaged:efficientnet_lite0 or timm:<model>"):
+    with pytest.raises(ValueError, match="packaged:efficientnet_lite0, .* or timm:<model>"):
         encoders.image(name)
 
 
 def test_an_unknown_tag_or_text_tower_lists_the_choices():
     with pytest.raises(ValueError, match="no weights 'best' of resnet18.*a1_in1k"):
         encoders.image("timm:resnet18.best")
-    with pytest.raises(ValueError, match="packaged:minilm or small"):
+    with pytest.raises(ValueError, match="packaged:minilm, .* or small"):
         encoders.text("bert")
 
 
@@ -243,7 +248,7 @@ def test_without_a_network_the_error_names_file_and_argument_and_comes_fast(offl
 
 def test_behind_a_proxy_it_is_the_proxy_that_must_answer(offline, monkeypatch):
     monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
-    assert not encoders._reachable("https://huggingface.co")
+    assert not encoders.weights.reachable("https://huggingface.co")
     assert offline == [("proxy.example", 3128)]
 
 
