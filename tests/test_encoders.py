@@ -1,6 +1,7 @@
 """Protects the towers: the weights that were verified, in the network they were trained in."""
 
 import copy
+import importlib.util
 import socket
 import time
 
@@ -35,13 +36,18 @@ def pixels(count=2, size=96):
 
 
 # ---------------------------------------------------------------------- the packaged image tower
-def reference(image):
-    """EfficientNet-Lite0 (MBConv without squeeze-excitation, ReLU6), from the file's own names.
+BLOCKS = {"efficientnet_lite0": (16, (1, 3, 5, 11)), "efficientnet_lite2": (21, (1, 4, 7, 15))}
+
+
+def reference(image, name):
+    """EfficientNet-Lite (MBConv without squeeze-excitation, ReLU6), from the file's own names.
 
     TensorFlow's padding and batch-norm constant: Tan & Le 2019, arXiv:1905.11946, and the Lite
     release.
     """
-    state = torch.load(encoders.packaged_file(*verified("efficientnet_lite0")), weights_only=True)
+    state = torch.load(encoders.packaged_file(*verified(name)), weights_only=True)
+
+    count, halving = BLOCKS[name]
 
     def convolve(x, name, stride=1):
         weight = state[f"{name}.weight"]
@@ -58,11 +64,11 @@ def reference(image):
         return F.batch_norm(x, mean, var, weight, bias, eps=1e-3)
 
     x = F.relu6(normalise(convolve(image, "_conv_stem", 2), "_bn0"))
-    for number in range(16):
+    for number in range(count):
         block, inside = f"_blocks.{number}.", x
         if f"{block}_expand_conv.weight" in state:
             x = F.relu6(normalise(convolve(x, f"{block}_expand_conv"), f"{block}_bn0"))
-        stride = 2 if number in (1, 3, 5, 11) else 1
+        stride = 2 if number in halving else 1
         x = F.relu6(normalise(convolve(x, f"{block}_depthwise_conv", stride), f"{block}_bn1"))
         x = normalise(convolve(x, f"{block}_project_conv"), f"{block}_bn2")
         x = x + inside if stride == 1 and x.shape == inside.shape else x
@@ -70,9 +76,14 @@ def reference(image):
 
 
 @pytest.mark.parametrize("size", [96, 75])  # an odd size pads unevenly
-def test_packaged_lite0_computes_what_its_weights_were_trained_to(lite0, size):
+@pytest.mark.parametrize("name", BLOCKS)
+def test_a_packaged_net_computes_what_its_weights_were_trained_to(name, size):
+    package = verified(name)[0]
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"{package} is not installed")
+    tower = encoders.image(f"packaged:{name}").eval()
     with torch.no_grad():
-        expected, found = reference(pixels(size=size)), lite0(pixels(size=size))
+        expected, found = reference(pixels(size=size), name), tower(pixels(size=size))
     assert found.shape == (2, 1280) and expected.std() > 0.1
     assert (found - expected).abs().max() < 1e-4
 
@@ -96,6 +107,8 @@ def test_its_preprocessing_is_that_of_its_weights(lite0):
     assert (lite0.name, lite0.weights, lite0.width) == (LITE0, "pretrained", 1280)
     resnet = encoders.Preprocessing(224, (0.1, 0.2, 0.3), (0.5,) * 3)
     assert resnet.pixels()["mean"] == (0.1, 0.2, 0.3)
+    lite2 = encoders.image("packaged:efficientnet_lite2", weights="random")
+    assert (lite2.preprocessing.size, lite2.width) == (260, 1280)
 
 
 def test_a_file_that_is_not_the_verified_one_is_refused(monkeypatch):

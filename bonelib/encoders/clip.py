@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from bonelib.encoders.weights import WeightsNotAvailable, hub_answers
+from bonelib.encoders.weights import WeightsNotAvailable, obtainable
 
 
 def configuration(model: str) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def configuration(model: str) -> dict[str, Any]:
     from open_clip.factory import get_model_config, list_models, parse_model_name
 
     schema, place = parse_model_name(model)
-    if schema == "hf-hub" and not hub_answers():
+    if schema == "hf-hub" and not obtainable(place, "open_clip_config.json"):
         raise _unreachable(model, f"the repository {place}")
     if schema == "local-dir" and not (Path(place) / "open_clip_config.json").is_file():
         raise WeightsNotAvailable(f"{place} holds no open_clip_config.json. Pass such a folder.")
@@ -69,7 +69,7 @@ def tower(config: dict[str, Any]) -> nn.Module:
             built.set_input_size(config["vision_cfg"]["image_size"])
         return built
     name = config["text_cfg"].get("hf_model_name")
-    if name and not Path(name).is_dir() and not hub_answers():
+    if name and not Path(name).is_dir() and not obtainable(name, "config.json"):
         raise _unreachable(name, f"the repository {name}")
     return _build_text_tower(**config)
 
@@ -87,6 +87,7 @@ def load(model: str, *, weights: str, size: int = 0) -> tuple[nn.Module, dict[st
         WeightsNotAvailable: The weights would have to be downloaded and can't be.
     """
     import open_clip
+    from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
     from open_clip.factory import _find_checkpoint_in_dir, parse_model_name
 
     config = configuration(model)
@@ -97,9 +98,9 @@ def load(model: str, *, weights: str, size: int = 0) -> tuple[nn.Module, dict[st
         if weights != "pretrained":
             raise ValueError(f"{model} has its own weights; leave weights='pretrained'.")
     elif weights in tags:
-        if not hub_answers():
-            hub = open_clip.get_pretrained_cfg(model, weights)["hf_hub"]
-            raise _unreachable(f"{model} {weights!r}", hub.rstrip("/") or "its checkpoint")
+        hub = open_clip.get_pretrained_cfg(model, weights)["hf_hub"].rstrip("/")
+        if hub and not obtainable(hub, HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME):
+            raise _unreachable(f"{model} {weights!r}", hub)
         settings["pretrained"] = weights
     elif Path(weights).is_dir():
         file = _find_checkpoint_in_dir(Path(weights))

@@ -5,7 +5,9 @@ one side, what its pixels must look like, or its tokenizer go out. A folder that
 model gives the side that is asked for.
 """
 
+import contextlib
 import inspect
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -97,9 +99,8 @@ def from_config(config: dict[str, Any]) -> nn.Module:
 
 def _network(folder: str, side: str, weights: str) -> nn.Module:
     """Return the bare network of a folder, or of one side of an image-text model."""
-    from transformers import AutoConfig, AutoModel, utils
+    from transformers import AutoConfig, AutoModel
 
-    utils.logging.disable_progress_bar()
     found = _from(AutoConfig, folder)
     if hasattr(found, side):
         found = getattr(found, side)
@@ -110,9 +111,10 @@ def _network(folder: str, side: str, weights: str) -> nn.Module:
             f"hf:{folder} takes weights 'pretrained' (those of the folder) or 'random', "
             f"not {weights!r}."
         )
-    trunk, report = _from(
-        AutoModel, folder, config=found, output_loading_info=True, dtype=torch.float32
-    )
+    with _quiet():  # what is missing is judged here
+        trunk, report = _from(
+            AutoModel, folder, config=found, output_loading_info=True, dtype=torch.float32
+        )
     absent = sorted(k for k in report["missing_keys"] if "pooler" not in k)
     wrong = sorted(str(k) for k in report["mismatched_keys"])
     if absent or wrong:
@@ -123,6 +125,19 @@ def _network(folder: str, side: str, weights: str) -> nn.Module:
     if report["missing_keys"]:
         trunk.pooler = None  # not trained: random numbers would stand in for it
     return trunk
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def _from(kind: Any, folder: str, **options: Any) -> Any:

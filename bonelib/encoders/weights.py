@@ -127,6 +127,14 @@ def hub_answers() -> bool:
     return not constants.HF_HUB_OFFLINE and reachable(constants.ENDPOINT)
 
 
+def obtainable(repository: str, *files: str) -> bool:
+    """Tell whether one of these files is in the hub's cache, or the hub answers."""
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = (try_to_load_from_cache(repository, file) for file in files)
+    return any(isinstance(path, str) for path in cached) or hub_answers()
+
+
 def weights_hash(module: nn.Module) -> str:
     """Hash every tensor of a module, name and content: the identity of its weights."""
     digest = hashlib.sha256()
