@@ -7,6 +7,7 @@ separate text tower goes out, with the configuration that rebuilds either tower 
 import copy
 import json
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 from torch import nn
@@ -93,10 +94,13 @@ def load(model: str, *, weights: str, size: int = 0) -> tuple[nn.Module, dict[st
     config = configuration(model)
     tags = open_clip.list_pretrained_tags_by_model(model)
     settings: dict[str, Any] = {}
-    if parse_model_name(model)[0]:
+    schema, place = parse_model_name(model)
+    if schema:
         settings["text_cfg"] = config["text_cfg"]
         if weights != "pretrained":
             raise ValueError(f"{model} has its own weights; leave weights='pretrained'.")
+        if schema == "local-dir" and _find_checkpoint_in_dir(Path(place)) is None:
+            raise WeightsNotAvailable(f"{place} holds no checkpoint file.")
     elif weights in tags:
         hub = open_clip.get_pretrained_cfg(model, weights)["hf_hub"].rstrip("/")
         if hub and not obtainable(hub, HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME):
@@ -133,7 +137,7 @@ def load(model: str, *, weights: str, size: int = 0) -> tuple[nn.Module, dict[st
         )
     except OSError as error:
         raise _unreachable(model, "its text tower") from error
-    except (RuntimeError, KeyError) as error:
+    except (RuntimeError, KeyError, AssertionError, AttributeError, UnpicklingError) as error:
         if "download" in str(error):
             raise _unreachable(model, "its checkpoint") from error
         first = " ".join(str(error).split())[:200]
