@@ -1,6 +1,7 @@
 """Protects the towers: the weights that were verified, in the network they were trained in."""
 
 import copy
+import importlib.util
 import socket
 import time
 
@@ -25,18 +26,28 @@ def minilm():
     return encoders.text("packaged:minilm", cached=False).eval()
 
 
+def verified(name):
+    """Package, file and sha256 of a packaged tower."""
+    return encoders.PACKAGED_IMAGE[name][1]
+
+
 def pixels(count=2, size=96):
     return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
 # ---------------------------------------------------------------------- the packaged image tower
-def reference(image):
-    """EfficientNet-Lite0 (MBConv without squeeze-excitation, ReLU6), from the file's own names.
+BLOCKS = {"efficientnet_lite0": (16, (1, 3, 5, 11)), "efficientnet_lite2": (21, (1, 4, 7, 15))}
+
+
+def reference(image, name):
+    """EfficientNet-Lite (MBConv without squeeze-excitation, ReLU6), from the file's own names.
 
     TensorFlow's padding and batch-norm constant: Tan & Le 2019, arXiv:1905.11946, and the Lite
     release.
     """
-    state = torch.load(encoders.packaged_file(*encoders._LITE0), weights_only=True)
+    state = torch.load(encoders.packaged_file(*verified(name)), weights_only=True)
+
+    count, halving = BLOCKS[name]
 
     def convolve(x, name, stride=1):
         weight = state[f"{name}.weight"]
@@ -53,11 +64,11 @@ def reference(image):
         return F.batch_norm(x, mean, var, weight, bias, eps=1e-3)
 
     x = F.relu6(normalise(convolve(image, "_conv_stem", 2), "_bn0"))
-    for number in range(16):
+    for number in range(count):
         block, inside = f"_blocks.{number}.", x
         if f"{block}_expand_conv.weight" in state:
             x = F.relu6(normalise(convolve(x, f"{block}_expand_conv"), f"{block}_bn0"))
-        stride = 2 if number in (1, 3, 5, 11) else 1
+        stride = 2 if number in halving else 1
         x = F.relu6(normalise(convolve(x, f"{block}_depthwise_conv", stride), f"{block}_bn1"))
         x = normalise(convolve(x, f"{block}_project_conv"), f"{block}_bn2")
         x = x + inside if stride == 1 and x.shape == inside.shape else x
@@ -65,9 +76,14 @@ def reference(image):
 
 
 @pytest.mark.parametrize("size", [96, 75])  # an odd size pads unevenly
-def test_packaged_lite0_computes_what_its_weights_were_trained_to(lite0, size):
+@pytest.mark.parametrize("name", BLOCKS)
+def test_a_packaged_net_computes_what_its_weights_were_trained_to(name, size):
+    package = verified(name)[0]
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"{package} is not installed")
+    tower = encoders.image(f"packaged:{name}").eval()
     with torch.no_grad():
-        expected, found = reference(pixels(size=size)), lite0(pixels(size=size))
+        expected, found = reference(pixels(size=size), name), tower(pixels(size=size))
     assert found.shape == (2, 1280) and expected.std() > 0.1
     assert (found - expected).abs().max() < 1e-4
 
@@ -91,12 +107,14 @@ def test_its_preprocessing_is_that_of_its_weights(lite0):
     assert (lite0.name, lite0.weights, lite0.width) == (LITE0, "pretrained", 1280)
     resnet = encoders.Preprocessing(224, (0.1, 0.2, 0.3), (0.5,) * 3)
     assert resnet.pixels()["mean"] == (0.1, 0.2, 0.3)
+    lite2 = encoders.image("packaged:efficientnet_lite2", weights="random")
+    assert (lite2.preprocessing.size, lite2.width) == (260, 1280)
 
 
 def test_a_file_that_is_not_the_verified_one_is_refused(monkeypatch):
-    changed = (*encoders._LITE0[:2], "0" * 64)
-    monkeypatch.setattr(
-        encoders, "PACKAGED_IMAGE", {"efficientnet_lite0": ("tf_efficientnet_lite0", changed)}
+    changed = (*verified("efficientnet_lite0")[:2], "0" * 64)
+    monkeypatch.setitem(
+        encoders.PACKAGED_IMAGE, "efficientnet_lite0", ("tf_efficientnet_lite0", changed)
     )
     with pytest.raises(encoders.WeightsNotAvailable, match="sha256 579344248a93.*expected 0000"):
         encoders.image(LITE0)
@@ -110,14 +128,14 @@ def test_a_file_that_is_not_the_verified_one_is_refused(monkeypatch):
 # ---------------------------------------------------------------------- names, sizes, seeds
 @pytest.mark.parametrize("name", ["resnet18", "timm:resnet19", "packaged:vit", "hub:resnet18", ""])
 def test_an_unknown_image_tower_lists_the_choices(name):
-    with pytest.raises(ValueError, match="packaged:efficientnet_lite0 or timm:<model>"):
+    with pytest.raises(ValueError, match="packaged:efficientnet_lite0, .* or timm:<model>"):
         encoders.image(name)
 
 
 def test_an_unknown_tag_or_text_tower_lists_the_choices():
     with pytest.raises(ValueError, match="no weights 'best' of resnet18.*a1_in1k"):
         encoders.image("timm:resnet18.best")
-    with pytest.raises(ValueError, match="packaged:minilm or small"):
+    with pytest.raises(ValueError, match="packaged:minilm, .* or small"):
         encoders.text("bert")
 
 
@@ -243,7 +261,7 @@ def test_without_a_network_the_error_names_file_and_argument_and_comes_fast(offl
 
 def test_behind_a_proxy_it_is_the_proxy_that_must_answer(offline, monkeypatch):
     monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
-    assert not encoders._reachable("https://huggingface.co")
+    assert not encoders.weights.reachable("https://huggingface.co")
     assert offline == [("proxy.example", 3128)]
 
 

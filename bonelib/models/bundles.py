@@ -1,0 +1,159 @@
+"""Bundles: folders that hold all a model needs, and load offline.
+
+Weights (safetensors), architecture, preprocessing, tokenizer, and a hash that is checked when the
+bundle is loaded. A bundle that does not fit is refused.
+"""
+
+import contextlib
+import copy
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from bonelib import encoders
+from bonelib.encoders import CachedText, ImageEncoder
+from bonelib.models.heads import Classifier, DualEncoder, MultiHead, Projected
+from bonelib.models.tuning import has_lora, merge_lora
+
+Model = DualEncoder | Classifier | MultiHead | Projected
+
+
+def tower(
+    name: str, *, size: int, weights: str = "pretrained", bundle: Path | None = None, seed: int = 0
+) -> ImageEncoder:
+    """Return the image tower a fine-tuning starts from: by name, or out of a bundle.
+
+    Raises:
+        ValueError: The bundle's tower has another name or input size than asked for.
+    """
+    if bundle is None:
+        return encoders.image(name, weights=weights, size=size, seed=seed)
+    image = load_bundle(bundle).image
+    if (image.name, image.preprocessing.size) != (name, size):
+        raise ValueError(
+            f"{bundle} holds {image.name} at {image.preprocessing.size} px, asked for {name} at "
+            f"{size} px. Fine-tune with the tower and the size of the pretraining."
+        )
+    return image
+
+
+def save_bundle(folder: Path, model: Model, **facts: Any) -> Path:
+    """Write ``model`` as a bundle; the folder appears whole or not at all.
+
+    A frozen text tower that came with a package is named by its hash instead of copied. LoRA is
+    merged in what is written; the model itself keeps it.
+
+    Args:
+        facts: What a reader of ``bundle.json`` should know, e.g. ``caption_fields``.
+    """
+    from safetensors.torch import save_file
+
+    if has_lora(model):
+        model = copy.deepcopy(model)
+        merge_lora(model)
+    state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    architecture = {"kind": type(model).__name__, "image": model.image.architecture()}
+    if isinstance(model, DualEncoder):
+        architecture |= {
+            "text": model.text.architecture(),
+            "dim": model.dim,
+            "projection": model.projection,
+            "bias": model.logit_bias is not None,
+            "views": 0 if model.study_pool.missing is None else len(model.study_pool.missing),
+        }
+        if _packaged(model.text):
+            architecture["text"]["hash"] = encoders.weights_hash(model.text.encoder)
+            state = {k: v for k, v in state.items() if not k.startswith("text.encoder.")}
+    elif isinstance(model, MultiHead):
+        architecture |= {"classes": [head.out_features for head in model.heads]}
+    elif isinstance(model, Projected):
+        architecture |= {"dim": model.projector[-1].out_features}
+    else:
+        architecture |= {"outputs": model.head.out_features}
+    with writing(folder) as temporary:
+        save_file(state, temporary / "weights.safetensors")
+        if "config" in architecture.get("text", {}):  # else its name gives the tokenizer
+            getattr(model.text, "encoder", model.text).save_tokenizer(temporary)
+        digest = hashlib.sha256((temporary / "weights.safetensors").read_bytes()).hexdigest()
+        record = {"architecture": architecture, "sha256": digest, "facts": facts}
+        (temporary / "bundle.json").write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
+    return folder
+
+
+def load_bundle(folder: Path) -> Model:
+    """Rebuild the model of a bundle, offline, in evaluation mode.
+
+    Raises:
+        FileNotFoundError: The folder is no bundle.
+        ValueError: Weights don't have the recorded hash, or don't fit the architecture.
+    """
+    from safetensors.torch import load_file
+
+    weights = folder / "weights.safetensors"
+    for file in (folder / "bundle.json", weights):
+        if not file.exists():
+            raise FileNotFoundError(f"{folder} is no bundle: {file.name} is missing.")
+    record = json.loads((folder / "bundle.json").read_text())
+    found = hashlib.sha256(weights.read_bytes()).hexdigest()
+    if found != record["sha256"]:
+        raise ValueError(
+            f"{weights} has sha256 {found[:12]}…, the bundle records {record['sha256'][:12]}…. "
+            "The file was changed or damaged; make the bundle again."
+        )
+    shape = record["architecture"]
+    model = _build(shape, folder)
+    model.image.weights = "bundle"
+    state, own = load_file(weights), model.state_dict()
+    packaged = _packaged(getattr(model, "text", None))
+    missing = [k for k in own.keys() - state if not (packaged and k.startswith("text.encoder."))]
+    problems = {
+        "missing": missing,
+        "unexpected": list(state.keys() - own),
+        "of another shape": [k for k in own.keys() & state if own[k].shape != state[k].shape],
+    }
+    if any(problems.values()):
+        listed = [f"{len(k)} tensors {what} (first {min(k)})" for what, k in problems.items() if k]
+        raise ValueError(f"{folder} does not fit its architecture: {', '.join(listed)}.")
+    model.load_state_dict(state, strict=False)
+    if packaged and encoders.weights_hash(model.text.encoder) != shape["text"]["hash"]:
+        raise ValueError(f"{folder} was made with other weights of {shape['text']['name']}.")
+    return model.eval()
+
+
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[Path]:
+    """Give a temporary folder that takes the place of ``folder`` if all goes well."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        if folder.exists():
+            shutil.rmtree(folder)
+        temporary.replace(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _build(shape: dict[str, Any], folder: Path) -> Model:
+    image = encoders.rebuild_image(shape["image"])
+    if shape["kind"] == "DualEncoder":
+        text = encoders.rebuild_text(shape["text"], folder)
+        options = {key: shape[key] for key in ("projection", "bias", "views") if key in shape}
+        return DualEncoder(image, text, dim=shape["dim"], **options)
+    if shape["kind"] == "MultiHead":
+        return MultiHead(image, classes=shape["classes"])
+    if shape["kind"] == "Projected":
+        return Projected(image, dim=shape["dim"])
+    return Classifier(image, outputs=shape["outputs"])
+
+
+def _packaged(text: nn.Module | None) -> bool:
+    """Tell whether a text tower is frozen and its weights came with a package."""
+    return isinstance(text, CachedText) and text.name.startswith("packaged:")

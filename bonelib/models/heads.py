@@ -1,0 +1,231 @@
+"""Modules made of towers: the dual encoder, and heads on the image tower for its controls.
+
+Towers come in; modules with CLIP's names go out (``encode_image``, ``image_features``,
+``logit_scale``). Every module keeps its image tower as ``image``.
+CLIP: Radford et al. 2021, arXiv:2103.00020. SigLIP: Zhai et al. 2023, arXiv:2303.15343.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bonelib.encoders import CachedText, ImageEncoder, TextEncoder
+
+PROJECTIONS = ("linear", "mlp", "none")
+
+
+class StudyPool(nn.Module):
+    """Pools the images of a study into one row: the mean over the views that are present.
+
+    Args:
+        width: Of the features.
+        views: 0: nothing stands for what is missing. Otherwise how many views a study should have:
+            a learned vector, zero at first, enters the mean for each view that is missing.
+    """
+
+    def __init__(self, width: int, *, views: int = 0):
+        super().__init__()
+        self.missing = nn.Parameter(torch.zeros(views, width)) if views else None
+
+    def forward(
+        self, features: Tensor, study: Tensor, *, view: Tensor | None = None, studies: int = 0
+    ) -> Tensor:
+        """Return one row a study: ``(N, D)`` to ``(S, D)``.
+
+        Args:
+            features: ``(N, D)``, one row an image, in any order.
+            study: ``(N,)`` the row of each image's study, 0 … S-1.
+            view: ``(N,)`` the view of each image, -1 where unknown; only for learned vectors.
+            studies: S; 0 takes the highest number in ``study`` plus one.
+
+        Raises:
+            ValueError: A study has no image, or learned vectors lack the views.
+        """
+        studies = studies or int(study.max()) + 1
+        count = torch.bincount(study, minlength=studies)
+        if not count.all():
+            empty = (count == 0).nonzero()[:, 0].tolist()
+            raise ValueError(f"{len(empty)} of {studies} studies have no image, e.g. {empty[:3]}.")
+        total = features.new_zeros(studies, features.shape[1]).index_add(0, study, features)
+        if self.missing is not None:
+            if view is None:
+                raise ValueError("Pass the view of each image: a missing one has a learned vector.")
+            absent = features.new_ones(studies, len(self.missing))
+            known = view >= 0
+            absent[study[known], view[known]] = 0
+            total, count = total + absent @ self.missing.to(total), count + absent.sum(dim=1)
+        return total / count[:, None]
+
+
+class DualEncoder(nn.Module):
+    """An image and a text tower, each projected to a shared space of ``dim`` dimensions.
+
+    Args:
+        projection: ``linear``; ``mlp``, the shapes of open_clip (image: twice ``dim`` wide; text:
+            midway); or ``none`` for towers that were trained together and already share a space.
+        bias: SigLIP's learnable bias, which starts at -10 with a factor of 10 (its section 3.2).
+        views: How many views a study should have; each that is missing then has a learned vector.
+
+    Attributes:
+        logit_scale: Natural logarithm of the factor on the cosines; starts at ln(1/0.07) as in
+            CLIP, section 2.5, and never exceeds ln 100.
+        logit_bias: Added to the logits, or ``None``.
+    """
+
+    def __init__(
+        self,
+        image: ImageEncoder,
+        text: TextEncoder | CachedText,
+        *,
+        dim: int = 256,
+        projection: str = "linear",
+        bias: bool = False,
+        views: int = 0,
+        seed: int = 0,
+    ):
+        super().__init__()
+        if projection not in PROJECTIONS:
+            raise ValueError(f"Unknown projection {projection!r}. Choose {', '.join(PROJECTIONS)}.")
+        if projection == "none" and not image.width == text.width == dim:
+            raise ValueError(
+                f"Without projections both towers must give dim={dim} features; {image.name} gives "
+                f"{image.width}, {text.name} {text.width}. Choose projection='linear'."
+            )
+        self.image, self.text, self.dim, self.projection = image, text, dim, projection
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.image_projection = _projection(projection, image.width, 2 * dim, dim, inner=True)
+            hidden = (text.width + dim) // 2
+            self.text_projection = _projection(projection, text.width, hidden, dim, inner=False)
+        self.study_pool = StudyPool(image.width, views=views)
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(10 if bias else 1 / 0.07)))
+        self.logit_bias = nn.Parameter(torch.tensor(-10.0)) if bias else None
+        self.to(memory_format=torch.channels_last)  # one layout from birth, so reloading keeps bits
+
+    def encode_image(
+        self, image: Tensor, *, study: Tensor | None = None, view: Tensor | None = None
+    ) -> Tensor:
+        """Return unit image features: ``(B, C, H, W)`` to ``(B, dim)``.
+
+        With ``study``, the images of a study are pooled first: one row a study (see ``StudyPool``).
+        """
+        features = self.image(image)
+        if study is not None:
+            features = self.study_pool(features, study, view=view)
+        return F.normalize(self.image_projection(features), dim=-1)
+
+    def encode_text(self, tokens: Tensor) -> Tensor:
+        """Return unit text features: ``(B, T)`` to ``(B, dim)``, on the device of the model."""
+        tokens = tokens.to(self.logit_scale.device)
+        return F.normalize(self.text_projection(self.text(tokens)), dim=-1)
+
+    def tokenize(self, sentences: list[str]) -> Tensor:
+        """Return tokens ``(N, T)`` for ``encode_text``."""
+        return self.text.tokenize(sentences)
+
+    def forward(
+        self,
+        image: Tensor,
+        tokens: Tensor,
+        *,
+        study: Tensor | None = None,
+        view: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Return ``image_features``, ``text_features``, the factor ``logit_scale``.
+
+        With a bias also ``logit_bias``. With ``study``, image rows are studies, as texts should be.
+        """
+        with torch.no_grad():  # in place, as CLIP does: beyond a clamp no gradient leads back
+            self.logit_scale.clamp_(max=math.log(100))
+        out = {
+            "image_features": self.encode_image(image, study=study, view=view),
+            "text_features": self.encode_text(tokens),
+            "logit_scale": self.logit_scale.exp(),
+        }
+        return out if self.logit_bias is None else out | {"logit_bias": self.logit_bias}
+
+
+def _projection(kind: str, width: int, hidden: int, dim: int, *, inner: bool) -> nn.Module:
+    """Return a projection in the shape of open_clip's; ``inner``: the hidden layer has a bias."""
+    if kind == "none":
+        return nn.Identity()
+    if kind == "linear":
+        return nn.Linear(width, dim, bias=False)
+    return nn.Sequential(
+        nn.Linear(width, hidden, bias=inner), nn.GELU(), nn.Linear(hidden, dim, bias=False)
+    )
+
+
+class Classifier(nn.Module):
+    """An image tower with a linear head; returns logits, never probabilities.
+
+    A binary task has one output, the logit of its positive class.
+    """
+
+    def __init__(self, image: ImageEncoder, *, outputs: int):
+        super().__init__()
+        self.image = image
+        self.head = _undecided(image.width, outputs)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return logits ``(B, outputs)``."""
+        return self.head(self.image(image))
+
+
+class MultiHead(nn.Module):
+    """An image tower with one linear head an attribute: supervised training on caption facts.
+
+    The control that asks whether text adds anything to the labels it was written from.
+
+    Args:
+        classes: How many values each attribute key has, in the order of the keys.
+    """
+
+    def __init__(self, image: ImageEncoder, *, classes: Sequence[int]):
+        super().__init__()
+        self.image = image
+        self.heads = nn.ModuleList(_undecided(image.width, count) for count in classes)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """Return the logits of each attribute: K times ``(B, classes[k])``."""
+        features = self.image(image)
+        return [head(features) for head in self.heads]
+
+
+class Projected(nn.Module):
+    """An image tower with SimCLR's projector, a two-layer perceptron that is thrown away later.
+
+    Chen et al. 2020, arXiv:2002.05709, section 2.1: hidden as wide as the features, 128 outputs.
+    """
+
+    def __init__(self, image: ImageEncoder, *, dim: int = 128, seed: int = 0):
+        super().__init__()
+        self.image = image
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.projector = nn.Sequential(
+                nn.Linear(image.width, image.width), nn.ReLU(), nn.Linear(image.width, dim)
+            )
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return unit rows ``(B, dim)``."""
+        return F.normalize(self.projector(self.image(image)), dim=-1)
+
+
+def _undecided(width: int, outputs: int) -> nn.Linear:
+    """Return a linear layer of zeros.
+
+    timm's default head starts a binary task at a loss of 2.3 nats instead of ln 2; starting from
+    zero is the small start that draws nothing at random.
+    """
+    with torch.random.fork_rng(devices=[]):
+        head = nn.Linear(width, outputs)
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    return head

@@ -1,0 +1,285 @@
+"""Protects what trains and what must not: locks, LoRA, projections, and the pooling of studies."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from bonelib import encoders, models
+
+SENTENCES = ["cortex intact", "moth-eaten bone destruction", "frontal radiograph of the left hand"]
+
+
+def pixels(count=4, size=32):
+    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def dual(image="timm:test_resnet", text="small", size=32, **options):
+    tower = encoders.image(image, weights="random", size=size, seed=1)
+    words = encoders.text(text, cached=False, seed=1)
+    return models.DualEncoder(tower, words, dim=16, **options).eval()
+
+
+def step(model, *, steps=3):
+    """Train a few steps on a loss that reaches every weight."""
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    tokens = model.tokenize([*SENTENCES, "mass"])
+    for _ in range(steps):
+        model.train()
+        out = model(pixels(), tokens)
+        logits = out["logit_scale"] * out["image_features"] @ out["text_features"].T
+        loss = F.cross_entropy(logits + out.get("logit_bias", 0.0), torch.arange(4))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    model.eval()
+
+
+def changed(before, after):
+    return sorted(k for k in before if not torch.equal(before[k], after[k]))
+
+
+def kept(model):
+    return {k: v.clone() for k, v in model.state_dict().items()}
+
+
+def stir(model):
+    """Give the low-rank changes something to say; they start at zero."""
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.05, generator=generator)
+
+
+# ---------------------------------------------------------------------- locks
+@pytest.mark.parametrize("sides", [("image",), ("text",), ("image", "text")])
+def test_a_locked_tower_keeps_every_weight_and_statistic(sides):
+    model = dual()
+    models.lock(model, **dict.fromkeys(sides, True))
+    before = kept(model)
+    step(model)
+    found = changed(before, model.state_dict())
+    assert not [k for k in found if k.startswith(tuple(f"{side}." for side in sides))]
+    assert {"image_projection.weight", "text_projection.weight", "logit_scale"} <= set(found)
+    for side in {"image", "text"} - set(sides):
+        assert [k for k in found if k.startswith(f"{side}.")], f"{side} should train"
+    model.train()
+    assert not any(m.training for side in sides for m in getattr(model, side).modules())
+
+
+def test_without_a_lock_statistics_and_weights_move():
+    model = dual()
+    before = kept(model)
+    step(model)
+    found = changed(before, model.state_dict())
+    assert [k for k in found if "running_mean" in k] and [k for k in found if k.endswith("weight")]
+
+
+def test_what_has_no_tower_can_not_be_locked():
+    with pytest.raises(ValueError, match="Classifier has no 'text' tower"):
+        models.lock(models.Classifier(dual().image, outputs=1), text=True)
+
+
+# ---------------------------------------------------------------------- LoRA
+TRUNKS = [
+    ("packaged:efficientnet_lite0", torch.nn.Conv2d),
+    ("timm:resnet18", torch.nn.Conv2d),
+    ("timm:vit_tiny_patch16_224", torch.nn.Linear),
+    ("open_clip:ViT-S-32-alt", torch.nn.Linear),
+]
+
+
+@pytest.mark.parametrize(("name", "kind"), TRUNKS)
+def test_lora_starts_at_nothing_changes_the_tower_and_merges_to_the_same(name, kind):
+    tower = encoders.image(name, weights="random", size=64)
+    model = models.Classifier(tower, outputs=1).eval()
+    with torch.no_grad():
+        plain = model.image(pixels(2, 64))
+        names = models.add_lora(model, rank=4)
+        assert all(isinstance(tower.trunk.get_submodule(n).get_base_layer(), kind) for n in names)
+        assert torch.allclose(model.image(pixels(2, 64)), plain, atol=1e-6)
+        stir(model)
+        adapted = model.image(pixels(2, 64))
+        assert (adapted - plain).abs().max() > 1e-2 * plain.abs().max()
+        assert models.merge_lora(model) == len(names) and not models.has_lora(model)
+        assert torch.allclose(model.image(pixels(2, 64)), adapted, atol=1e-4)
+    fresh = encoders.image(name, weights="random", size=64)
+    assert model.image.state_dict().keys() == fresh.state_dict().keys(), "a plain tower again"
+
+
+def test_lora_of_lite0_is_on_its_pointwise_convolutions():
+    trunk = encoders.image("packaged:efficientnet_lite0", weights="random").trunk
+    layers = [trunk.get_submodule(name) for name in models.lora_targets(trunk)]
+    assert len(layers) == 32  # 16 to project, 15 to expand, 1 head
+    assert {layer.kernel_size for layer in layers} == {(1, 1)}
+    assert all(layer.groups == 1 for layer in layers)
+
+
+def test_lora_never_sits_where_torchs_attention_would_pass_it_by():
+    # nn.MultiheadAttention reads out_proj.weight itself: a change on that layer has no effect
+    trunk = encoders.text("small").trunk
+    targets = models.lora_targets(trunk)
+    assert targets and not [name for name in targets if "attn" in name]
+    model = dual()
+    models.add_lora(model, side="text")
+    tokens = model.tokenize(SENTENCES)
+    stir(model)
+    model.encode_text(tokens).square().sum().backward()
+    model.text(tokens).square().sum().backward()
+    grown = {k: p.grad for k, p in model.text.named_parameters() if "lora_" in k}
+    assert grown and all(g is not None and g.abs().max() > 0 for g in grown.values())
+
+
+@pytest.mark.parametrize("text", ["packaged:minilm", "small"])
+def test_only_low_rank_changes_train_and_the_bundle_holds_them_merged(tmp_path, text):
+    model = dual(text=text)
+    before, plain_text = kept(model), model.text(model.tokenize(SENTENCES)).detach()
+    count = encoders.count_parameters(model.text)
+    models.add_lora(model, side="text", rank=4)
+    models.lock(model, image=True)
+    assert encoders.count_parameters(model.text) < count / 20
+    step(model)
+    after = model.state_dict()
+    assert [k for k in after if "lora_" in k]
+    for name, value in after.items():
+        plain = name.replace(".base_layer", "")
+        if name.startswith("text.trunk.") and "lora_" not in name:
+            assert torch.equal(value, before[plain]), name
+    with torch.no_grad():
+        expected = model.encode_text(model.tokenize(SENTENCES))
+        again = models.load_bundle(models.save_bundle(tmp_path / "b", model))
+        assert models.has_lora(model) and not models.has_lora(again)
+        found = again.encode_text(again.tokenize(SENTENCES))
+    assert torch.allclose(found, expected, atol=1e-5)
+    merged = again.text(again.tokenize(SENTENCES)).detach()
+    assert (merged - plain_text).abs().max() > 0.01 * plain_text.abs().max(), "it has learned"
+
+
+def test_lora_says_what_it_can_not_change():
+    cached = models.DualEncoder(dual().image, encoders.text("small", cached=True), dim=16)
+    with pytest.raises(ValueError, match="cached=False"):
+        models.add_lora(cached, side="text")
+    model = dual()
+    models.add_lora(model)
+    with pytest.raises(ValueError, match="has LoRA already. Call merge_lora first"):
+        models.add_lora(model)
+    with pytest.raises(ValueError, match="no 'sound' tower"):
+        models.add_lora(model, side="sound")
+
+
+# ---------------------------------------------------------------------- scale, bias, projections
+def test_siglip_starts_at_ten_and_minus_ten_and_its_bias_trains():
+    model = dual(bias=True)
+    out = model(pixels(3), model.tokenize(SENTENCES))
+    assert out["logit_scale"].item() == pytest.approx(10)
+    assert out["logit_bias"].item() == -10
+    out["logit_bias"].backward()
+    assert model.logit_bias.grad.item() == 1
+    assert "logit_bias" not in dual()(pixels(3), model.tokenize(SENTENCES))
+
+
+@pytest.mark.parametrize("projection", ["linear", "mlp"])
+def test_projections_have_the_shapes_of_open_clip_and_survive_a_bundle(tmp_path, projection):
+    model = dual(projection=projection, bias=True, views=2)
+    shapes = [tuple(p.shape) for p in model.image_projection.parameters()]
+    width = model.image.width
+    expected = {"linear": [(16, width)], "mlp": [(32, width), (32,), (16, 32)]}
+    assert shapes == expected[projection]
+    with torch.no_grad():
+        model.study_pool.missing.fill_(0.5)
+        model.logit_bias.fill_(-3.0)
+        again = models.load_bundle(models.save_bundle(tmp_path / "b", model))
+        assert torch.equal(again.encode_image(pixels()), model.encode_image(pixels()))
+        tokens = model.tokenize(SENTENCES)
+        assert torch.equal(again.encode_text(tokens), model.encode_text(tokens))
+    assert again.logit_bias.item() == -3 and torch.equal(
+        again.study_pool.missing, model.study_pool.missing
+    )
+
+
+def test_a_projection_that_can_not_be_is_refused():
+    with pytest.raises(ValueError, match="Unknown projection 'deep'. Choose linear, mlp, none"):
+        dual(projection="deep")
+    with pytest.raises(ValueError, match="both towers must give dim=16 features"):
+        dual(projection="none")
+
+
+# ---------------------------------------------------------------------- studies
+STUDY = torch.tensor([1, 0, 1, 2, 1])
+VIEW = torch.tensor([0, 1, 1, 0, 0])
+
+
+def rows(count=5, width=7):
+    return torch.randn(count, width, generator=torch.Generator().manual_seed(3))
+
+
+def test_a_study_is_the_plain_mean_of_its_images_in_any_order():
+    features, pool = rows(), models.StudyPool(7)
+    found = pool(features, STUDY)
+    expected = torch.stack([features[STUDY == s].mean(dim=0) for s in range(3)])
+    assert torch.allclose(found, expected, atol=1e-6)
+    for seed in range(5):
+        order = torch.randperm(5, generator=torch.Generator().manual_seed(seed))
+        assert torch.allclose(pool(features[order], STUDY[order]), found, atol=1e-6)
+    assert not list(pool.parameters())
+
+
+def test_a_learned_vector_enters_for_each_missing_view_and_for_no_other():
+    features, pool = rows(), models.StudyPool(7, views=2)
+    with torch.no_grad():
+        pool.missing.copy_(rows(2) * 3)
+    found = pool(features, STUDY, view=VIEW)
+    assert torch.allclose(found[0], (features[1] + pool.missing[0]) / 2, atol=1e-6)
+    assert torch.allclose(found[1], features[[0, 2, 4]].mean(dim=0), atol=1e-6), "none is missing"
+    assert torch.allclose(found[2], (features[3] + pool.missing[1]) / 2, atol=1e-6)
+    order = torch.tensor([4, 2, 0, 3, 1])
+    again = pool(features[order], STUDY[order], view=VIEW[order])
+    assert torch.allclose(again, found, atol=1e-6)
+    unknown = pool(features, STUDY, view=torch.full((5,), -1))
+    assert torch.allclose(unknown[0], (features[1] + pool.missing.sum(dim=0)) / 3, atol=1e-6)
+    found.sum().backward()
+    assert torch.allclose(pool.missing.grad, torch.full((2, 7), 0.5))
+
+
+def test_studies_reach_the_dual_encoder_as_one_row_each():
+    model = dual(views=2)
+    study, view = torch.tensor([0, 1, 1, 2]), torch.tensor([0, 0, 1, 1])
+    out = model(pixels(), model.tokenize(SENTENCES), study=study, view=view)
+    assert out["image_features"].shape == out["text_features"].shape == (3, 16)
+    assert torch.allclose(out["image_features"].norm(dim=1), torch.ones(3), atol=1e-6)
+    alone = dual().encode_image(pixels(), study=torch.arange(4))
+    assert torch.allclose(alone, dual().encode_image(pixels()), atol=1e-6)
+
+
+def test_a_study_without_images_or_views_is_refused():
+    with pytest.raises(ValueError, match="1 of 4 studies have no image, e.g. .3."):
+        models.StudyPool(7)(rows(), STUDY, studies=4)
+    with pytest.raises(ValueError, match="Pass the view of each image"):
+        models.StudyPool(7, views=2)(rows(), STUDY)
+
+
+# ---------------------------------------------------------------------- heads for controls
+def test_the_supervised_control_has_one_undecided_head_an_attribute(tmp_path):
+    model = models.MultiHead(dual().image, classes=[2, 5, 3]).eval()
+    out = model(pixels())
+    assert [tuple(logits.shape) for logits in out] == [(4, 2), (4, 5), (4, 3)]
+    losses = [F.cross_entropy(logits, torch.zeros(4, dtype=torch.long)).item() for logits in out]
+    assert losses == pytest.approx([math.log(2), math.log(5), math.log(3)])
+    torch.nn.init.normal_(model.heads[1].weight, generator=torch.Generator().manual_seed(0))
+    again = models.load_bundle(models.save_bundle(tmp_path / "b", model))
+    assert all(torch.equal(a, b) for a, b in zip(again(pixels()), model(pixels()), strict=True))
+    same = models.tower("timm:test_resnet", size=32, bundle=tmp_path / "b")
+    assert encoders.weights_hash(same) == encoders.weights_hash(model.image)
+
+
+def test_the_simclr_projector_gives_unit_rows_and_is_left_behind(tmp_path):
+    state = torch.get_rng_state()
+    model = models.Projected(dual().image, dim=24).eval()
+    assert (torch.get_rng_state() == state).all()
+    assert torch.allclose(model(pixels()).norm(dim=1), torch.ones(4), atol=1e-6)
+    assert model(pixels()).shape == (4, 24)
+    models.save_bundle(tmp_path / "b", model)
+    assert torch.equal(models.load_bundle(tmp_path / "b")(pixels()), model(pixels()))
+    same = models.tower("timm:test_resnet", size=32, bundle=tmp_path / "b")
+    assert encoders.weights_hash(same) == encoders.weights_hash(model.image)
