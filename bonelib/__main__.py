@@ -63,6 +63,26 @@ def _parser() -> argparse.ArgumentParser:
         help="a notebook parameter; repeat for more",
     )
 
+    train = add(
+        _train,
+        "train",
+        "carry out the pretraining that notebook 04 planned, on one device or under torchrun",
+        "torchrun --nproc-per-node 4 -m bonelib train runs/full/btxrd/any/pretraining/default-s0",
+    )
+    train.add_argument("folder", type=Path, metavar="RUN", help="the run folder with its plan.json")
+    train.add_argument("--accelerator", default="auto", help="cpu, cuda, …; default what is there")
+
+    study = add(
+        _study,
+        "study",
+        "run the notebooks of a study, reusing what is finished",
+        "bonelib study language",
+    )
+    study.add_argument("name", metavar="NAME", help="a section of notebooks/studies.toml")
+    study.add_argument(
+        "--list", action="store_true", help="print the runs instead of starting them"
+    )
+
     phantom = add(
         _phantom,
         "phantom",
@@ -127,6 +147,99 @@ def _run(numbers: list[str], profile: str, parameters: list[list[str]]) -> int:
     for outcome in failed:
         _say(f"{outcome.status}: {outcome.step.name}: {outcome.error.splitlines()[0]}")
     return 1 if failed else 0
+
+
+def _train(folder: Path, accelerator: str) -> int:
+    import os
+
+    import pandas as pd
+
+    from bonelib import features, images, losses, models, runs, training, zero_shot
+
+    run = runs.reopen(folder)
+    settings, recipe = run.settings, run.settings["recipe"]
+    plain = {"model": "pairs", "order": "plain", "distil": 0.0}
+    wrong = [f"{k}={recipe[k]!r}" for k, v in plain.items() if recipe[k] != v]
+    wrong += [k for k in ("lora",) if recipe.get(k)]
+    wrong += [k for k in ("neighbours", "views") if recipe["objective"].get(k)]
+    if wrong:
+        raise ValueError(f"{', '.join(wrong)} is for notebook 04 alone: run it with WHERE='here'.")
+    rank, world = (int(os.environ.get(k, d)) for k, d in (("RANK", 0), ("WORLD_SIZE", 1)))
+    devices = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    runs.seed_everything(run.head["seed"])
+    model = models.load_bundle(run.path / "untrained")
+    start = {k: v.clone() for k, v in model.state_dict().items() if k.startswith("image.")}
+    store = (run.path / "store.txt").read_text().strip()
+    cache = images.reopen(
+        store, run.table("files"), size=settings["size"], fit=settings["fit_mode"]
+    )
+    pairs = run.table("pairs")
+    keys = pairs[[c for c in pairs if c.startswith("key_")]].to_numpy()
+    own, val = (pairs["split"] == "train").to_numpy(), (pairs["split"] == "val").to_numpy()
+    pixels = model.image.preprocessing.pixels()
+    loader = images.loader(
+        cache,
+        pairs.loc[own, "image_id"],
+        tokens=model.tokenize(pairs.loc[own, "caption"].tolist()),
+        keys=keys[own],
+        batch_size=settings["batch_size"],
+        shuffle=True,
+        drop_last=True,
+        augment={},
+        flip="side" not in settings["caption_fields"],
+        seed=run.head["seed"],
+        rank=rank,
+        ranks=world,
+        **pixels,
+    )
+    held = images.loader(cache, pairs.loc[val, "image_id"], batch_size=64, **pixels)
+    tokens = model.tokenize(pairs.loc[val, "caption"].tolist())
+
+    def retrieve(model: Any) -> dict[str, float]:
+        text = features.encode_text(model, tokens)
+        return zero_shot.retrieval(features.encode(model.encode_image, held), text, keys=keys[val])
+
+    history = [{"epoch": 0, "loss": float("nan")} | retrieve(model)]
+    for row in training.fit(
+        model,
+        losses.contrastive_objective(**recipe["objective"]),
+        loader,
+        validate=retrieve,
+        keep="recall_5",
+        resume=runs.checkpoint(run),
+        checkpoint=lambda state: runs.save_checkpoint(run, state),
+        accelerator=accelerator,
+        devices=devices,
+        nodes=world // devices,
+        **settings["fit"],
+    ):
+        history.append(row)
+        if rank == 0:
+            told = f"loss {row['loss']:.3f}  recall@5 {row['recall_5']:.3f}  {row['alarm']}"
+            _say(f"  epoch {row['epoch']:>2}/{settings['fit']['epochs']}  {told}")
+    if rank == 0:
+        if recipe["back"]:
+            model.load_state_dict(training.toward(model, start, recipe["back"]))
+        facts = {"caption_fields": settings["caption_fields"], "test": settings["test"]}
+        models.save_bundle(run.bundle, model, **facts, recipe=settings["recipe_name"])
+        run.save_table("history", pd.DataFrame(history))
+        runs.mark_trained(run)
+        _say(f"Trained: {_short(run.path)}. Run notebook 04 again to evaluate it.")
+    return 0
+
+
+def _study(name: str, list: bool) -> int:  # noqa: A002 (the option's name)
+    from bonelib import headless
+
+    runs_of = headless.study(name)
+    for number, (numbers, profile, parameters) in enumerate(runs_of, start=1):
+        told = " ".join(f"{k}={v}" for k, v in parameters.items())
+        _say(f"{number}/{len(runs_of)} {' '.join(numbers)} {profile} {told}")
+        if not list:
+            failed = _run([*numbers], profile, [[k, str(v)] for k, v in parameters.items()])
+            if failed:
+                return failed
+    return 0
 
 
 def _phantom(folder: Path, **options: int) -> int:

@@ -149,6 +149,28 @@ def ridge_probe(
     return Probe(mean, scale, weights, bias, float(1 / model.alpha_))
 
 
+def probe(
+    features: np.ndarray, labels: np.ndarray, groups: np.ndarray, *, folds: int = 4, **options: Any
+) -> Probe:
+    """Fit ``linear_probe`` to integer labels, ``ridge_probe`` to the values of a regression.
+
+    Where a class has fewer groups than ``folds``, there are as many inner folds as groups; with a
+    single one nothing can be compared, and the middle strength is taken.
+
+    Args:
+        options: ``strengths``, and for classes ``seed``.
+    """
+    labels, strengths = np.asarray(labels), options.pop("strengths", STRENGTHS)
+    if np.issubdtype(labels.dtype, np.floating):
+        return ridge_probe(features, labels, strengths=strengths)
+    groups = np.asarray(groups)
+    fewest = min(len(np.unique(groups[labels == c])) for c in np.unique(labels[labels >= 0]))
+    if fewest < 2:
+        strengths = (strengths[len(strengths) // 2],)
+    folds = max(2, min(folds, fewest))
+    return linear_probe(features, labels, groups, strengths=strengths, folds=folds, **options)
+
+
 def full(
     model: models.Classifier,
     train: Any,

@@ -59,6 +59,13 @@ def encode(forward: Callable[[Tensor], Tensor], loader: Iterable[dict[str, Any]]
     return torch.cat(parts).numpy()
 
 
+def encode_text(model: Any, tokens: Tensor, *, at_once: int = 256) -> np.ndarray:
+    """Return ``model.encode_text`` of many tokens without gradients: float32 ``(N, D)``."""
+    with torch.no_grad():
+        parts = [model.encode_text(part).float().cpu() for part in tokens.split(at_once)]
+    return torch.cat(parts).numpy()
+
+
 def _check(encoder: Any, loader: Any) -> None:
     found = [f"{name}=True" for name in ("shuffle", "drop_last") if getattr(loader, name, False)]
     if getattr(loader, "augment", None) is not None:

@@ -280,3 +280,24 @@ def test_the_kept_epoch_comes_back_through_the_strategy():
 
     tune([0, 1, 1, 0], model=model, epochs=2, validate=validate, keep="auroc")
     assert encoders.weights_hash(model) == seen[0]
+
+
+# ---------------------------------------------------------------------- one probe for all tasks
+def test_the_probe_follows_the_kind_of_labels_and_the_number_of_groups():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, 5))
+    y, groups = (x[:, 0] > 0).astype(int), np.arange(60)
+    strengths = (1e-3, 1e-1, 10.0)
+    given = dict(strengths=strengths)
+    same = adaptation.linear_probe(x, y, groups, **given)
+    assert np.array_equal(adaptation.probe(x, y, groups, **given).weights, same.weights)
+    values = (3 * x[:, 1]).astype(np.float32)
+    ridge = adaptation.ridge_probe(x, values, **given)
+    assert np.array_equal(adaptation.probe(x, values, groups, **given).weights, ridge.weights)
+    three = np.flatnonzero(y == 1)[:3]
+    rows = np.concatenate([three, np.flatnonzero(y == 0)])
+    few = adaptation.probe(x[rows], y[rows], groups[rows], **given)
+    assert set(few.inner) == set(strengths), "three groups still make three folds"
+    rows = rows[2:]
+    single = adaptation.probe(x[rows], y[rows], groups[rows], **given)
+    assert single.strength == 1e-1 and not single.inner

@@ -273,13 +273,30 @@ def test_the_supervised_control_has_one_undecided_head_an_attribute(tmp_path):
     assert encoders.weights_hash(same) == encoders.weights_hash(model.image)
 
 
-def test_the_simclr_projector_gives_unit_rows_and_is_left_behind(tmp_path):
-    state = torch.get_rng_state()
-    model = models.Projected(dual().image, dim=24).eval()
-    assert (torch.get_rng_state() == state).all()
-    assert torch.allclose(model(pixels()).norm(dim=1), torch.ones(4), atol=1e-6)
-    assert model(pixels()).shape == (4, 24)
+def test_the_simclr_projector_gives_unit_rows_of_both_views_and_is_kept(tmp_path):
+    plain = dual()
+    model = models.DualEncoder(plain.image, plain.text, dim=plain.dim, projector=24).eval()
+    first, second = pixels(), pixels().flip(3)
+    out = model(first, None, second=second)
+    for name in ("view_features", "second_features"):
+        assert out[name].shape == (4, 24)
+        assert torch.allclose(out[name].norm(dim=1), torch.ones(4), atol=1e-6)
+    assert "text_features" not in out
+    one, other = model(first, None), model(second, None)
+    assert torch.allclose(out["image_features"], one["image_features"], atol=1e-6)
+    expected = F.normalize(model.projector(other["pooled"]), dim=-1)
+    assert torch.allclose(out["second_features"], expected, atol=1e-6)
     models.save_bundle(tmp_path / "b", model)
-    assert torch.equal(models.load_bundle(tmp_path / "b")(pixels()), model(pixels()))
-    same = models.tower("timm:test_resnet", size=32, bundle=tmp_path / "b")
-    assert encoders.weights_hash(same) == encoders.weights_hash(model.image)
+    again = models.load_bundle(tmp_path / "b")(first, None, second=second)
+    assert torch.equal(again["view_features"], out["view_features"])
+
+
+def test_random_texts_tell_equal_sentences_and_no_more():
+    text = encoders.text("random")
+    a, b, c = text(text.tokenize(["a knee", "the knee", "a knee"]))
+    assert torch.equal(a, c) and abs(F.cosine_similarity(a, b, dim=0)) < 0.2
+    again = encoders.rebuild_text(text.architecture(), None)
+    assert torch.equal(again(again.tokenize(["a knee"]))[0], a)
+    drawn = text(text.tokenize([f"sentence {k}" for k in range(200)]))
+    assert drawn.mean().abs() < 0.02 and abs(drawn.std() - 1) < 0.02
+    assert not text.truncated(["a very long sentence"]).any()

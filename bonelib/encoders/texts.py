@@ -4,6 +4,7 @@ A name comes in; a module that maps tokens to one pooled vector goes out. Senten
 tower's context are cut; ``truncated`` says which.
 """
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -164,11 +165,12 @@ def text(
 
     ``small`` is CLIP's text transformer made small (4 layers of width 192; Radford et al. 2021,
     section 2.4) with CLIP's own byte-pair vocabulary; it reads both ways, not from the left only.
-    MiniLM knows English only; ``packaged:e5`` (multilingual) French too.
+    MiniLM knows English only; ``packaged:e5`` (multilingual) French too. ``random`` is a control:
+    a fixed random vector for each distinct sentence, which tells equal ones apart and no more.
 
     Args:
-        name: ``packaged:minilm``, ``packaged:e5``, ``small``, ``hf:<folder>`` of a Hugging Face
-            encoder, or ``open_clip:<architecture>``, its projection included.
+        name: ``packaged:minilm``, ``packaged:e5``, ``small``, ``random``, ``hf:<folder>`` of a
+            Hugging Face encoder, or ``open_clip:<architecture>``, its projection included.
         weights: ``pretrained``, ``random`` (``hf:`` and ``open_clip:``), or for open_clip a tag, a
             checkpoint file or a folder with one.
         cached: Freeze the tower and embed each distinct sentence once; by default what is
@@ -190,6 +192,8 @@ def text(
         torch.manual_seed(seed)
         if name == "small":
             encoder = _small(context or TOKENS)
+        elif name == "random":
+            encoder = TextEncoder(name, _Drawn(), _Hashes(), _Drawn.width, "drawn", context=1)
         elif name == "packaged:minilm":
             folder = str(packaged_file(*_MINILM).parent)
             encoder = _sentences(name, *huggingface.text(folder), context=context)
@@ -204,7 +208,7 @@ def text(
         else:
             packaged = ", ".join(f"packaged:{known}" for known in PACKAGED_TEXT)
             raise ValueError(
-                f"Unknown text encoder {name!r}. Choose {packaged} or small, hf:<folder>, "
+                f"Unknown text encoder {name!r}. Choose {packaged}, small, random, hf:<folder> or "
                 "open_clip:<architecture>."
             )
     frozen = encoder.weights != "random" if cached is None else cached
@@ -323,3 +327,30 @@ def _small(context: int) -> TextEncoder:
     )
     tokenizer = SimpleTokenizer(context_length=context)
     return TextEncoder("small", trunk, tokenizer, 192, "random", context=context)
+
+
+class _Hashes:
+    """The tokenizer of ``random``: one number a sentence, that of its content."""
+
+    def __call__(self, sentences: list[str]) -> Tensor:
+        return torch.tensor([self.encode(sentence) for sentence in sentences])
+
+    def encode(self, sentence: str, **_: Any) -> list[int]:
+        return [int.from_bytes(hashlib.sha256(sentence.encode()).digest()[:6], "big")]
+
+
+class _Drawn(nn.Module):
+    """The trunk of ``random``: a Gaussian vector drawn from each number."""
+
+    width = 384  # that of MiniLM, whose place it takes
+
+    def __init__(self):
+        super().__init__()
+        self.device = nn.Parameter(torch.zeros(()), requires_grad=False)  # says where vectors go
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        rows = [
+            torch.randn(self.width, generator=torch.Generator().manual_seed(int(number)))
+            for number in tokens[:, 0]
+        ]
+        return torch.stack(rows).to(self.device)

@@ -18,8 +18,9 @@ from typing import Any
 from .. import runs
 from .execute import INTERRUPTED, execute
 from .plan import PROFILES, STAGES, Step, notebooks, plan
+from .studies import study
 
-__all__ = ["PROFILES", "Outcome", "Step", "notebooks", "plan", "run"]
+__all__ = ["PROFILES", "Outcome", "Step", "notebooks", "plan", "run", "study"]
 
 
 @dataclass

@@ -7,14 +7,13 @@ what trains; ``save_bundle`` and ``load_bundle`` keep a model whole, ``export_op
 
 from bonelib.models.bundles import load_bundle, save_bundle, tower
 from bonelib.models.exchange import export_open_clip, from_open_clip
-from bonelib.models.heads import Classifier, DualEncoder, MultiHead, Projected, StudyPool
+from bonelib.models.heads import Classifier, DualEncoder, MultiHead, StudyPool
 from bonelib.models.tuning import add_lora, has_lora, lock, lora_targets, merge_lora
 
 __all__ = [
     "Classifier",
     "DualEncoder",
     "MultiHead",
-    "Projected",
     "StudyPool",
     "add_lora",
     "export_open_clip",

@@ -18,10 +18,10 @@ from torch import nn
 
 from bonelib import encoders
 from bonelib.encoders import CachedText, ImageEncoder
-from bonelib.models.heads import Classifier, DualEncoder, MultiHead, Projected
+from bonelib.models.heads import Classifier, DualEncoder, MultiHead
 from bonelib.models.tuning import has_lora, merge_lora
 
-Model = DualEncoder | Classifier | MultiHead | Projected
+Model = DualEncoder | Classifier | MultiHead
 
 
 def tower(
@@ -65,6 +65,7 @@ def save_bundle(folder: Path, model: Model, **facts: Any) -> Path:
             "dim": model.dim,
             "projection": model.projection,
             "bias": model.logit_bias is not None,
+            "projector": model.projector[-1].out_features if model.projector else 0,
             "views": 0 if model.study_pool.missing is None else len(model.study_pool.missing),
         }
         if _packaged(model.text):
@@ -72,8 +73,6 @@ def save_bundle(folder: Path, model: Model, **facts: Any) -> Path:
             state = {k: v for k, v in state.items() if not k.startswith("text.encoder.")}
     elif isinstance(model, MultiHead):
         architecture |= {"classes": [head.out_features for head in model.heads]}
-    elif isinstance(model, Projected):
-        architecture |= {"dim": model.projector[-1].out_features}
     else:
         architecture |= {"outputs": model.head.out_features}
     with writing(folder) as temporary:
@@ -145,12 +144,12 @@ def _build(shape: dict[str, Any], folder: Path) -> Model:
     image = encoders.rebuild_image(shape["image"])
     if shape["kind"] == "DualEncoder":
         text = encoders.rebuild_text(shape["text"], folder)
-        options = {key: shape[key] for key in ("projection", "bias", "views") if key in shape}
+        options = {
+            key: shape[key] for key in ("projection", "bias", "views", "projector") if key in shape
+        }
         return DualEncoder(image, text, dim=shape["dim"], **options)
     if shape["kind"] == "MultiHead":
         return MultiHead(image, classes=shape["classes"])
-    if shape["kind"] == "Projected":
-        return Projected(image, dim=shape["dim"])
     return Classifier(image, outputs=shape["outputs"])
 
 

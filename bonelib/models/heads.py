@@ -68,6 +68,8 @@ class DualEncoder(nn.Module):
             midway); or ``none`` for towers that were trained together and already share a space.
         bias: SigLIP's learnable bias, which starts at -10 with a factor of 10 (its section 3.2).
         views: How many views a study should have; each that is missing then has a learned vector.
+        projector: Width of SimCLR's projector beside the image projection (Chen et al. 2020,
+            arXiv:2002.05709, section 2.1: a hidden layer as wide as the features); 0 for none.
 
     Attributes:
         logit_scale: Natural logarithm of the factor on the cosines; starts at ln(1/0.07) as in
@@ -84,6 +86,7 @@ class DualEncoder(nn.Module):
         projection: str = "linear",
         bias: bool = False,
         views: int = 0,
+        projector: int = 0,
         seed: int = 0,
     ):
         super().__init__()
@@ -100,6 +103,13 @@ class DualEncoder(nn.Module):
             self.image_projection = _projection(projection, image.width, 2 * dim, dim, inner=True)
             hidden = (text.width + dim) // 2
             self.text_projection = _projection(projection, text.width, hidden, dim, inner=False)
+            self.projector = None
+            if projector:
+                self.projector = nn.Sequential(
+                    nn.Linear(image.width, image.width),
+                    nn.ReLU(),
+                    nn.Linear(image.width, projector),
+                )
         self.study_pool = StudyPool(image.width, views=views)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(10 if bias else 1 / 0.07)))
         self.logit_bias = nn.Parameter(torch.tensor(-10.0)) if bias else None
@@ -129,23 +139,41 @@ class DualEncoder(nn.Module):
     def forward(
         self,
         image: Tensor,
-        tokens: Tensor,
+        tokens: Tensor | None,
         *,
+        second: Tensor | None = None,
+        neighbour_tokens: Tensor | None = None,
         study: Tensor | None = None,
         view: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Return ``image_features``, ``text_features``, the factor ``logit_scale``.
+        """Return what the losses ask for, by name.
 
-        With a bias also ``logit_bias``. With ``study``, image rows are studies, as texts should be.
+        ``image_features``, the raw ``pooled`` ones, the factor ``logit_scale`` and, with a bias,
+        ``logit_bias``; ``text_features`` of ``tokens`` and ``neighbour_features`` of
+        ``neighbour_tokens`` where given. With ``study``, image rows are studies, as texts should
+        be. With ``second``, another view of the same images, both views go through the projector
+        as ``view_features`` and ``second_features``.
         """
         with torch.no_grad():  # in place, as CLIP does: beyond a clamp no gradient leads back
             self.logit_scale.clamp_(max=math.log(100))
-        out = {
-            "image_features": self.encode_image(image, study=study, view=view),
-            "text_features": self.encode_text(tokens),
-            "logit_scale": self.logit_scale.exp(),
-        }
-        return out if self.logit_bias is None else out | {"logit_bias": self.logit_bias}
+        out = {"logit_scale": self.logit_scale.exp()}
+        if self.logit_bias is not None:
+            out["logit_bias"] = self.logit_bias
+        both = image if second is None else torch.cat([image, second])
+        pooled = self.image(both.contiguous(memory_format=torch.channels_last))
+        if second is not None:
+            views = F.normalize(self.projector(pooled), dim=-1)
+            out["view_features"], out["second_features"] = views.chunk(2)
+            pooled = pooled[: len(image)]
+        out["pooled"] = pooled
+        if study is not None:
+            pooled = self.study_pool(pooled, study, view=view)
+        out["image_features"] = F.normalize(self.image_projection(pooled), dim=-1)
+        if tokens is not None:
+            out["text_features"] = self.encode_text(tokens)
+        if neighbour_tokens is not None:
+            out["neighbour_features"] = self.encode_text(neighbour_tokens)
+        return out
 
 
 def _projection(kind: str, width: int, hidden: int, dim: int, *, inner: bool) -> nn.Module:
@@ -195,27 +223,6 @@ class MultiHead(nn.Module):
         """Return the logits of each attribute: K times ``(B, classes[k])``."""
         features = self.image(image)
         return [head(features) for head in self.heads]
-
-
-class Projected(nn.Module):
-    """An image tower with SimCLR's projector, a two-layer perceptron that is thrown away later.
-
-    Chen et al. 2020, arXiv:2002.05709, section 2.1: hidden as wide as the features, 128 outputs.
-    """
-
-    def __init__(self, image: ImageEncoder, *, dim: int = 128, seed: int = 0):
-        super().__init__()
-        self.image = image
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.projector = nn.Sequential(
-                nn.Linear(image.width, image.width), nn.ReLU(), nn.Linear(image.width, dim)
-            )
-        self.to(memory_format=torch.channels_last)
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Return unit rows ``(B, dim)``."""
-        return F.normalize(self.projector(self.image(image)), dim=-1)
 
 
 def _undecided(width: int, outputs: int) -> nn.Linear:

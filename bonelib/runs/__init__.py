@@ -8,7 +8,7 @@ Records name their inputs by hash: a run whose input was remade is refused, neve
 """
 
 from bonelib.runs.checkpoints import checkpoint, mark_trained, reopen, save_checkpoint, save_plan
-from bonelib.runs.machine import code_hash, table_hash
+from bonelib.runs.machine import code_hash, seed_everything, table_hash
 from bonelib.runs.places import (
     ROOT,
     cache_folder,
@@ -39,6 +39,7 @@ __all__ = [
     "replacing",
     "save_checkpoint",
     "save_plan",
+    "seed_everything",
     "start",
     "table_hash",
 ]
