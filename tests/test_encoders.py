@@ -137,6 +137,9 @@ def test_an_unknown_tag_or_text_tower_lists_the_choices():
         encoders.image("timm:resnet18.best")
     with pytest.raises(ValueError, match="packaged:minilm, .* or small"):
         encoders.text("bert")
+    for name in ("small", "packaged:minilm"):
+        with pytest.raises(ValueError, match="'best'"):
+            encoders.text(name, weights="best")
 
 
 @pytest.mark.parametrize(

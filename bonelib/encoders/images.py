@@ -78,12 +78,14 @@ class ImageEncoder(nn.Module):
         preprocessing: Preprocessing,
         weights: str,
         *,
-        width: int,
+        width: int = 0,
         config: dict[str, Any] | None = None,
     ):
         super().__init__()
         self.name, self.weights, self.preprocessing = name, weights, preprocessing
-        self.trunk, self.width, self.config, self.locked = trunk, width, config, False
+        self.trunk, self.config, self.locked = trunk, config, False
+        # Not num_features: MobileNets widen once more between their last map and the classifier.
+        self.width = width or trunk.head_hidden_size
         if not hasattr(trunk, "group_matcher"):
             trunk.group_matcher = _layers
 
@@ -229,9 +231,7 @@ def _timm(name: str, kind: str, model: str, weights: str, size: int) -> ImageEnc
     else:
         mean, std = tuple(config["mean"]), tuple(config["std"])
     source = Path(weights).name if weights not in ("pretrained", "random") else weights
-    # Not num_features: MobileNets widen once more between their last map and the classifier.
-    width = trunk.head_hidden_size
-    return ImageEncoder(name, trunk, Preprocessing(side, mean, std, channels), source, width=width)
+    return ImageEncoder(name, trunk, Preprocessing(side, mean, std, channels), source)
 
 
 def _known_tag(architecture: str) -> None:

@@ -171,8 +171,8 @@ def text(
     Args:
         name: ``packaged:minilm``, ``packaged:e5``, ``small``, ``random``, ``hf:<folder>`` of a
             Hugging Face encoder, or ``open_clip:<architecture>``, its projection included.
-        weights: ``pretrained``, ``random`` (``hf:`` and ``open_clip:``), or for open_clip a tag, a
-            checkpoint file or a folder with one.
+        weights: ``pretrained``, ``random``, or for open_clip a tag, a checkpoint file or a folder
+            with one. ``small`` always starts from random weights.
         cached: Freeze the tower and embed each distinct sentence once; by default what is
             pretrained is frozen and what is random is trained.
         context: The most tokens of a sentence; 0 takes 160 or the tower's own limit. open_clip's
@@ -191,14 +191,17 @@ def text(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if name == "small":
+            if weights not in ("pretrained", "random"):
+                raise ValueError(f"The small tower starts from scratch; it has no {weights!r}.")
             encoder = _small(context or TOKENS)
         elif name == "random":
             encoder = TextEncoder(name, _Drawn(), _Hashes(), _Drawn.width, "drawn", context=1)
         elif name == "packaged:minilm":
-            folder = str(packaged_file(*_MINILM).parent)
-            encoder = _sentences(name, *huggingface.text(folder), context=context)
+            parts = huggingface.text(str(packaged_file(*_MINILM).parent), weights=weights)
+            encoder = _sentences(name, *parts, context=context, weights=weights)
         elif name == "packaged:e5":
-            encoder = _sentences(name, *e5.build(), context=context)
+            parts = e5.build(weights=weights)
+            encoder = _sentences(name, *parts, context=context, weights=weights)
         elif kind == "hf" and model:
             parts = huggingface.text(model, weights=weights)
             encoder = _sentences(name, *parts, context=context, pooling=pooling, weights=weights)

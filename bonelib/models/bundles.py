@@ -14,8 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from bonelib import encoders
 from bonelib.encoders import CachedText, ImageEncoder
 from bonelib.models.heads import Classifier, DualEncoder, MultiHead
@@ -68,7 +66,8 @@ def save_bundle(folder: Path, model: Model, **facts: Any) -> Path:
             "projector": model.projector[-1].out_features if model.projector else 0,
             "views": 0 if model.study_pool.missing is None else len(model.study_pool.missing),
         }
-        if _packaged(model.text):
+        frozen = isinstance(model.text, CachedText) and model.text.weights == "pretrained"
+        if frozen and model.text.name.startswith("packaged:"):
             architecture["text"]["hash"] = encoders.weights_hash(model.text.encoder)
             state = {k: v for k, v in state.items() if not k.startswith("text.encoder.")}
     elif isinstance(model, MultiHead):
@@ -109,7 +108,7 @@ def load_bundle(folder: Path) -> Model:
     model = _build(shape, folder)
     model.image.weights = "bundle"
     state, own = load_file(weights), model.state_dict()
-    packaged = _packaged(getattr(model, "text", None))
+    packaged = "hash" in shape.get("text", {})  # its text tower is not in the file
     missing = [k for k in own.keys() - state if not (packaged and k.startswith("text.encoder."))]
     problems = {
         "missing": missing,
@@ -151,8 +150,3 @@ def _build(shape: dict[str, Any], folder: Path) -> Model:
     if shape["kind"] == "MultiHead":
         return MultiHead(image, classes=shape["classes"])
     return Classifier(image, outputs=shape["outputs"])
-
-
-def _packaged(text: nn.Module | None) -> bool:
-    """Tell whether a text tower is frozen and its weights came with a package."""
-    return isinstance(text, CachedText) and text.name.startswith("packaged:")
