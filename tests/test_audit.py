@@ -173,6 +173,26 @@ def test_a_lesion_is_gone_once_filled_and_a_sign_beside_it_is_not():
     assert level(look(table, images=images, masks=masks), "image without its lesion") == "red"
 
 
+def test_one_normal_with_an_outline_does_not_silence_the_search_beside_the_lesion():
+    table = clean()
+    tumor = (table["tumor"] == "tumor").to_numpy()
+    images, masks = pictures(table), np.zeros((len(table), 64, 64), bool)
+    images[tumor, 50:56, 50:56] = 10
+    masks[tumor, 20:30, 20:30] = True
+    masks[np.flatnonzero(~tumor)[0], 20:30, 20:30] = True
+    found = look(table, images=images, masks=masks).set_index("what")
+    assert found.loc["image without its lesion", ["level", "n"]].tolist() == ["red", len(table)]
+
+
+def test_what_surely_beats_guessing_is_never_called_no_sign():
+    table, rng = clean(count=1000), np.random.default_rng(0)
+    tumor = (table["tumor"] == "tumor").to_numpy()
+    table["age"] = rng.normal(40, 10, len(table)) + 3 * tumor
+    found = look(table).query("what == 'age'").iloc[0]
+    assert found["level"] == "green" and found["low"] > 0.5
+    assert "little" in found["sentence"] and "no sign" not in found["sentence"]
+
+
 def test_features_that_name_the_centre_are_red_only_where_centres_differ_in_class():
     table = clean()
     rng = np.random.default_rng(0)

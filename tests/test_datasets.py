@@ -85,7 +85,7 @@ def test_rows_without_a_file_are_left_out_with_a_note_or_refused(tmp_path):
     assert table["image_id"].tolist() == ["a.jpg"]
     assert "1 of 2 rows have no image file, e.g. b.jpg" in notes(table)
     with pytest.raises(FileNotFoundError, match="b.jpg"):
-        datasets.read("fracatlas", tmp_path, require_images=True)
+        datasets.read("fracatlas", tmp_path, missing="refuse")
 
 
 def test_all_faults_of_a_file_are_told_at_once(tmp_path):

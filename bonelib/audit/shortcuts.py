@@ -18,6 +18,7 @@ RED = 0.8  # published tumour classifiers reach 0.85 to 0.95: most of that witho
 ORIGIN_AMBER = 0.8  # a centre can be read from features; harmless unless centres differ in class
 PURE_CHANCE = 1e-4  # a value found in one class only: how seldom by chance before it is red
 PURE_GROUPS = 10  # and in how many groups at least, so that a handful of rows is no finding
+STRAY = 0.05  # share of outlined images up to which they are slips in a class without lesions
 RARE = 10  # classes with fewer images are not scored: their interval says nothing
 THUMBNAIL = 32  # pixels
 
@@ -137,7 +138,9 @@ class Scored:
         label, value, low, high = found
         level = cap if low > RED else "amber" if low > AMBER else "green"
         ending = {
-            "green": "no sign that it tells the classes apart.",
+            "green": "better than guessing, but little."
+            if low > 0.5
+            else "no sign that it tells the classes apart.",
             "amber": "print it beside every score of a model.",
             "red": "most of a good score can be had from it alone.",
         }[level]
@@ -230,8 +233,9 @@ class Scored:
         """Fill each lesion by the mean around it, and normals at the place of another's lesion.
 
         Rows without an outline in a class that has outlines are left out: there the lesion would
-        stay. The others take the outline of a row drawn from the same region and view, so that the
-        patch itself, its size and its place are no giveaway.
+        stay. A class with a few stray ones (FracAtlas: one of 366 intact) counts as without. The
+        others take the outline of a row drawn from the same region and view, so that the patch
+        itself, its size and its place are no giveaway.
         """
         import cv2
 
@@ -243,7 +247,7 @@ class Scored:
         keep, donor = np.zeros(len(images), bool), np.arange(len(images))
         lenders = np.flatnonzero(outlined)
         for row, has in enumerate(share):
-            keep[row] = outlined[row] or has == 0
+            keep[row] = outlined[row] or has < STRAY
             if keep[row] and not outlined[row]:
                 alike = lenders[place[lenders] == place[row]]
                 donor[row] = rng.choice(alike if len(alike) else lenders)

@@ -19,14 +19,14 @@ from bonelib import cohort, datasets
 
 
 def read(
-    root: str | Path, *, file: str | Path | None = None, require_images: bool = False
+    root: str | Path, *, file: str | Path | None = None, missing: str = datasets.LEAVE_OUT
 ) -> pd.DataFrame:
     """Read a CSV with the cohort's columns; comma or semicolon separated, UTF-8 if possible.
 
     Args:
         root: The folder of the data, or the CSV itself.
         file: The CSV; by default the only one in ``root``.
-        require_images: Raise where a row has no file instead of leaving it out with a note.
+        missing: Rows without a file, as in ``datasets.keep_existing``.
 
     Returns:
         The cohort table with the further columns of the CSV.
@@ -39,9 +39,9 @@ def read(
     folders = (file.parent, Path(root) if Path(root).is_dir() else file.parent)
     notes: list[str] = []
     raw = _cells(file, notes)
-    missing = [c for c in (cohort.IMAGE_ID, cohort.PATH) if c not in raw]
-    if missing or raw.empty:
-        problem = f"it lacks {' and '.join(missing)}" if missing else "it has no rows"
+    lacking = [c for c in (cohort.IMAGE_ID, cohort.PATH) if c not in raw]
+    if lacking or raw.empty:
+        problem = f"it lacks {' and '.join(lacking)}" if lacking else "it has no rows"
         datasets.refuse(
             [f"Found the columns {', '.join(raw.columns)}; {problem}."],
             file,
@@ -95,7 +95,7 @@ def read(
             f"{int(table[cohort.PATIENT].isna().sum())} rows name no patient: their groups can "
             "only be found from the images."
         )
-    table = datasets.keep_existing(table, required=require_images, notes=notes)
+    table = datasets.keep_existing(table, missing=missing, notes=notes)
     table.attrs["notes"] = notes
     return table
 
