@@ -144,7 +144,8 @@ class Scored:
             "amber": "print it beside every score of a model.",
             "red": "most of a good score can be had from it alone.",
         }[level]
-        text = f"{what.capitalize()} alone ranks {self.names[label]} at {value:.2f}: {ending}"
+        told = self.names[label]
+        text = f"{told[0].upper()}{told[1:]} told by {what} alone, AUROC {value:.2f}: {ending}"
         size = int(keep.sum())
         return dict(zip(COLUMNS, (check, what, value, low, high, size, level, text), strict=True))
 
