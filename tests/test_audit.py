@@ -141,11 +141,32 @@ def test_a_rare_value_of_one_class_only_is_red_though_its_auroc_is_low():
     table.loc[table.index[table["tumor"] == "tumor"][:50], "hardware"] = 1
     found = look(table)
     fields = found[found["what"] == "hardware"].set_index("check")
-    assert fields.loc["value", "level"] == "red" and "50 of 50 tumor" in fields["sentence"]["value"]
+    assert (
+        fields.loc["value", "level"] == "red"
+        and "50 of 50 bone tumor" in fields["sentence"]["value"]
+    )
     assert fields.loc["field", "value"] < 0.7
     table["hardware"] = 0
     table.loc[table.index[table["tumor"] == "tumor"][:4], "hardware"] = 1
     assert "value" not in set(look(table).query("what == 'hardware'")["check"]), "four are chance"
+
+
+def test_further_fields_are_scored_but_not_as_metadata():
+    table = clean()
+    table["cast"] = np.where(table["tumor"] == "tumor", 1, 0)
+    found = look(table, fields=["cast"])
+    assert set(found.loc[found["what"] == "cast", "level"]) == {"red"}
+    assert level(found, "metadata") == "green"
+    with pytest.raises(ValueError, match="no column splint"):
+        look(table, fields=["splint"])
+
+
+def test_grades_are_named_in_words():
+    table = clean()
+    table["kl_grade"] = table["tumor"].map({"normal": "0", "tumor": "4"})
+    found = audit.findings(table, task="kl_grade", draws=50)
+    assert found["sentence"].str.startswith("Kellgren-Lawrence grade").any()
+    assert not found["sentence"].str.match(r"\d+ told").any()
 
 
 def test_sizes_that_differ_by_class_are_red_even_where_the_means_agree():

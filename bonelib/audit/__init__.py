@@ -37,6 +37,7 @@ def findings(
     captions: Sequence[str] | None = None,
     sha256: dict[str, str] | None = None,
     near: pd.DataFrame | None = None,
+    fields: Sequence[str] = (),
     folds: int = 5,
     draws: int = 500,
     seed: int = 0,
@@ -52,6 +53,8 @@ def findings(
         features: Frozen features ``(N, D)``.
         captions: One text a row, as a model would be trained on.
         sha256: As in ``splits.add_groups``, like ``near``.
+        fields: Further columns that a picture may show or a file name tell (cast, device), scored
+            one by one like site and age.
         draws: Of the bootstrap.
 
     Returns:
@@ -70,6 +73,8 @@ def findings(
         if value is not None and len(value) != len(table)
     ]
     wrong += [] if GROUP in table else ["there are no groups: call splits.add_groups first"]
+    absent = [name for name in fields if name not in table]
+    wrong += [f"there is no column {', '.join(absent)}"] if absent else []
     wrong += ["masks need images"] if masks is not None and images is None else []
     if wrong:
         raise ValueError(f"Can't audit this table of {len(table)} rows: {'; '.join(wrong)}.")
@@ -87,7 +92,7 @@ def findings(
             None if captions is None else [c for c, k in zip(captions, known, strict=True) if k]
         )
     scored = Scored(table[known], task, folds=folds, draws=draws, seed=seed)
-    rows += scored.fields() + scored.files(files, images)
+    rows += scored.fields(fields) + scored.files(files, images)
     if images is not None:
         rows += scored.pictures(images, masks)
     if features is not None:

@@ -5,6 +5,8 @@ classes (Hastie, Tibshirani & Friedman 2009, The Elements of Statistical Learnin
 is near that of logistic regression, and it is solved at once.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
@@ -79,12 +81,12 @@ class Scored:
 
     Attributes:
         table: The labelled rows; all arrays given to the methods are in their order.
-        labels: ``(N,)`` integers; ``names`` are their classes.
+        labels: ``(N,)`` integers; ``names`` are their classes in words.
         fold: ``(N,)``, that of the table where no group is parted by it, else made here.
     """
 
     def __init__(self, table: pd.DataFrame, task: Task, *, folds: int, draws: int, seed: int):
-        self.table, self.names = table.reset_index(drop=True), list(task.classes)
+        self.table, self.names = table.reset_index(drop=True), list(task.words["en"])
         self.draws, self.seed = draws, seed
         self.labels = task.encode(self.table[task.column])
         if task.kind == "regression":
@@ -150,14 +152,15 @@ class Scored:
         return dict(zip(COLUMNS, (check, what, value, low, high, size, level, text), strict=True))
 
     # ------------------------------------------------------------------ from the table
-    def fields(self) -> list[dict | None]:
+    def fields(self, further: Sequence[str] = ()) -> list[dict | None]:
         """Score metadata, site, centre, and each single field; name values of one class only."""
         table = self.table
         fields = (cohort.SITE, cohort.VIEW, cohort.SIDE, cohort.AGE, cohort.SEX, cohort.HARDWARE)
-        known = [n for n in (*fields, CENTER, SOURCE) if n in table and table[n].notna().any()]
+        fields = (*fields, CENTER, SOURCE, *further)
+        known = [n for n in fields if n in table and table[n].notna().any()]
         columns = {name: np.asarray(_spread_out(table[name]), float) for name in known}
         # Without fine sites, centre and source: what the metadata-only baseline may use.
-        own = [columns[n] for n in known if n not in (cohort.SITE, CENTER, SOURCE)]
+        own = [columns[n] for n in known if n not in (cohort.SITE, CENTER, SOURCE, *further)]
         whole = np.hstack([cohort.metadata(table).to_numpy(), *own])
         rows = [self.shortcut("metadata", "metadata", whole)]
         for name, x in columns.items():
