@@ -223,10 +223,18 @@ def read_table(file: Path, notes: list[str], **options) -> pd.DataFrame:
                 f"`pip install openpyxl`, or save the sheet as {file.stem}.csv beside it."
             ) from error
     else:
+        text = text_of(file, notes)
         try:
-            frame = pd.read_csv(io.StringIO(text_of(file, notes)), **options)
+            frame = pd.read_csv(io.StringIO(text), **options)
+            header = {k: options[k] for k in ("sep", "skiprows") if k in options}
+            header = pd.read_csv(io.StringIO(text), header=None, nrows=1, dtype=str, **header)
         except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-            raise ValueError(f"{file} is not a table: {error}. Save it as CSV, UTF-8.") from error
+            told = str(error).strip()
+            raise ValueError(f"{file} is not a table: {told}. Save it as CSV, UTF-8.") from error
+        names = header.iloc[0].dropna().str.strip()
+        again = sorted(set(names[names.duplicated()]) - {""})
+        if again:  # pandas would call the second "tumor.1", and its labels would be lost
+            refuse([f"The columns {', '.join(again)} occur more than once."], file)
     frame.columns = [str(column).strip() for column in frame.columns]
     return frame
 
