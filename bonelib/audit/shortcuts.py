@@ -89,6 +89,7 @@ class Scored:
         self.table, self.names = table.reset_index(drop=True), list(task.words["en"])
         self.draws, self.seed = draws, seed
         self.labels = task.encode(self.table[task.column])
+        self.positive = task.classes.index(task.positive) if task.positive else -1
         if task.kind == "regression":
             self.labels = (self.labels > np.median(self.labels)).astype(int)
             self.names = ["values up to the median", "values above the median"]
@@ -114,7 +115,8 @@ class Scored:
         if len(big) < 2:
             return None
         areas = {i: evaluation.auroc(labels[keep] == classes[i], scores[keep, i]) for i in big}
-        top = max(areas, key=areas.get)
+        # Of a binary task both classes are told equally well: the one that is looked for is named.
+        top = max(areas, key=lambda i: (round(areas[i], 6), classes[i] == self.positive))
         truth, score = labels[keep] == classes[top], scores[keep, top]
         drawn = evaluation.bootstrap_auroc(
             truth, score, self.groups[keep], draws=self.draws, seed=self.seed
@@ -293,7 +295,7 @@ class Scored:
                 if seen and confounded
                 else f"; classes don't differ by {column}."
                 if seen
-                else "."
+                else f", not surely above {ORIGIN_AMBER}."
             )
             cells = ("origin", f"{column} from features", value, low, high, int(known.sum()))
             rows.append(dict(zip(COLUMNS, (*cells, level, text), strict=True)))

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from bonelib.figures.style import (
@@ -27,13 +28,16 @@ def plot_findings(
     limits: tuple[float, float] | None = None,
     ax: "Axes | None" = None,
 ) -> "Axes":
-    """Draw one row per shortcut that has an interval, the strongest first; what is counted isn't.
+    """Draw one row per shortcut that has an interval, the strongest first; counts are not drawn.
 
     Args:
         findings: Rows of `audit.findings`.
         limits: Of amber and red, as lines; the lower end of an interval is held against them.
     """
-    scored = findings[findings["low"].notna()].sort_values("value", ascending=False, kind="stable")
+    scored = findings[findings["low"].notna()]
+    # Whether features name the centre is another question than what tells the classes: it is last.
+    last = scored["check"] == "origin"
+    scored = scored.iloc[np.lexsort((-scored["value"], last))]
     counted = findings[findings["low"].isna()]
     ax = blank_axes(ax, WIDTH, 1.15 + 0.21 * len(scored))
     texts, shown = [], {}
