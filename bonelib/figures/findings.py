@@ -55,7 +55,7 @@ def plot_findings(
             word, (x, 1), xycoords=("data", "axes fraction"), xytext=(3, -1), va="top", size=7,
             textcoords="offset points", color=FAINT,
         )  # fmt: skip
-    ax.set_yticks(range(len(scored)), scored["what"])
+    ax.set_yticks(range(len(scored)), scored["what"].str.replace("_", " "))
     ax.set_ylim(len(scored) - 0.45, -1.3)
     ax.tick_params(axis="y", length=0)
     ax.grid(axis="x")
