@@ -106,6 +106,9 @@ def _parser() -> argparse.ArgumentParser:
     data.add_argument("root", type=Path, metavar="ROOT", help="its unpacked folder")
     data.add_argument("--task", default="", help="of a folder or roboflow tree, if not plain")
     data.add_argument(
+        "--classes", default="", metavar="'FOUND=CLASS; …'", help="for names there that are unknown"
+    )
+    data.add_argument(
         "--decode",
         type=int,
         default=0,
@@ -250,14 +253,15 @@ def _phantom(folder: Path, **options: int) -> int:
     return 0
 
 
-def _data(name: str, root: Path, task: str, decode: int, out: Path | None) -> int:
+def _data(name: str, root: Path, task: str, classes: str, decode: int, out: Path | None) -> int:
     from bonelib import datasets, images, runs
 
     if out is not None and out.suffix not in (".parquet", ".csv"):
         raise ValueError(f"--out must end in .parquet or .csv, found {out.name!r}.")
-    if task and name not in ("folder", "roboflow"):
-        raise ValueError(f"--task is for folder and roboflow; {name} knows its tasks.")
-    table = datasets.read(name, root, **({"task": task} if task else {}))
+    if (task or classes) and name not in datasets.BY_NAME:
+        known = " and ".join(datasets.BY_NAME)
+        raise ValueError(f"--task and --classes are for {known}; {name} knows its tasks.")
+    table = datasets.read(name, root, task=task, classes=datasets.class_names(classes))
     _say(_summary(table))
     if decode:
         folder = runs.cache_folder("images")

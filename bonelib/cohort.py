@@ -2,7 +2,8 @@
 
 A table with one row per radiograph comes in; the same table goes out, checked. Every reader in
 ``datasets`` returns this table and every other room reads its columns by the constants below.
-A missing value is NA in a table and -1 in an array, where it matches nothing.
+A missing value is NA in a table and -1 in an array, where it matches nothing; ``path`` is NA where
+there is no file and the reader was asked to keep the row.
 """
 
 from collections.abc import Iterable
@@ -20,7 +21,18 @@ GROUP, GROUP_KIND, FOLD, SPLIT = "group", "group_kind", "fold", "split"
 COLUMNS = (IMAGE_ID, PATH, SOURCE, PATIENT, STUDY, CENTER, SITE, VIEW, SIDE, AGE, SEX, MASK, REPORT)
 # What may be known of a test image before its label is. Any other column (task labels, lesion
 # masks, reports, signs of a lesion) is sealed behind `splits.open_test`.
-PUBLIC = (*COLUMNS[:11], HARDWARE, GROUP, GROUP_KIND, FOLD, SPLIT, "width", "height", "bytes")
+PUBLIC = (
+    *COLUMNS[:11],
+    HARDWARE,
+    GROUP,
+    GROUP_KIND,
+    FOLD,
+    SPLIT,
+    "width",
+    "height",
+    "bytes",
+    "sha256",
+)
 
 # Regions stand in for a site where nothing finer is known (the normal radiographs of BTXRD).
 REGIONS = {
@@ -209,8 +221,6 @@ def problems(table: pd.DataFrame, *, task: Task | None = None) -> list[str]:
     repeated = sorted(ids[ids.duplicated()].dropna().astype(str).unique())
     if repeated:
         found.append(f"{len(repeated)} image ids occur more than once, e.g. {repeated[:3]}.")
-    if PATH in here and table[PATH].isna().any():
-        found.append(f"{int(table[PATH].isna().sum())} rows have no {PATH}.")
     for column, allowed in ((SITE, SITES), (VIEW, VIEWS)):
         if column in here:
             found += _term_problems(ids, table[column], allowed)

@@ -66,10 +66,7 @@ def test_a_clean_random_set_stays_green(seed):
         sha256={i: i for i in table["image_id"]},
     )
     assert set(found["level"]) == {"green"}, found.loc[found["level"] != "green", "sentence"]
-    assert {"metadata", "field", "file", "preprocessing", "border", "thumbnail", "lesion"} <= set(
-        found["check"]
-    )
-    assert {"origin", "caption", "split", "copies"} <= set(found["check"])
+    assert set(found["check"]) == set(audit.CHECKS)
     assert found["sentence"].str.endswith(".").all()
 
 
@@ -144,11 +141,32 @@ def test_a_rare_value_of_one_class_only_is_red_though_its_auroc_is_low():
     table.loc[table.index[table["tumor"] == "tumor"][:50], "hardware"] = 1
     found = look(table)
     fields = found[found["what"] == "hardware"].set_index("check")
-    assert fields.loc["value", "level"] == "red" and "50 of 50 tumor" in fields["sentence"]["value"]
+    assert (
+        fields.loc["value", "level"] == "red"
+        and "50 of 50 bone tumor" in fields["sentence"]["value"]
+    )
     assert fields.loc["field", "value"] < 0.7
     table["hardware"] = 0
     table.loc[table.index[table["tumor"] == "tumor"][:4], "hardware"] = 1
     assert "value" not in set(look(table).query("what == 'hardware'")["check"]), "four are chance"
+
+
+def test_further_fields_are_scored_but_not_as_metadata():
+    table = clean()
+    table["cast"] = np.where(table["tumor"] == "tumor", 1, 0)
+    found = look(table, fields=["cast"])
+    assert set(found.loc[found["what"] == "cast", "level"]) == {"red"}
+    assert level(found, "metadata") == "green"
+    with pytest.raises(ValueError, match="no column splint"):
+        look(table, fields=["splint"])
+
+
+def test_grades_are_named_in_words():
+    table = clean()
+    table["kl_grade"] = table["tumor"].map({"normal": "0", "tumor": "4"})
+    found = audit.findings(table, task="kl_grade", draws=50)
+    assert found["sentence"].str.startswith("Kellgren-Lawrence grade").any()
+    assert not found["sentence"].str.match(r"\d+ told").any()
 
 
 def test_sizes_that_differ_by_class_are_red_even_where_the_means_agree():
@@ -171,6 +189,26 @@ def test_a_lesion_is_gone_once_filled_and_a_sign_beside_it_is_not():
     assert level(look(table, images=images, masks=masks), "image without its lesion") == "green"
     images[tumor, 50:56, 50:56] = 10
     assert level(look(table, images=images, masks=masks), "image without its lesion") == "red"
+
+
+def test_one_normal_with_an_outline_does_not_silence_the_search_beside_the_lesion():
+    table = clean()
+    tumor = (table["tumor"] == "tumor").to_numpy()
+    images, masks = pictures(table), np.zeros((len(table), 64, 64), bool)
+    images[tumor, 50:56, 50:56] = 10
+    masks[tumor, 20:30, 20:30] = True
+    masks[np.flatnonzero(~tumor)[0], 20:30, 20:30] = True
+    found = look(table, images=images, masks=masks).set_index("what")
+    assert found.loc["image without its lesion", ["level", "n"]].tolist() == ["red", len(table)]
+
+
+def test_what_surely_beats_guessing_is_never_called_no_sign():
+    table, rng = clean(count=1000), np.random.default_rng(0)
+    tumor = (table["tumor"] == "tumor").to_numpy()
+    table["age"] = rng.normal(40, 10, len(table)) + 3 * tumor
+    found = look(table).query("what == 'age'").iloc[0]
+    assert found["level"] == "green" and found["low"] > 0.5
+    assert "little" in found["sentence"] and "no sign" not in found["sentence"]
 
 
 def test_features_that_name_the_centre_are_red_only_where_centres_differ_in_class():

@@ -31,7 +31,6 @@ FAULTS = {
     "lacks the columns sex": lambda t: t.drop(columns="sex"),
     "1 rows have no image_id": lambda t: t.assign(image_id=["i0", "i1", "i2", pd.NA]),
     r"1 image ids occur more than once.*i0": lambda t: t.assign(image_id=["i0", "i0", "i2", "i3"]),
-    "2 rows have no path": lambda t: t.assign(path=["x", "x", pd.NA, None]),
     r"Unknown site terms \['thigh'\]": lambda t: t.assign(site=[("thigh",)] * 4),
     r"Unknown view terms \['ap'\]": lambda t: t.assign(view=[("ap",)] * 4),
     "site must be sorted": lambda t: t.assign(site=[("knee", "femur")] * 4),

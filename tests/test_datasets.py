@@ -85,7 +85,7 @@ def test_rows_without_a_file_are_left_out_with_a_note_or_refused(tmp_path):
     assert table["image_id"].tolist() == ["a.jpg"]
     assert "1 of 2 rows have no image file, e.g. b.jpg" in notes(table)
     with pytest.raises(FileNotFoundError, match="b.jpg"):
-        datasets.read("fracatlas", tmp_path, require_images=True)
+        datasets.read("fracatlas", tmp_path, missing="refuse")
 
 
 def test_all_faults_of_a_file_are_told_at_once(tmp_path):
@@ -174,6 +174,18 @@ def test_btxrd_speaks_the_words_of_the_cohort(folder):
     assert table["entity"].tolist()[:2] == ["osteochondroma", "osteosarcoma"]
     assert pd.isna(table["entity"][2]) and set(table["source"]) == {"btxrd"}
     assert table["center"].tolist() == ["1", "1", "1"] and table["sex"].tolist() == ["F", "M", "F"]
+
+
+def test_btxrd_takes_published_hashes_from_a_list_beside_it(folder):
+    assert "sha256" not in datasets.read("btxrd", folder)
+    text = "image_id,bytes,sha256\nIMG000001.jpeg,9,aa\nIMG000003.jpg,9,bb\nIMG000009.jpeg,9,cc\n"
+    (folder / "images_manifest_sha256.csv").write_text(text)
+    (folder / "images" / "IMG000003.jpg").unlink()
+    table = datasets.read("btxrd", folder, missing="keep")
+    assert table["sha256"].fillna("").tolist() == ["aa", "", "bb"]
+    assert table["path"].isna().tolist() == [False, False, True]
+    assert "2 of the 3 rows among them" in notes(table)
+    assert "sha256" not in cohort.sealed_columns(table)
 
 
 def test_btxrd_prefers_polygons_and_falls_back_on_boxes(folder):

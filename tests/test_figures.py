@@ -257,3 +257,21 @@ def test_a_band_holds_ninety_per_cent_around_the_median():
     first = edges[np.isclose(edges[:, 0], 0.1), 1]
     assert first.min() == pytest.approx(6) and first.max() == pytest.approx(96)
     inside(ax.figure)
+
+
+def test_findings_stand_in_order_and_each_level_has_its_own_shape():
+    values = [("age", 0.55, 0.5, 0.6, "green"), ("site", 0.97, 0.95, 0.99, "red")]
+    values += [("border", 0.7, 0.65, 0.75, "amber"), ("copies", 3, np.nan, np.nan, "amber")]
+    values += [("center from features", 0.99, 0.98, 1.0, "amber")]
+    table = pd.DataFrame(values, columns=["what", "value", "low", "high", "level"]).assign(n=50)
+    table["check"] = table["what"].replace("center from features", "origin")
+    ax = figures.plot_findings(table, limits=(0.6, 0.8))
+    assert [t.get_text() for t in ax.get_yticklabels()] == [
+        "site", "border", "age", "center from features",
+    ]  # fmt: skip
+    marks = {line.get_marker() for line in ax.lines if line.get_marker() != "None"}
+    assert len(marks) == 3
+    legend = [t.get_text() for t in ax.figure.legends[0].get_texts()]
+    assert legend == ["red", "amber", "green"]
+    assert "1 amber" in ax.get_xlabel(), "what is not drawn is counted"
+    inside(ax.figure)

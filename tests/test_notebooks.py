@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from bonelib import cohort, headless, runs
 
@@ -76,6 +77,13 @@ def test_predictions_are_probabilities_of_test_images_only(tiny, stage):
     assert (per_method.nunique() == per_method.size()).all()
 
 
+def test_the_audit_asks_every_task_and_finds_no_leak_in_the_split(tiny):
+    found_here = found("data").table("audit")
+    assert {"tumor", "malignancy"} <= set(found_here["task"])
+    assert set(found_here.loc[found_here["check"] == "split", "level"]) == {"green"}
+    assert {"lesion", "thumbnail", "origin", "file"} <= set(found_here["check"])
+
+
 def test_no_patient_is_trained_on_and_tested(tiny):
     data = found("data").table("cohort")
     tested = set(found("finetuning").table("predictions")["patient"])
@@ -108,6 +116,32 @@ def test_the_results_table_names_every_method_and_metadata(tiny):
 def test_a_second_call_reuses_everything(tiny):
     again = headless.run(profile="tiny")
     assert {outcome.status for outcome in again} == {"reused"}
+
+
+@pytest.mark.parametrize(("task", "pictures"), [("bone_age", 30), ("kl_grade", 2)])
+def test_the_first_notebook_takes_values_grades_and_tables_without_pictures(
+    tmp_path, task, pictures
+):
+    rng, lines = np.random.default_rng(0), [f"image_id,path,patient,site,sex,{task}"]
+    for i in range(40):
+        value = {"bone_age": 12 * i % 200, "kl_grade": i % 3}[task]
+        value = value if i else ""  # one row without a label is no reason to look at no picture
+        lines.append(f"{i},{i}.png,p{i // 2},{('hand', 'knee')[i % 2]},{'FM'[i // 2 % 2]},{value}")
+        if i < pictures:
+            Image.fromarray(rng.integers(0, 255, (70, 50), np.uint8)).save(tmp_path / f"{i}.png")
+    (tmp_path / "mine.csv").write_text("\n".join(lines))
+    patch = places(tmp_path)
+    try:
+        data = str(tmp_path / "mine.csv")
+        (outcome,) = headless.run(["01"], profile="tiny", parameters={"DATA": data, "TASK": task})
+        assert not outcome.error
+        run = runs.find("data", profile="tiny", data=data)
+        assert len(run.table("excluded")) == 40 - pictures
+        assert len(run.table("cohort")) == (30 if pictures == 30 else 40)
+        asked = set(run.table("audit")["check"])
+        assert "field" in asked and ("thumbnail" in asked) == (pictures == 30)
+    finally:
+        patch.undo()
 
 
 @pytest.mark.skipif(

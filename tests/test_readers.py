@@ -333,6 +333,52 @@ def test_a_western_code_page_is_read_with_a_warning(tmp_path):
     assert "mine.csv is not UTF-8: it was read as Windows-1252" in notes(table)
 
 
+def test_blank_lines_are_passed_over_and_lines_are_numbered_as_in_the_file(tmp_path):
+    picture(tmp_path / "a.png")
+    text = '\nimage_id,path,sex,report\n\n1,a.png,F,"two\nlines"\n,,,\n2,a.png,M,\n'
+    (tmp_path / "mine.csv").write_text(text)
+    table = datasets.read("table", tmp_path)
+    assert table["image_id"].tolist() == ["1", "2"] and table.index.tolist() == [0, 1]
+    assert "2 lines of mine.csv are blank" in notes(table)
+    (tmp_path / "mine.csv").write_text(text + "3,a.png,X,\n")
+    with pytest.raises(ValueError, match="sex, line 8: found 'X'"):
+        datasets.read("table", tmp_path)
+
+
+def test_a_csv_may_be_parted_by_tabs_and_no_column_may_come_twice(tmp_path):
+    picture(tmp_path / "a.png")
+    (tmp_path / "mine.csv").write_text("image_id\tpath\tsex\n1\ta.png\tF\n")
+    assert datasets.read("table", tmp_path)["sex"].tolist() == ["F"]
+    (tmp_path / "mine.csv").write_text("image_id,path,tumor, tumor\n1,a.png,normal,tumor\n")
+    with pytest.raises(ValueError, match="columns tumor occur more than once"):
+        datasets.read("table", tmp_path)
+
+
+def test_rows_without_a_file_stay_if_asked_and_the_cache_says_so(tmp_path):
+    picture(tmp_path / "a.png")
+    (tmp_path / "mine.csv").write_text("image_id,path\n1,a.png\n2,gone.png\n")
+    assert datasets.read("table", tmp_path)["image_id"].tolist() == ["1"]
+    table = datasets.read("table", tmp_path, missing="keep")
+    assert table["path"].isna().tolist() == [False, True]
+    cache = images.cache(table, size=8, folder=tmp_path / "cache")
+    assert cache.ids == ["1"] and cache.excluded["reason"].tolist() == ["there is no file"]
+    assert images.verify(table)["image_id"].tolist() == ["2"]
+    with pytest.raises(ValueError, match="expected 'leave out', 'keep' or 'refuse'"):
+        datasets.read("table", tmp_path, missing="drop")
+
+
+def test_classes_of_folders_can_be_given_as_text(tmp_path):
+    for name in ("krank", "gesund"):
+        (tmp_path / name).mkdir()
+        picture(tmp_path / name / "a.png")
+    classes = datasets.class_names("krank=abnormal; gesund=normal;")
+    table = datasets.read("folder", tmp_path, task="anomaly", classes=classes)
+    assert sorted(table["anomaly"]) == ["abnormal", "normal"]
+    assert datasets.class_names("") == {}
+    with pytest.raises(ValueError, match="found=class"):
+        datasets.class_names("krank")
+
+
 def test_images_outside_the_folder_of_a_csv_are_named(tmp_path):
     picture(tmp_path / "a.png")
     (tmp_path / "set").mkdir()

@@ -190,6 +190,11 @@ def test_folds_follow_the_column_asked_for():
     assert splits.strata(table, by="center").tolist() == table["center"].tolist()
     ages = splits.strata(table.drop(columns=["malignancy", "tumor"]))
     assert ages.nunique() == 5 and ages.value_counts().between(20, 50).all()
+    assert (ages.str.partition("–")[0].astype(int) <= table["bone_age"]).all()
+    assert (ages.str.partition("–")[2].astype(int) >= table["bone_age"]).all()
+    assert sorted(set(ages)) == list(dict.fromkeys(ages)), "names sort as values do"
+    some = table.assign(bone_age=table["bone_age"].where(table["bone_age"] > 9))
+    assert (splits.strata(some, by="bone_age") == splits.UNLABELLED).sum() == 10
     with pytest.raises(ValueError, match="No column 'centre'"):
         splits.strata(table, by="centre")
     with pytest.raises(ValueError, match="Nothing to stratify by"):

@@ -18,7 +18,12 @@ from bonelib.audit import leaks
 from bonelib.audit.shortcuts import AMBER, RED, Scored, crossfit
 from bonelib.cohort import GROUP, Task
 
-__all__ = ["AMBER", "RED", "crossfit", "findings"]
+__all__ = ["AMBER", "CHECKS", "RED", "crossfit", "findings"]
+
+# The kinds of check; one without anything to look at leaves no row. A further kind, ``value``, has
+# rows only where a value of a field occurs in one class alone.
+CHECKS = ("split", "copies", "metadata", "field", "file", "preprocessing", "border", "thumbnail")
+CHECKS += ("lesion", "origin", "caption")
 
 
 def findings(
@@ -32,6 +37,7 @@ def findings(
     captions: Sequence[str] | None = None,
     sha256: dict[str, str] | None = None,
     near: pd.DataFrame | None = None,
+    fields: Sequence[str] = (),
     folds: int = 5,
     draws: int = 500,
     seed: int = 0,
@@ -47,6 +53,8 @@ def findings(
         features: Frozen features ``(N, D)``.
         captions: One text a row, as a model would be trained on.
         sha256: As in ``splits.add_groups``, like ``near``.
+        fields: Further columns that a picture may show or a file name tell (cast, device), scored
+            one by one like site and age.
         draws: Of the bootstrap.
 
     Returns:
@@ -65,6 +73,8 @@ def findings(
         if value is not None and len(value) != len(table)
     ]
     wrong += [] if GROUP in table else ["there are no groups: call splits.add_groups first"]
+    absent = [name for name in fields if name not in table]
+    wrong += [f"there is no column {', '.join(absent)}"] if absent else []
     wrong += ["masks need images"] if masks is not None and images is None else []
     if wrong:
         raise ValueError(f"Can't audit this table of {len(table)} rows: {'; '.join(wrong)}.")
@@ -82,7 +92,7 @@ def findings(
             None if captions is None else [c for c, k in zip(captions, known, strict=True) if k]
         )
     scored = Scored(table[known], task, folds=folds, draws=draws, seed=seed)
-    rows += scored.fields() + scored.files(files, images)
+    rows += scored.fields(fields) + scored.files(files, images)
     if images is not None:
         rows += scored.pictures(images, masks)
     if features is not None:

@@ -52,7 +52,7 @@ def integrity(
         text = f"{extra} of {size} images are copies of another" + (
             "; splits.add_groups keeps them together." if extra else "."
         )
-        rows.append(counted("copies", "found", extra, size, "amber" if extra else "green", text))
+        rows.append(counted("copies", "copies", extra, size, "amber" if extra else "green", text))
         torn = splits.contradictions(table, sha256=sha256 or {}, near=near)
         names = "; ".join(torn["images"].drop_duplicates().head(3))
         text = f"{torn['group'].nunique()} sets of copies carry opposite labels" + (

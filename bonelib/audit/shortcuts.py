@@ -5,6 +5,8 @@ classes (Hastie, Tibshirani & Friedman 2009, The Elements of Statistical Learnin
 is near that of logistic regression, and it is solved at once.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
@@ -18,6 +20,7 @@ RED = 0.8  # published tumour classifiers reach 0.85 to 0.95: most of that witho
 ORIGIN_AMBER = 0.8  # a centre can be read from features; harmless unless centres differ in class
 PURE_CHANCE = 1e-4  # a value found in one class only: how seldom by chance before it is red
 PURE_GROUPS = 10  # and in how many groups at least, so that a handful of rows is no finding
+STRAY = 0.05  # share of outlined images up to which they are slips in a class without lesions
 RARE = 10  # classes with fewer images are not scored: their interval says nothing
 THUMBNAIL = 32  # pixels
 
@@ -78,14 +81,15 @@ class Scored:
 
     Attributes:
         table: The labelled rows; all arrays given to the methods are in their order.
-        labels: ``(N,)`` integers; ``names`` are their classes.
+        labels: ``(N,)`` integers; ``names`` are their classes in words.
         fold: ``(N,)``, that of the table where no group is parted by it, else made here.
     """
 
     def __init__(self, table: pd.DataFrame, task: Task, *, folds: int, draws: int, seed: int):
-        self.table, self.names = table.reset_index(drop=True), list(task.classes)
+        self.table, self.names = table.reset_index(drop=True), list(task.words["en"])
         self.draws, self.seed = draws, seed
         self.labels = task.encode(self.table[task.column])
+        self.positive = task.classes.index(task.positive) if task.positive else -1
         if task.kind == "regression":
             self.labels = (self.labels > np.median(self.labels)).astype(int)
             self.names = ["values up to the median", "values above the median"]
@@ -111,7 +115,8 @@ class Scored:
         if len(big) < 2:
             return None
         areas = {i: evaluation.auroc(labels[keep] == classes[i], scores[keep, i]) for i in big}
-        top = max(areas, key=areas.get)
+        # Of a binary task both classes are told equally well: the one that is looked for is named.
+        top = max(areas, key=lambda i: (round(areas[i], 6), classes[i] == self.positive))
         truth, score = labels[keep] == classes[top], scores[keep, top]
         drawn = evaluation.bootstrap_auroc(
             truth, score, self.groups[keep], draws=self.draws, seed=self.seed
@@ -137,23 +142,27 @@ class Scored:
         label, value, low, high = found
         level = cap if low > RED else "amber" if low > AMBER else "green"
         ending = {
-            "green": "no sign that it tells the classes apart.",
+            "green": "better than guessing, but little."
+            if low > 0.5
+            else "no sign that it tells the classes apart.",
             "amber": "print it beside every score of a model.",
             "red": "most of a good score can be had from it alone.",
         }[level]
-        text = f"{what.capitalize()} alone ranks {self.names[label]} at {value:.2f}: {ending}"
+        told = self.names[label]
+        text = f"{told[0].upper()}{told[1:]} told by {what} alone, AUROC {value:.2f}: {ending}"
         size = int(keep.sum())
         return dict(zip(COLUMNS, (check, what, value, low, high, size, level, text), strict=True))
 
     # ------------------------------------------------------------------ from the table
-    def fields(self) -> list[dict | None]:
+    def fields(self, further: Sequence[str] = ()) -> list[dict | None]:
         """Score metadata, site, centre, and each single field; name values of one class only."""
         table = self.table
         fields = (cohort.SITE, cohort.VIEW, cohort.SIDE, cohort.AGE, cohort.SEX, cohort.HARDWARE)
-        known = [n for n in (*fields, CENTER, SOURCE) if n in table and table[n].notna().any()]
+        fields = (*fields, CENTER, SOURCE, *further)
+        known = [n for n in fields if n in table and table[n].notna().any()]
         columns = {name: np.asarray(_spread_out(table[name]), float) for name in known}
         # Without fine sites, centre and source: what the metadata-only baseline may use.
-        own = [columns[n] for n in known if n not in (cohort.SITE, CENTER, SOURCE)]
+        own = [columns[n] for n in known if n not in (cohort.SITE, CENTER, SOURCE, *further)]
         whole = np.hstack([cohort.metadata(table).to_numpy(), *own])
         rows = [self.shortcut("metadata", "metadata", whole)]
         for name, x in columns.items():
@@ -230,8 +239,9 @@ class Scored:
         """Fill each lesion by the mean around it, and normals at the place of another's lesion.
 
         Rows without an outline in a class that has outlines are left out: there the lesion would
-        stay. The others take the outline of a row drawn from the same region and view, so that the
-        patch itself, its size and its place are no giveaway.
+        stay. A class with a few stray ones (FracAtlas: one of 366 intact) counts as without. The
+        others take the outline of a row drawn from the same region and view, so that the patch
+        itself, its size and its place are no giveaway.
         """
         import cv2
 
@@ -243,7 +253,7 @@ class Scored:
         keep, donor = np.zeros(len(images), bool), np.arange(len(images))
         lenders = np.flatnonzero(outlined)
         for row, has in enumerate(share):
-            keep[row] = outlined[row] or has == 0
+            keep[row] = outlined[row] or has < STRAY
             if keep[row] and not outlined[row]:
                 alike = lenders[place[lenders] == place[row]]
                 donor[row] = rng.choice(alike if len(alike) else lenders)
@@ -285,7 +295,7 @@ class Scored:
                 if seen and confounded
                 else f"; classes don't differ by {column}."
                 if seen
-                else "."
+                else f", not surely above {ORIGIN_AMBER}."
             )
             cells = ("origin", f"{column} from features", value, low, high, int(known.sum()))
             rows.append(dict(zip(COLUMNS, (*cells, level, text), strict=True)))

@@ -29,7 +29,10 @@ NAMES = (
     "roboflow",
     "table",
 )
+BY_NAME = ("folder", "roboflow")  # whose labels are names of folders or columns, whatever they are
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".dcm")
+# What becomes of rows without a file; see `keep_existing`.
+LEAVE_OUT, KEEP, REFUSE = "leave out", "keep", "refuse"
 # A split that came with the data is noted in this column and never trusted: most leak.
 PUBLISHED_SPLIT = "published_split"
 SPLITS = {
@@ -44,12 +47,22 @@ SPLITS = {
 }
 
 
-def read(name: str, root: str | Path, **options) -> pd.DataFrame:
+def read(
+    name: str,
+    root: str | Path,
+    *,
+    task: str = "",
+    classes: dict[str, str] | None = None,
+    **options,
+) -> pd.DataFrame:
     """Read a data set by name; a name that ends in ``.csv`` is a file for the ``table`` reader.
 
     Args:
         root: The unpacked folder of the data set.
-        options: Those of the reader's own ``read``, e.g. ``require_images=True``.
+        task: What names of folders or columns are classes of, for ``folder`` and ``roboflow``; the
+            other formats say so themselves.
+        classes: Class of the task for each name that these two don't know; see `class_names`.
+        options: Those of the reader's own ``read``, e.g. ``missing="refuse"``.
 
     Returns:
         The cohort table, checked; ``attrs["notes"]`` lists in sentences what is odd about it.
@@ -58,6 +71,8 @@ def read(name: str, root: str | Path, **options) -> pd.DataFrame:
         ValueError: The name is unknown, or the folder breaks its format; all problems are listed.
         FileNotFoundError: The folder or its table is not there.
     """
+    if name in BY_NAME:
+        options = {"task": task, "classes": classes} | options
     # Written out, so that reading one data set imports one reader.
     if name == "fracatlas":
         from bonelib.datasets import fracatlas as reader
@@ -87,6 +102,19 @@ def read(name: str, root: str | Path, **options) -> pd.DataFrame:
             f"Unknown data set {name!r}. Choose one of {', '.join(NAMES)}, or the path of a CSV."
         )
     return cohort.check(reader.read(root, **options))
+
+
+def class_names(text: str) -> dict[str, str]:
+    """Read ``found=class; found=class``: what names of folders or columns stand for.
+
+    Raises:
+        ValueError: A part is no such pair.
+    """
+    pairs = [part.partition("=") for part in text.split(";") if part.strip()]
+    known = {name.strip(): value.strip() for name, _, value in pairs}
+    if not all(known) or not all(known.values()):
+        raise ValueError(f"Found {text!r}; expected pairs 'found=class; found=class'.")
+    return known
 
 
 def locate(root: str | Path, names: tuple[str, ...], *, inner: str = "") -> Path:
@@ -195,10 +223,18 @@ def read_table(file: Path, notes: list[str], **options) -> pd.DataFrame:
                 f"`pip install openpyxl`, or save the sheet as {file.stem}.csv beside it."
             ) from error
     else:
+        text = text_of(file, notes)
         try:
-            frame = pd.read_csv(io.StringIO(text_of(file, notes)), **options)
+            frame = pd.read_csv(io.StringIO(text), **options)
+            header = {k: options[k] for k in ("sep", "skiprows") if k in options}
+            header = pd.read_csv(io.StringIO(text), header=None, nrows=1, dtype=str, **header)
         except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-            raise ValueError(f"{file} is not a table: {error}. Save it as CSV, UTF-8.") from error
+            told = str(error).strip()
+            raise ValueError(f"{file} is not a table: {told}. Save it as CSV, UTF-8.") from error
+        names = header.iloc[0].dropna().str.strip()
+        again = sorted(set(names[names.duplicated()]) - {""})
+        if again:  # pandas would call the second "tumor.1", and its labels would be lost
+            refuse([f"The columns {', '.join(again)} occur more than once."], file)
     frame.columns = [str(column).strip() for column in frame.columns]
     return frame
 
@@ -275,20 +311,30 @@ def refuse(
         raise ValueError(f"{file} has {len(problems)} problem(s):\n{lines}\n{cure}")
 
 
-def keep_existing(table: pd.DataFrame, *, required: bool, notes: list[str]) -> pd.DataFrame:
-    """Drop rows whose ``path`` is NA, with a note.
+def keep_existing(table: pd.DataFrame, *, missing: str, notes: list[str]) -> pd.DataFrame:
+    """Decide on the rows whose file is not there, which have NA as ``path``; a note counts them.
+
+    Args:
+        missing: ``leave out`` drops them; ``keep`` keeps them, for what the table alone can answer;
+            ``refuse`` raises.
 
     Raises:
-        FileNotFoundError: No row has a file, or some lack one and ``required`` is set.
+        ValueError: ``missing`` is none of these.
+        FileNotFoundError: Rows lack a file and are refused, or left out until none is left.
     """
-    missing = table.loc[table[cohort.PATH].isna(), cohort.IMAGE_ID]
-    if missing.empty:
+    if missing not in (LEAVE_OUT, KEEP, REFUSE):
+        raise ValueError(f"missing={missing!r}; expected {LEAVE_OUT!r}, {KEEP!r} or {REFUSE!r}.")
+    without = table.loc[table[cohort.PATH].isna(), cohort.IMAGE_ID]
+    if without.empty:
         return table
     sentence = (
-        f"{len(missing)} of {len(table)} rows have no image file, e.g. {', '.join(missing[:3])}"
+        f"{len(without)} of {len(table)} rows have no image file, e.g. {', '.join(without[:3])}"
     )
-    if required or len(missing) == len(table):
+    if missing == REFUSE or (missing == LEAVE_OUT and len(without) == len(table)):
         raise FileNotFoundError(f"{sentence}. Unpack the images beside the table.")
+    if missing == KEEP:
+        notes.append(f"{sentence}.")
+        return table
     notes.append(f"{sentence}; they are left out.")
     return table[table[cohort.PATH].notna()].reset_index(drop=True)
 

@@ -28,21 +28,25 @@ SITES = {bone: bone for bone in BONES} | {f"{joint}-joint": joint for joint in J
 LIMBS = {limb: limb for limb in cohort.REGIONS}
 ENTITIES = cohort.task("entity").classes
 NEW = (cohort.SITE, cohort.MASK)  # what the extras of the phantom say better than the layout can
+MANIFEST = "images_manifest_sha256.csv"
 FLAGS = (*SITES, "tumor", "benign", "malignant", *ENTITIES, *LIMBS, *cohort.VIEWS)
 
 
-def read(root: str | Path, *, extras: bool = False, require_images: bool = False) -> pd.DataFrame:
+def read(
+    root: str | Path, *, extras: bool = False, missing: str = datasets.LEAVE_OUT
+) -> pd.DataFrame:
     """Read a folder in BTXRD's layout, the real one or the phantom's.
 
     Args:
         extras: Join ``cohort_extra.csv`` where it exists: patient, study, side, the true site,
             signs of the lesion, truth masks.
-        require_images: Raise where a row has no file instead of leaving it out with a note.
+        missing: Rows without a file, as in ``datasets.keep_existing``.
 
     Returns:
         The cohort table with ``tumor``, ``malignancy`` and ``entity`` (NA for normals). A normal's
         ``site`` is its limb, e.g. ``("upper limb",)``. ``mask`` holds JSON polygons in pixels, or
-        with ``extras`` the path of a truth PNG.
+        with ``extras`` the path of a truth PNG. ``sha256`` is that of the published file, where
+        a list of them, ``images_manifest_sha256.csv``, lies beside the table.
 
     Raises:
         FileNotFoundError: No ``dataset.csv`` or ``.xlsx``, or no image, is there.
@@ -71,6 +75,8 @@ def read(root: str | Path, *, extras: bool = False, require_images: bool = False
     table["entity"] = _entities(csv, stems, labels, notes)
 
     notes += _contradictions(csv, sites, limbs, table)
+    if (root / MANIFEST).is_file():
+        table["sha256"] = _manifest(root / MANIFEST, csv["image_id"], notes)
     if extras:
         table = _join_extras(table, root, notes)
     healthy = table.loc[table["tumor"] == "normal", cohort.SITE]
@@ -80,7 +86,7 @@ def read(root: str | Path, *, extras: bool = False, require_images: bool = False
         )
     if table[cohort.PATIENT].isna().all():
         notes.append("No patients are named: groups can only be found from the images.")
-    table = datasets.keep_existing(table, required=require_images, notes=notes)
+    table = datasets.keep_existing(table, missing=missing, notes=notes)
     table.attrs["notes"] = notes
     return table
 
@@ -162,6 +168,19 @@ def _annotations(folder: Path, notes: list[str]) -> tuple[dict[str, str], dict[s
 def _corners(first: list[float], second: list[float]) -> list[list[float]]:
     (x0, x1), (y0, y1) = (sorted(pair) for pair in zip(first, second, strict=True))
     return [[x0, y0], [x1, y0], [x1, y1], [x0, y1]]
+
+
+def _manifest(file: Path, ids: pd.Series, notes: list[str]) -> list:
+    """Look up the content hash of each image in a list of the published files, if it lies there."""
+    listed = datasets.read_table(file, notes, dtype=str)
+    lacking = [column for column in ("image_id", "sha256") if column not in listed]
+    datasets.refuse([f"It lacks the columns {', '.join(lacking)}."] if lacking else [], file)
+    known = dict(zip(listed["image_id"].str.strip(), listed["sha256"], strict=True))
+    notes.append(
+        f"{file.name} lists {len(listed)} published files, {int(ids.isin(list(known)).sum())} of "
+        f"the {len(ids)} rows among them: copies are found by it though images are missing."
+    )
+    return [known.get(name, pd.NA) for name in ids]
 
 
 def _malignancy(csv: pd.DataFrame, notes: list[str]) -> list:

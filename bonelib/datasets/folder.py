@@ -49,14 +49,14 @@ def read(
     *,
     task: str = "",
     classes: dict[str, str] | None = None,
-    require_images: bool = False,
+    missing: str = datasets.LEAVE_OUT,
 ) -> pd.DataFrame:
     """Read a tree with a folder per class.
 
     Args:
         task: Name of the task; by default the one to which all names of folders belong.
         classes: Class of the task for each name that is not recognised.
-        require_images: Raise where pictures lie outside the folders of classes.
+        missing: ``refuse`` raises where pictures lie outside the folders of classes.
 
     Returns:
         The cohort table with the task's column and ``published_split``; ``image_id`` is the path
@@ -79,7 +79,7 @@ def read(
     loose = [n for n, parent in parents.items() if not parent or parent.lower() in datasets.SPLITS]
     if loose:
         sentence = f"{len(loose)} pictures lie in no folder of a class, e.g. {', '.join(loose[:3])}"
-        if require_images or len(loose) == len(pictures):
+        if missing == datasets.REFUSE or len(loose) == len(pictures):
             raise ValueError(
                 f"{sentence}. Put each picture into a folder named for its class, or write a CSV."
             )

@@ -30,11 +30,11 @@ YOLO, VOC = Path("Annotations", "YOLO"), Path("Annotations", "PASCAL VOC")
 APART = 2  # pixels: Pascal VOC cuts to whole pixels, YOLO rounds to four decimals
 
 
-def read(root: str | Path, *, require_images: bool = False) -> pd.DataFrame:
+def read(root: str | Path, *, missing: str = datasets.LEAVE_OUT) -> pd.DataFrame:
     """Read the FracAtlas folder; the label is that of ``dataset.csv``, not of the folder.
 
     Args:
-        require_images: Raise where a row has no file instead of leaving it out with a note.
+        missing: Rows without a file, as in ``datasets.keep_existing``.
 
     Returns:
         The cohort table with ``fracture`` (intact, fractured), ``fracture_count``, ``hardware``
@@ -72,7 +72,7 @@ def read(root: str | Path, *, require_images: bool = False) -> pd.DataFrame:
         table["fracture_count"] = csv["fracture_count"].astype("Int64")
 
     notes += _contradictions(table, files)
-    table = datasets.keep_existing(table, required=require_images, notes=notes)
+    table = datasets.keep_existing(table, missing=missing, notes=notes)
     table.attrs["notes"] = notes
     return table
 

@@ -26,11 +26,11 @@ FRACTURE = 3  # of boneanomaly, bonelesion, foreignbody, fracture, metal, perios
 STEM = re.compile(r"\d+_\d+_\d+_WRI-([LR])(\d)_([MFO])\d+$")
 
 
-def read(root: str | Path, *, require_images: bool = False) -> pd.DataFrame:
+def read(root: str | Path, *, missing: str = datasets.LEAVE_OUT) -> pd.DataFrame:
     """Read ``dataset.csv`` with the images, and the boxes where they lie, anywhere below it.
 
     Args:
-        require_images: Raise where a row has no file instead of leaving it out with a note.
+        missing: Rows without a file, as in ``datasets.keep_existing``.
 
     Returns:
         The cohort table with ``fracture`` (fractured where one is visible), ``hardware`` (metal),
@@ -80,7 +80,7 @@ def read(root: str | Path, *, require_images: bool = False) -> pd.DataFrame:
             f"{len(strangers)} image files have no row in dataset.csv and are left out, "
             f"e.g. {', '.join(strangers[:3])}."
         )
-    table = datasets.keep_existing(table, required=require_images, notes=notes)
+    table = datasets.keep_existing(table, missing=missing, notes=notes)
     table[cohort.MASK] = _outlines(table, boxes, notes)
     notes += _contradictions(table)
     table.attrs["notes"] = notes

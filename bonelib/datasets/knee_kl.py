@@ -29,11 +29,11 @@ KNEE = re.compile(r"(\d{7})([LR])$", re.I)
 SECOND = "kl_grade_reader2"
 
 
-def read(root: str | Path, *, require_images: bool = False) -> pd.DataFrame:
+def read(root: str | Path, *, missing: str = datasets.LEAVE_OUT) -> pd.DataFrame:
     """Read either layout; which one is seen from the names.
 
     Args:
-        require_images: Raise where files are left out instead of noting it.
+        missing: ``refuse`` raises where files are left out instead of noting it.
 
     Returns:
         The cohort table with ``kl_grade``; the OAI's with patient, side and ``published_split``,
@@ -41,7 +41,7 @@ def read(root: str | Path, *, require_images: bool = False) -> pd.DataFrame:
 
     Raises:
         FileNotFoundError: Neither layout is there.
-        ValueError: Files lie in no folder of a grade and ``require_images`` is set.
+        ValueError: Files lie in no folder of a grade and they are refused.
     """
     notes: list[str] = []
     files = {
@@ -68,7 +68,7 @@ def read(root: str | Path, *, require_images: bool = False) -> pd.DataFrame:
             f"{len(astray)} pictures lie in no folder of a grade 0–4, or have another kind of "
             f"name, e.g. {', '.join(astray[:3])}"
         )
-        if require_images:
+        if missing == datasets.REFUSE:
             raise ValueError(f"{sentence}. Unpack the set again, or remove them.")
         notes.append(f"{sentence}; they are left out.")
 

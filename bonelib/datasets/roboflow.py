@@ -25,14 +25,14 @@ def read(
     *,
     task: str = "",
     classes: dict[str, str] | None = None,
-    require_images: bool = False,
+    missing: str = datasets.LEAVE_OUT,
 ) -> pd.DataFrame:
     """Read the export's splits into one table.
 
     Args:
         task: Name of the task; by default the one to which all columns belong.
         classes: Class of the task for each column that is not recognised.
-        require_images: Raise where a row has no file instead of leaving it out with a note.
+        missing: Rows without a file, as in ``datasets.keep_existing``.
 
     Returns:
         The cohort table with the task's column, ``study`` (the source image) and
@@ -79,7 +79,7 @@ def read(
     table[cohort.STUDY] = stems
     table[known.name] = _labels(rows, known, notes)
     table[datasets.PUBLISHED_SPLIT] = rows["split"]
-    table = datasets.keep_existing(table, required=require_images, notes=notes)
+    table = datasets.keep_existing(table, missing=missing, notes=notes)
     notes += folder.copies(table) + datasets.split_notes(table, cohort.STUDY)
     labels = table[known.name].groupby(table[cohort.STUDY]).nunique()
     if (labels > 1).any():

@@ -31,11 +31,11 @@ OLDEST = 240  # months; the atlas ends at 19 years
 ORIGINAL = re.compile(r"(boneage-)?(training|validation|test)-dataset(-\d)?(?![\dA-Za-z])", re.I)
 
 
-def read(root: str | Path, *, require_images: bool = False) -> pd.DataFrame:
+def read(root: str | Path, *, missing: str = datasets.LEAVE_OUT) -> pd.DataFrame:
     """Read the folder that holds the tables and, below it, the images.
 
     Args:
-        require_images: Raise where a row has no file instead of leaving it out with a note.
+        missing: Rows without a file, as in ``datasets.keep_existing``.
 
     Returns:
         The cohort table with ``bone_age`` in months (float, NA where kept back), ``sex``, site
@@ -60,7 +60,7 @@ def read(root: str | Path, *, require_images: bool = False) -> pd.DataFrame:
     table["bone_age"] = rows["months"]
     table[datasets.PUBLISHED_SPLIT] = rows["split"]
 
-    table = datasets.keep_existing(table, required=require_images, notes=notes)
+    table = datasets.keep_existing(table, missing=missing, notes=notes)
     notes += datasets.split_notes(table)
     bare = int(table["bone_age"].isna().sum())
     if bare:

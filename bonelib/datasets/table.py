@@ -19,14 +19,14 @@ from bonelib import cohort, datasets
 
 
 def read(
-    root: str | Path, *, file: str | Path | None = None, require_images: bool = False
+    root: str | Path, *, file: str | Path | None = None, missing: str = datasets.LEAVE_OUT
 ) -> pd.DataFrame:
     """Read a CSV with the cohort's columns; comma or semicolon separated, UTF-8 if possible.
 
     Args:
         root: The folder of the data, or the CSV itself.
         file: The CSV; by default the only one in ``root``.
-        require_images: Raise where a row has no file instead of leaving it out with a note.
+        missing: Rows without a file, as in ``datasets.keep_existing``.
 
     Returns:
         The cohort table with the further columns of the CSV.
@@ -39,9 +39,9 @@ def read(
     folders = (file.parent, Path(root) if Path(root).is_dir() else file.parent)
     notes: list[str] = []
     raw = _cells(file, notes)
-    missing = [c for c in (cohort.IMAGE_ID, cohort.PATH) if c not in raw]
-    if missing or raw.empty:
-        problem = f"it lacks {' and '.join(missing)}" if missing else "it has no rows"
+    lacking = [c for c in (cohort.IMAGE_ID, cohort.PATH) if c not in raw]
+    if lacking or raw.empty:
+        problem = f"it lacks {' and '.join(lacking)}" if lacking else "it has no rows"
         datasets.refuse(
             [f"Found the columns {', '.join(raw.columns)}; {problem}."],
             file,
@@ -49,7 +49,7 @@ def read(
         )
 
     problems: list[str] = []
-    table = cohort.empty(len(raw))
+    table = cohort.empty(len(raw)).set_index(raw.index)
     for column in raw:
         table[column] = raw[column] if column in cohort.COLUMNS else _guess(raw[column])
     if cohort.SOURCE not in raw:
@@ -95,7 +95,8 @@ def read(
             f"{int(table[cohort.PATIENT].isna().sum())} rows name no patient: their groups can "
             "only be found from the images."
         )
-    table = datasets.keep_existing(table, required=require_images, notes=notes)
+    table = table.reset_index(drop=True)
+    table = datasets.keep_existing(table, missing=missing, notes=notes)
     table.attrs["notes"] = notes
     return table
 
@@ -118,18 +119,27 @@ def _choose(root: Path, file: str | Path | None) -> Path:
 
 
 def _cells(file: Path, notes: list[str]) -> pd.DataFrame:
-    """Read all cells as stripped text, NA where empty."""
-    header = datasets.text_of(file, []).partition("\n")[0]
+    """Read all cells as stripped text, NA where empty; the index is the line in the file."""
+    text = datasets.text_of(file, [])
+    above = len(text) - len(text.lstrip("\r\n"))
+    above = len(text[:above].splitlines())  # blank lines before the header
+    header = text.splitlines()[above] if text.strip() else ""
     # Excel writes semicolons where the comma is the decimal sign.
-    separator = ";" if header.count(";") > header.count(",") else ","
-    raw = datasets.read_table(file, notes, sep=separator, dtype=str)
+    separator = max(",;\t", key=header.count)
+    options = dict(sep=separator, dtype=str, skiprows=above, skip_blank_lines=False)
+    raw = datasets.read_table(file, notes, **options)
+    breaks = raw.apply(lambda column: column.str.count("\n")).sum(axis=1)  # in quoted cells
+    raw.index = raw.index + above + 2 + breaks.cumsum().astype(int) - breaks.astype(int)
     raw = raw.apply(lambda column: column.str.strip())
-    return raw.mask(raw == "")
+    raw = raw.mask(raw == "")
+    blank = raw.isna().all(axis=1)
+    if blank.any():
+        notes.append(f"{int(blank.sum())} lines of {file.name} are blank and passed over.")
+    return raw[~blank]
 
 
 def _lines(rows: Iterable[int]) -> str:
-    """Name lines of the file, the header being line 1."""
-    numbers = [str(row + 2) for row in rows]
+    numbers = [str(row) for row in rows]
     more = f" and {len(numbers) - 8} more" if len(numbers) > 8 else ""
     return f"line{'s' if len(numbers) > 1 else ''} {', '.join(numbers[:8])}{more}"
 

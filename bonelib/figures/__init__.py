@@ -6,6 +6,7 @@ Okabe & Ito 2008, which colour-blind readers tell apart; a method keeps its colo
 
 from bonelib.figures.counts import plot_counts, plot_history
 from bonelib.figures.distributions import plot_bands, plot_cumulative, plot_shares
+from bonelib.figures.findings import plot_findings
 from bonelib.figures.radiographs import contact_sheet, heatmap_sheet, plot_heatmap
 from bonelib.figures.scores import (
     interval_kind,
@@ -44,6 +45,7 @@ __all__ = [
     "plot_confusion",
     "plot_counts",
     "plot_cumulative",
+    "plot_findings",
     "plot_forest",
     "plot_heatmap",
     "plot_history",

@@ -122,7 +122,8 @@ def plot_counts(
     ax.invert_yaxis()
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
-    ax.set_xlabel(f"images by {column} (n = {len(table):,})")
+    words = [f"images by {str(column).replace('_', ' ')}", f"(n = {len(table):,})"]
+    ax.set_xlabel((" " if inches(ax) > 2.5 else "\n").join(words))
     ax.margins(x=min(0.3, 0.45 / inches(ax)))
     grid = ax.get_subplotspec()
     if grid is None or grid.is_first_col():  # one legend for a row of such charts

@@ -44,6 +44,8 @@ def decode(path: str, *, size: int, fit: str) -> tuple[np.ndarray | None, dict[s
     """
     from PIL import Image, UnidentifiedImageError
 
+    if not path:
+        return None, {"reason": "there is no file"}
     try:
         # Asked first: opening a pipe or a device could wait for ever.
         if not stat.S_ISREG(os.stat(path).st_mode):

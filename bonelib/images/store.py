@@ -125,7 +125,7 @@ def cache(
             f"The table has {len(ids)} rows and {len(set(ids))} different image ids. "
             "Every radiograph needs a row and an id of its own; cohort.check names the repeats."
         )
-    paths = [os.path.abspath(path) for path in table[cohort.PATH]]
+    paths = _paths(table)
     folder = Path(folder)
     with ThreadPoolExecutor(workers) as pool:
         hashes = _hashes(paths, folder / "hashes.json", pool)
@@ -176,7 +176,7 @@ def verify(
     Returns:
         ``image_id``, ``path``, ``reason`` of each file that ``cache`` would exclude.
     """
-    found, columns = [], (table[cohort.IMAGE_ID], table[cohort.PATH])
+    found, columns = [], (table[cohort.IMAGE_ID], _paths(table))
     for done, (name, path) in enumerate(zip(*columns, strict=True), 1):
         _, facts = pixels.decode(path, size=32, fit="pad")
         if facts["reason"]:
@@ -184,6 +184,11 @@ def verify(
         if progress is not None:
             progress(done, len(table))
     return pd.DataFrame(found, columns=[cohort.IMAGE_ID, cohort.PATH, "reason"])
+
+
+def _paths(table: pd.DataFrame) -> list[str]:
+    """Return the absolute path of each row's file, empty where the table knows none."""
+    return ["" if pd.isna(path) else os.path.abspath(path) for path in table[cohort.PATH]]
 
 
 def _open(

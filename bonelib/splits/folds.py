@@ -9,9 +9,11 @@ import warnings
 import numpy as np
 import pandas as pd
 
+from bonelib import cohort
 from bonelib.cohort import FOLD, GROUP, SPLIT
 
-HEADLINE = ("malignancy", "tumor", "fracture", "kl_grade", "anomaly")  # first present stratifies
+# The first that has labels stratifies.
+HEADLINE = ("malignancy", "tumor", "fracture", "kl_grade", "anomaly", "bone_age")
 UNLABELLED = "unlabelled"
 
 
@@ -19,25 +21,32 @@ def strata(table: pd.DataFrame, *, by: str | None = None) -> pd.Series:
     """Return what folds are balanced over: the headline task's class, or a binned value.
 
     Rows without a label are ``unlabelled``, which is spread like a class but need not be in every
-    fold.
+    fold. Values of a regression are cut into fifths, named by their ends: ``094–132``.
+
+    Args:
+        by: A column of the table; by default the first headline task that has labels.
 
     Raises:
         ValueError: No labelled task is present, or the table has no column ``by``.
     """
     if by is not None and by not in table:
         raise ValueError(f"No column {by!r} to stratify by. Columns: {', '.join(table.columns)}.")
-    names = [by] if by else [n for n in HEADLINE if n in table and table[n].notna().any()]
-    if names:
-        column = table[names[0]].astype("object")
-        return column.where(column.notna(), UNLABELLED).astype(str)
-    if "bone_age" in table and table["bone_age"].notna().any():
-        return pd.qcut(pd.to_numeric(table["bone_age"]), 5, labels=False, duplicates="drop").astype(
-            str
+    known = [by] if by else [n for n in HEADLINE if n in table and table[n].notna().any()]
+    if not known:
+        raise ValueError(
+            f"Nothing to stratify by: found no label in {', '.join(HEADLINE)}. "
+            "Name a column of the table as BY."
         )
-    raise ValueError(
-        f"Nothing to stratify by: found no label in {', '.join(HEADLINE)} or bone_age. "
-        "Name a column of the table as BY."
-    )
+    column = table[known[0]].astype("object")
+    task = cohort.TASKS.get(known[0])
+    if task is not None and task.kind == "regression":
+        values = pd.to_numeric(column).astype(float)
+        fifth = pd.qcut(values, 5, labels=False, duplicates="drop")
+        ends = values.groupby(fifth).agg(["min", "max"])
+        wide = len(f"{values.max():.0f}")  # leading zeros, so that names sort as values do
+        names = {k: f"{low:0{wide}.0f}–{high:0{wide}.0f}" for k, low, high in ends.itertuples()}
+        column = fifth.map(names).astype("object")
+    return column.where(column.notna(), UNLABELLED).astype(str)
 
 
 def add_folds(

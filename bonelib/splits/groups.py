@@ -21,6 +21,8 @@ def add_groups(
 
     Patients (else studies) are groups, each within its source. Where neither is known, neighbouring
     rows with equal age, sex, site and centre are taken for views of one patient (so they are in
+    BTXRD). Copies and near duplicates are tied whoever they are of. ``group_kind`` says what a
+    group stands for: ``patient``, ``study`` or ``image-level groups``.
 
     Args:
         sha256: Content hash of each image by ``image_id`` (``Cache.sha256``).
