@@ -139,7 +139,8 @@ def _correlation(detail: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray
     parts = [np.empty(0, np.float32)]
     for at in range(0, len(a), CHUNK):
         one, other = (_unit(detail[rows[at : at + CHUNK]].astype(np.float32)) for rows in (a, b))
-        parts.append(np.einsum("ij,ij->i", one, other))
+        # rounding carries the product of equal unit vectors past 1
+        parts.append(np.clip(np.einsum("ij,ij->i", one, other), -1, 1))
     return np.concatenate(parts)
 
 
