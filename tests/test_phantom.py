@@ -347,6 +347,60 @@ def test_more_dose_means_less_noise_and_scatter_less_contrast() -> None:
     assert contrast(scatter=0.4)[1] < contrast(scatter=0.0)[1] - 0.05
 
 
+@pytest.mark.parametrize("curve", ["digital", "film"])
+@pytest.mark.parametrize("tone", [0.3, 0.42])
+def test_the_middle_of_the_body_gets_its_tone(curve: str, tone: float) -> None:
+    exposure = physics.Exposure(curve=curve, tone=tone, photons=1e5, scatter=0.0)
+    # as in a limb, thin and middling paths are many and thick ones few
+    plate = np.tile(0.3 + 3.2 * np.linspace(0, 1, 256, dtype=np.float32) ** 2, (256, 1))
+    value = developed(plate, exposure)
+    assert np.median(value) == pytest.approx(tone, abs=0.07)
+    assert (np.diff(value[64:192].mean(0)[16:-16]) > 0).all(), "more matter is never darker"
+
+
+def developed(plate: np.ndarray, exposure: physics.Exposure) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    signal = physics.detect(plate, pitch=0.5, exposure=exposure, rng=rng)
+    return physics.develop(signal, pitch=0.5, exposure=exposure)
+
+
+@pytest.mark.parametrize("local", [0.0, 1.0])
+def test_the_open_beam_is_shown_at_its_grey_and_cut_off_below_none(local: float) -> None:
+    plate = np.zeros((256, 256), np.float32)
+    plate[:, 100:] = np.linspace(1, 3, 156)
+
+    def air(level: float) -> np.ndarray:
+        return developed(plate, physics.Exposure(air=level, local=local))[:, :96]
+
+    for level in (0.05, 0.15):
+        assert air(level)[:, :40].mean() == pytest.approx(level, abs=0.02)
+        assert air(level).min() > level - 0.02, "no black halo along the limb"
+    assert air(-0.05)[:, :40].max() * 255 < 8
+
+
+def test_the_heel_darkens_the_open_beam_from_top_to_bottom() -> None:
+    rng = np.random.default_rng(0)
+    exposure = physics.Exposure(heel=0.3, scatter=0.0, photons=1e7)
+    beam = physics.detect(np.zeros((101, 64), np.float32), pitch=0.5, exposure=exposure, rng=rng)
+    rows = np.log(beam.mean(1))[5:-5]
+    assert np.allclose(np.diff(rows), -0.3 / 100, atol=5e-4)
+
+
+def test_trabeculae_of_a_thick_bone_cast_a_smoother_shadow() -> None:
+    """Layers add up: eight times the path, relative contrast smaller by the root of eight."""
+    grain = {}
+    for radius in (7.0, 56.0):
+        bone = Bone("rod", "femur", [straight_tube(4 * radius, radius, 0.5)])
+        for knots in bone.solids[0].table:
+            knots[-1] = 0.2  # share of bone among the marrow
+        scene = Scene("leg", [bone], [], np.eye(3), 100.0)
+        found = attenuation(scene, [], Grid(201, 41, 0.5), np.random.default_rng(3))
+        mu = physics.ATTENUATION
+        spongy = found - 2 * radius * (mu["marrow"] - mu["muscle"])
+        grain[radius] = spongy.std() / spongy.mean()
+    assert grain[7.0] / grain[56.0] == pytest.approx(8**0.5, rel=0.3)
+
+
 # the scene that was drawn ----------------------------------------------------------------------
 
 
