@@ -1,6 +1,6 @@
 """Measure on fresh seeds that the synthetic cohort is hard, and hard for the reasons it should be.
 
-    BONELIB_DATA=... python benchmarks/phantom_difficulty.py [--seeds 811 812 813] [--images 1500]
+    BONELIB_DATA=... python benchmarks/phantom_difficulty.py [--seeds 821 822 823] [--images 1500]
 
 Draws a cohort a seed in a temporary folder and prints, beside their limits: what metadata alone
 (age, sex, region, view, side; no site, no centre) and a 32 x 32 thumbnail tell of tumour or normal;
@@ -84,7 +84,7 @@ def measure(seed: int, count: int, size: int, scratch: Path) -> dict[str, float]
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[811, 812, 813])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[821, 822, 823])
     parser.add_argument("--images", type=int, default=1500)
     parser.add_argument("--size", type=int, default=128)
     asked = parser.parse_args()
