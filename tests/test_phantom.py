@@ -618,6 +618,71 @@ def test_lesion_boxes_take_their_share_of_the_picture() -> None:
     assert stats.kstest(quantiles, "uniform").pvalue > 0.001
 
 
+def test_teaching_collections_are_cut_closer_to_the_lesion(
+    cohort: tuple[list[sampling.Case], pd.DataFrame],
+) -> None:
+    """Areas differ by centre as BTXRD's do, and still follow the entity's when pooled."""
+    patients = [c for c in one_view(cohort[0]) if c.entity]
+    scores = pd.DataFrame(
+        {"center": c.center, "entity": c.entity, "score": stats.norm.ppf(c.area)} for c in patients
+    )
+    means = scores.groupby("center")["score"].mean()
+    assert means[1] < means[3] < means[2]
+    assert (means - pd.Series(marginals.AREA_SHIFT)).abs().max() < 0.25
+    for entity, part in scores.groupby("entity"):
+        assert stats.kstest(part["score"], "norm").pvalue > 0.001, entity
+
+
+@pytest.mark.skipif("BONELIB_DATA" not in os.environ, reason="needs BTXRD under BONELIB_DATA")
+def test_shift_of_the_areas_is_that_of_btxrd() -> None:
+    root = Path(os.environ["BONELIB_DATA"]) / "btxrd"
+    if not (root / "Annotations").is_dir():
+        pytest.skip("no btxrd/Annotations under BONELIB_DATA")
+    table = pd.read_csv(root / "dataset.csv")
+    table.index = table["image_id"].str.split(".").str[0]
+    rows = []
+    for path in sorted((root / "Annotations").iterdir()):
+        note, row = json.loads(path.read_text(encoding="utf-8")), table.loc[path.stem]
+        boxes = [s["points"] for s in note["shapes"] if s["shape_type"] == "rectangle"]
+        if boxes:
+            (left, top), (right, bottom) = boxes[0]
+            area = abs((right - left) * (bottom - top)) / note["imageHeight"] / note["imageWidth"]
+            entity = next(name for name in marginals.ENTITY_NAMES if row[name])
+            rows.append((row["center"], entity, area))
+    found = pd.DataFrame(rows, columns=["center", "entity", "area"])
+    rank = found.groupby("entity")["area"].rank()
+    size = found.groupby("entity")["area"].transform("size")
+    found["score"] = stats.norm.ppf((rank - 0.5) / size)
+    means = found.groupby("center")["score"].mean()
+    assert means.to_dict() == pytest.approx(marginals.AREA_SHIFT, abs=0.01)
+    rest = found["score"] - found["center"].map(means)
+    assert rest.std() == pytest.approx(marginals.AREA_SPREAD, abs=0.01)
+
+
+def test_centers_differ_in_size_and_only_films_are_copied() -> None:
+    rng = np.random.default_rng(0)
+    for center, share in ((1, 1.0), (2, 1640 / 2301), (3, 1024 / 2301)):
+        habits = [film.habit(center, rng) for _ in range(300)]
+        assert np.median([h.share for h in habits]) == pytest.approx(share, abs=0.04)
+        assert all((h.grain > 0) == (h.exposure.curve == "film") for h in habits)
+    films = [h for h in habits if h.grain]
+    assert 0.25 < len(films) / 300 < 0.45, "centre 3 copies a third of its pictures from film"
+
+
+def test_a_copied_film_has_grain_blur_and_a_light_box() -> None:
+    habit = film.Habit(
+        physics.Exposure(), share=1.0, marker=False, collimated=False, border=0.0, quality=90,
+        blur=0.8, grain=0.02, glow=0.15,
+    )  # fmt: skip
+    even = np.full((200, 160), 0.6, np.float32)
+    rng = np.random.default_rng(0)
+    copy = film.finish(even, side="left", habit=habit, keep=None, rng=rng) / 255
+    assert copy[95:105, 75:85].mean() == pytest.approx(0.6, abs=0.01)
+    assert copy[:6, :6].mean() == pytest.approx(0.6 * 0.85, abs=0.015)
+    assert copy[80:120, 60:100].std() == pytest.approx(0.02, rel=0.15)
+    assert np.corrcoef(copy[80:120, 60:99].ravel(), copy[80:120, 61:100].ravel())[0, 1] > 0.3
+
+
 def test_age_and_sex_tell_little_of_tumor(
     cohort: tuple[list[sampling.Case], pd.DataFrame],
 ) -> None:
