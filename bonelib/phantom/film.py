@@ -40,8 +40,8 @@ def habit(center: int, rng: np.random.Generator) -> Habit:
         focus=float(rng.uniform(0.1, 0.3)),
         curve=curve,
         gain=float(np.exp(rng.normal({1: 0.0, 2: 0.1, 3: 0.05}[center], 0.12))),
-        # of the films at hand BTXRD's two have black air (0), 730 of FracAtlas a median of .08 of
-        # the grey range (.02 to .18 hold 90 %), nine of GRAZPEDWRI-DX .13
+        # of the films looked at BTXRD's two have black air, 122 of FracAtlas a median of .08 of the
+        # grey range (.01 to .18 hold 90 %), nine of GRAZPEDWRI-DX .13
         air=float(rng.normal({1: 0.05, 2: 0.07, 3: 0.08}[center], 0.06)),
         tone=float(rng.normal({1: 0.34, 2: 0.38, 3: 0.40}[center], 0.04)),
         heel=float(rng.normal(0, 0.1)),

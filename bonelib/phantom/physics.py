@@ -55,11 +55,9 @@ def detect(
 ) -> np.ndarray:
     """Expose the detector: primary rays, scatter, blur and quantum noise; 1 is the open beam."""
     primary = intensity(attenuation).astype(np.float32)
-    if exposure.heel:  # the anode takes more of the rays that leave along it
-        fall = np.linspace(0.5, -0.5, len(primary), dtype=np.float32) * np.float32(exposure.heel)
-        beam = primary * np.exp(fall)[:, None]
-    else:
-        beam = primary
+    # heel effect: the anode takes more of the rays that leave along it
+    fall = np.linspace(0.5, -0.5, len(primary), dtype=np.float32) * np.float32(exposure.heel)
+    beam = primary * np.exp(fall)[:, None]
     # scattered light is born where rays are absorbed: not in air, little behind thick bone
     scattered = _wide_blur(beam * (1 - primary), 25.0 / pitch)
     signal = beam + exposure.scatter * scattered
