@@ -249,6 +249,12 @@ def test_cumulative_curves_reach_one_at_their_largest_value():
     inside(ax.figure)
 
 
+def test_a_known_distribution_is_drawn_without_a_number_of_values():
+    samples = {"drawn": [3, 1, 2, 2], "real quantiles": np.arange(1, 11)}
+    ax = figures.plot_cumulative(samples, known=("real quantiles",))
+    assert [line.get_label() for line in ax.lines] == ["drawn (n = 4)", "real quantiles"]
+
+
 def test_a_band_holds_ninety_per_cent_around_the_median():
     x, rows = np.array([0.1, 0.2, 0.4]), np.arange(1, 102)[:, None] * np.array([1.0, 2.0, 3.0])
     ax = figures.plot_bands(x, {"real": rows}, log=True)

@@ -347,6 +347,60 @@ def test_more_dose_means_less_noise_and_scatter_less_contrast() -> None:
     assert contrast(scatter=0.4)[1] < contrast(scatter=0.0)[1] - 0.05
 
 
+@pytest.mark.parametrize("curve", ["digital", "film"])
+@pytest.mark.parametrize("tone", [0.3, 0.42])
+def test_the_middle_of_the_body_gets_its_tone(curve: str, tone: float) -> None:
+    exposure = physics.Exposure(curve=curve, tone=tone, photons=1e5, scatter=0.0)
+    # as in a limb, thin and middling paths are many and thick ones few
+    plate = np.tile(0.3 + 3.2 * np.linspace(0, 1, 256, dtype=np.float32) ** 2, (256, 1))
+    value = developed(plate, exposure)
+    assert np.median(value) == pytest.approx(tone, abs=0.07)
+    assert (np.diff(value[64:192].mean(0)[16:-16]) > 0).all(), "more matter is never darker"
+
+
+def developed(plate: np.ndarray, exposure: physics.Exposure) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    signal = physics.detect(plate, pitch=0.5, exposure=exposure, rng=rng)
+    return physics.develop(signal, pitch=0.5, exposure=exposure)
+
+
+@pytest.mark.parametrize("local", [0.0, 1.0])
+def test_the_open_beam_is_shown_at_its_grey_and_cut_off_below_none(local: float) -> None:
+    plate = np.zeros((256, 256), np.float32)
+    plate[:, 100:] = np.linspace(1, 3, 156)
+
+    def air(level: float) -> np.ndarray:
+        return developed(plate, physics.Exposure(air=level, local=local))[:, :96]
+
+    for level in (0.05, 0.15):
+        assert air(level)[:, :40].mean() == pytest.approx(level, abs=0.02)
+        assert air(level).min() > level - 0.02, "no black halo along the limb"
+    assert air(-0.05)[:, :40].max() * 255 < 8
+
+
+def test_the_heel_darkens_the_open_beam_from_top_to_bottom() -> None:
+    rng = np.random.default_rng(0)
+    exposure = physics.Exposure(heel=0.3, scatter=0.0, photons=1e7)
+    beam = physics.detect(np.zeros((101, 64), np.float32), pitch=0.5, exposure=exposure, rng=rng)
+    rows = np.log(beam.mean(1))[5:-5]
+    assert np.allclose(np.diff(rows), -0.3 / 100, atol=5e-4)
+
+
+def test_trabeculae_of_a_thick_bone_cast_a_smoother_shadow() -> None:
+    """Layers add up: eight times the path, relative contrast smaller by the root of eight."""
+    grain = {}
+    for radius in (7.0, 56.0):
+        bone = Bone("rod", "femur", [straight_tube(4 * radius, radius, 0.5)])
+        for knots in bone.solids[0].table:
+            knots[-1] = 0.2  # share of bone among the marrow
+        scene = Scene("leg", [bone], [], np.eye(3), 100.0)
+        found = attenuation(scene, [], Grid(201, 41, 0.5), np.random.default_rng(3))
+        mu = physics.ATTENUATION
+        spongy = found - 2 * radius * (mu["marrow"] - mu["muscle"])
+        grain[radius] = spongy.std() / spongy.mean()
+    assert grain[7.0] / grain[56.0] == pytest.approx(8**0.5, rel=0.3)
+
+
 # the scene that was drawn ----------------------------------------------------------------------
 
 
@@ -562,6 +616,71 @@ def test_lesion_boxes_take_their_share_of_the_picture() -> None:
         known = [marginals.area_share(case.entity, q) for q in at]
         quantiles.append(float(np.interp(area, known, at)))
     assert stats.kstest(quantiles, "uniform").pvalue > 0.001
+
+
+def test_teaching_collections_are_cut_closer_to_the_lesion(
+    cohort: tuple[list[sampling.Case], pd.DataFrame],
+) -> None:
+    """Areas differ by centre as BTXRD's do, and still follow the entity's when pooled."""
+    patients = [c for c in one_view(cohort[0]) if c.entity]
+    scores = pd.DataFrame(
+        {"center": c.center, "entity": c.entity, "score": stats.norm.ppf(c.area)} for c in patients
+    )
+    means = scores.groupby("center")["score"].mean()
+    assert means[1] < means[3] < means[2]
+    assert (means - pd.Series(marginals.AREA_SHIFT)).abs().max() < 0.25
+    for entity, part in scores.groupby("entity"):
+        assert stats.kstest(part["score"], "norm").pvalue > 0.001, entity
+
+
+@pytest.mark.skipif("BONELIB_DATA" not in os.environ, reason="needs BTXRD under BONELIB_DATA")
+def test_shift_of_the_areas_is_that_of_btxrd() -> None:
+    root = Path(os.environ["BONELIB_DATA"]) / "btxrd"
+    if not (root / "Annotations").is_dir():
+        pytest.skip("no btxrd/Annotations under BONELIB_DATA")
+    table = pd.read_csv(root / "dataset.csv")
+    table.index = table["image_id"].str.split(".").str[0]
+    rows = []
+    for path in sorted((root / "Annotations").iterdir()):
+        note, row = json.loads(path.read_text(encoding="utf-8")), table.loc[path.stem]
+        boxes = [s["points"] for s in note["shapes"] if s["shape_type"] == "rectangle"]
+        if boxes:
+            (left, top), (right, bottom) = boxes[0]
+            area = abs((right - left) * (bottom - top)) / note["imageHeight"] / note["imageWidth"]
+            entity = next(name for name in marginals.ENTITY_NAMES if row[name])
+            rows.append((row["center"], entity, area))
+    found = pd.DataFrame(rows, columns=["center", "entity", "area"])
+    rank = found.groupby("entity")["area"].rank()
+    size = found.groupby("entity")["area"].transform("size")
+    found["score"] = stats.norm.ppf((rank - 0.5) / size)
+    means = found.groupby("center")["score"].mean()
+    assert means.to_dict() == pytest.approx(marginals.AREA_SHIFT, abs=0.01)
+    rest = found["score"] - found["center"].map(means)
+    assert rest.std() == pytest.approx(marginals.AREA_SPREAD, abs=0.01)
+
+
+def test_centers_differ_in_size_and_only_films_are_copied() -> None:
+    rng = np.random.default_rng(0)
+    for center, share in ((1, 1.0), (2, 1640 / 2301), (3, 1024 / 2301)):
+        habits = [film.habit(center, rng) for _ in range(300)]
+        assert np.median([h.share for h in habits]) == pytest.approx(share, abs=0.04)
+        assert all((h.grain > 0) == (h.exposure.curve == "film") for h in habits)
+    films = [h for h in habits if h.grain]
+    assert 0.25 < len(films) / 300 < 0.45, "centre 3 copies a third of its pictures from film"
+
+
+def test_a_copied_film_has_grain_blur_and_a_light_box() -> None:
+    habit = film.Habit(
+        physics.Exposure(), share=1.0, marker=False, collimated=False, border=0.0, quality=90,
+        blur=0.8, grain=0.02, glow=0.15,
+    )  # fmt: skip
+    even = np.full((200, 160), 0.6, np.float32)
+    rng = np.random.default_rng(0)
+    copy = film.finish(even, side="left", habit=habit, keep=None, rng=rng) / 255
+    assert copy[95:105, 75:85].mean() == pytest.approx(0.6, abs=0.01)
+    assert copy[:6, :6].mean() == pytest.approx(0.6 * 0.85, abs=0.015)
+    assert copy[80:120, 60:100].std() == pytest.approx(0.02, rel=0.15)
+    assert np.corrcoef(copy[80:120, 60:99].ravel(), copy[80:120, 61:100].ravel())[0, 1] > 0.3
 
 
 def test_age_and_sex_tell_little_of_tumor(

@@ -3,7 +3,7 @@
 The reference is drawn in ink, what is compared with it in colour.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -53,6 +53,7 @@ def plot_shares(
 def plot_cumulative(
     samples: Mapping[str, np.ndarray],
     *,
+    known: Collection[str] = (),
     log: bool = False,
     legend: bool = True,
     ax: "Axes | None" = None,
@@ -60,13 +61,16 @@ def plot_cumulative(
     """Draw the share of each sample at or below a value, one curve a sample.
 
     Args:
+        known: Names of curves that are no samples, such as quantiles of a published distribution:
+            their number of values says nothing and is not told.
         log: Logarithmic values.
     """
     ax = blank_axes(ax, WIDTH / 2, 2.4)
     for shade, (name, values) in zip(SHADES, samples.items(), strict=False):
         at = np.sort(np.asarray(values, float))
         share = np.arange(1, len(at) + 1) / len(at)
-        ax.step(at, share, where="post", color=shade, label=f"{name} (n = {len(at):,})")
+        label = name if name in known else f"{name} (n = {len(at):,})"
+        ax.step(at, share, where="post", color=shade, label=label)
     ax.set(ylim=(0, 1), ylabel="share at or below")
     if log:
         ax.set_xscale("log")

@@ -29,7 +29,7 @@ _CARPALS = {
 # ray: base x, y; direction (degrees from straight up, negative to the thumb); metacarpal and
 # phalanges
 _RAYS = {
-    1: ((-25, -33), -44, (46, 33, 24), 6.2),
+    1: ((-25, -33), -44, (46, 33, 24), 5.2),
     2: ((-12.5, -37), -7, (66, 41, 24, 18), 4.6),
     3: ((-2, -39), 0, (64, 45, 29, 19), 4.6),
     4: ((7.5, -38), 7, (57, 42, 27, 19), 4.1),

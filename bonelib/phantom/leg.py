@@ -38,10 +38,10 @@ def leg(
     thin = 0.75 + 0.25 * k  # children have thinner cortices, but not in proportion
     bones = [_femur(age, k, thin, rng), *_shank(age, k, thin, rng)]
     patella = Ellipsoid(
-        np.array([0, -20.0, 41.0]) * k,
+        np.array([0, -31.0, 40.0]) * k,
         np.diag([21.0, 21.0, 9.5]) * k * min(1.0, max(0.3, (age - 2) / 8)),
-        1.2,
-        0.3,
+        0.9,
+        0.22,
         1.2,
     )
     if age >= 4:

@@ -38,6 +38,10 @@ AREAS = {
     "osteosarcoma": (0.01195, 0.01729, 0.02704, 0.04596, 0.07990, 0.13546, 0.19508),
     "other mt": (0.00492, 0.00528, 0.01173, 0.03977, 0.08066, 0.12372, 0.14888),
 }
+# teaching collections are cut close to the lesion: mean by centre, within entities, of the normal
+# scores of BTXRD's box areas, and their standard deviation around it
+AREA_SHIFT = {1: -0.21, 2: 0.71, 3: 0.35}
+AREA_SPREAD = 0.93
 SMALLEST = 3  # rows: smaller cells are pooled
 # images by centre and class, Yao et al. 2025, table 2
 CENTERS = {
@@ -143,6 +147,36 @@ def area_share(entity: str, quantile: float) -> float:
     at = (0.0, 0.05, 0.10, 0.25, 0.50, 0.75, 0.90, 0.95, 1.0)
     logs = np.log([0.6 * low, low, *inner, high, 1.5 * high])
     return float(np.exp(np.interp(quantile, at, logs)))
+
+
+def area_quantile(score: float, entity: str, center: int) -> float:
+    """Quantile of an entity's box areas for a standard normal score within its centre.
+
+    The quantiles of all centres together stay uniform: the score, shifted as its centre is, is
+    ranked among the centres' mixture for that entity.
+    """
+    from math import erf
+
+    at = AREA_SHIFT[center] + AREA_SPREAD * score
+    below = 0.0
+    for other, share in _center_shares(entity).items():
+        below += share * 0.5 * (1 + erf((at - AREA_SHIFT[other]) / AREA_SPREAD / 2**0.5))
+    return below
+
+
+@lru_cache(maxsize=16)
+def _center_shares(entity: str) -> dict[int, float]:
+    """Share of an entity's tumour rows by centre; rows of cells without one follow their class."""
+    label = "malignant" if entity in MALIGNANT else "benign"
+    usual = {c: k[label] for c, k in CENTERS.items()}
+    total = dict.fromkeys(CENTERS, 0.0)
+    for cell in cells("lesion", entity=entity)[0]:
+        for c in CENTERS:
+            if cell["center"] == c:
+                total[c] += cell["count"]
+            elif cell["center"] == 0:
+                total[c] += cell["count"] * usual[c] / sum(usual.values())
+    return {c: n / sum(total.values()) for c, n in total.items()}
 
 
 @lru_cache(maxsize=1)

@@ -49,7 +49,7 @@ def _add_flesh(total: np.ndarray, scene: Scene, grid: Grid, rng: np.random.Gener
             cell = max(0.7, grid.pitch)
             streaks = sample("streaks", 0.5 * y + 0 * x, x + 0 * y, cell=cell, rng=rng)
             patches = sample("cloud", 0.4 * y + 0 * x, x + 0 * y, cell=cell, rng=rng)
-            extra = extra * (1 + 0.05 * streaks + 0.14 * patches)
+            extra = extra * (1 + 0.035 * streaks + 0.09 * patches)
         total += (extra * chord).astype(np.float32)
 
 
@@ -84,7 +84,9 @@ def _add_bone(
     cell = max(0.35, grid.pitch * 0.55)
     net = sample("trabeculae", along, across, cell=cell, rng=rng)
     net += 0.5 * sample("cloud", along, across, cell=cell, rng=rng)
-    spongy *= np.clip(1 + 0.2 * net, 0.1, None)
+    # layers of trabeculae add up along the ray: the thicker the bone, the smoother its shadow
+    contrast = 0.75 / np.sqrt(np.maximum(inner.chord, 6))
+    spongy *= np.clip(1 + contrast * net, 0.1, None)
     cortex *= 1 + np.float32(0.03) * net
 
     for growth in growths:

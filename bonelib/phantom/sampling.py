@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 
 from .distractors import DISTRACTORS
-from .marginals import BANDS, CENTERS, HEALTHY, MALIGNANT, NORMAL_VIEWS, cells
+from .marginals import BANDS, CENTERS, HEALTHY, MALIGNANT, NORMAL_VIEWS, area_quantile, cells
 from .scene import VIEWS
 from .stage import COMBINED, PLACES
 
@@ -237,7 +237,7 @@ def _views(
     for number in range(count):
         view = VIEWS[rng.choice(3, p=left / left.sum())]
         left = weights * np.where(np.array(VIEWS) == view, 0.35, 1.0)
-        # the marginal distribution stays uniform; views of one lesion agree closely
+        # views of one lesion agree closely
         area = 0.95 * lesion + np.sqrt(1 - 0.95**2) * rng.standard_normal()
         cases.append(
             Case(
@@ -245,7 +245,7 @@ def _views(
                 study=f"{patient}-1",
                 side=side,
                 view=view,
-                area=_normal_share(area),
+                area=area_quantile(area, head["framed_as"], head["center"]),
                 distractor=distractor,
                 patient_key=key,
                 image_key=(*key, 7, number),
@@ -274,13 +274,6 @@ def _tumor_views(site: str) -> np.ndarray:
         own = cells("view")[0]
     weights = np.array([sum(c["count"] for c in own if c["value"] == v) + 0.5 for v in VIEWS])
     return weights / weights.sum()
-
-
-def _normal_share(z: float) -> float:
-    """Cumulative standard normal distribution."""
-    from math import erf
-
-    return 0.5 * (1 + erf(z / 2**0.5))
 
 
 def _pick(values: list, weights: list[float] | np.ndarray, rng: np.random.Generator):

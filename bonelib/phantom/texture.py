@@ -30,7 +30,7 @@ def tiles() -> dict[str, np.ndarray]:
         return ((noise - noise.mean()) / noise.std()).astype(np.float32)
 
     return {
-        "trabeculae": tile(2.5, 0.02, 0.4, 0.7),
+        "trabeculae": tile(2.5, 0.04, 0.4, 0.5),
         "cloud": tile(1.0, 0.004, 0.06, 1.5),  # smooth patches
         "grain": tile(1.0, 0.03, 0.3, 0.8),  # moth-eaten holes, ground glass
         "streaks": tile(6.0, 0.02, 0.3, 0.5),  # muscle fibres, cortical tunnels

@@ -73,7 +73,7 @@ def pelvis(
         for x in (-spread, spread)
     )
     frame = turn(-25, "x")
-    sacrum = Slab(_SACRUM * k, 30 * k, 26 * k, 0.9, 0.07, np.array([0, 0, -38.0]) * k, frame, holes)
+    sacrum = Slab(_SACRUM * k, 30 * k, 26 * k, 0.6, 0.07, np.array([0, 0, -38.0]) * k, frame, holes)
     bones.append(Bone("sacrum", "hip bone", [sacrum]))
     for level in range(2):
         bones.append(_vertebra(np.array([0, -152.0 - 38 * level, -18]) * k, k))
@@ -101,56 +101,50 @@ def _hip_bone(age: float, k: float, sex: str) -> list[Solid]:
         (_ILIUM - middle[:2]) * k * np.array([1.06, 1]),
         17 * k, 20 * k, 1.5, 0.15, middle * k, flare,
     )  # fmt: skip
-    stout = [(-112, -62), (-80, -78), (-56, -62), (-58, -12), (-68, 2), (-108, -26)]
-    thick = Slab(  # the bone above the socket
-        (np.array(stout, float) - middle[:2]) * k,
-        30 * k, 12 * k, 1.5, 0.16, middle * k, np.eye(3),
-    )  # fmt: skip
     grow = 12.0 if sex == "F" else 0.0  # wider pubic angle
-    upper = _rod(
-        [(-74, 6, 10), (-58, 8, 22), (-34, 16, 36), (-13, 30, 42)],
-        [11, 9, 8, 13],
-        [10, 9, 8, 8],
-        k,
-        wall=1.1,
-        spongy=0.08,
-        caps=(10, 6),
-    )
-    lower = _rod(
-        [(-9, 34, 40), (-16, 56, 34), (-34 - grow / 2, 76, 14), (-52 - grow, 90, -12)],
-        [11, 6.5, 6.5, 9], [8, 6, 6, 9], k, wall=1.2, spongy=0.08,
-    )  # fmt: skip
-    ischium = _rod(
-        [(-80, 6, -14), (-72, 34, -24), (-64 - grow / 2, 62, -26), (-57 - grow, 92, -18)],
-        [13, 12, 12, 12],
-        [12, 12, 13, 12],
-        k,
-        wall=1.2,
-        spongy=0.08,
-        caps=(14, 10),
-    )
-    angles = np.radians(np.linspace(-172, -22, 9))
-    roof = [(-88 + 27.5 * np.cos(t), 27.5 * np.sin(t), 2.0) for t in angles]
-    parts = []
-    for half in (roof[:5], roof[4:]):
+    tubes = [  # points, half widths across and in depth, wall; each ends inside its neighbour
+        (  # the inlet of the pelvis, from the sacrum down to the socket
+            [(-45, -122, -36), (-52, -92, -26), (-58, -62, -16), (-64, -32, -8), (-69, -2, 0)],
+            [5, 10, 13, 16, 18], [4, 8, 12, 15, 17], 1.0,
+        ),
+        (  # upper ramus
+            [(-76, -4, 2), (-56, 7, 18), (-38, 15, 30), (-24, 22, 37), (-13, 29, 41)],
+            [16, 11, 9, 10, 12], [16, 11, 9, 9, 8], 1.1,
+        ),
+        (  # ischium
+            [(-84, -4, -12), (-78, 20, -20), (-70 - grow / 4, 46, -24), (-62 - grow / 2, 72, -20)],
+            [18, 16, 15, 14], [16, 15, 15, 13], 1.2,
+        ),
+        (  # lower ramus
+            [(-62 - grow / 2, 72, -20), (-44 - grow / 2, 68, 0), (-27 - grow / 4, 56, 20),
+             (-14, 48, 36)],
+            [13, 9, 8, 10], [12, 8, 7, 8], 1.2,
+        ),
+    ]  # fmt: skip
+    parts = [_rod(p, a, b, k, wall=w, spongy=0.11, caps=(12, 10)) for p, a, b, w in tubes]
+    parts += [
+        # the stout bone above the socket
+        Ellipsoid(np.array([-87.0, -60, -4]) * k, np.diag([24.0, 33, 15]) * k, 0.3, 0.1),
+        # back wall of the socket, behind the femoral head, and the body of the pubis
+        Ellipsoid(np.array([-85.0, -5, -17]) * k, np.diag([33.0, 34, 13]) * k, 0.9, 0.08),
+        Ellipsoid(np.array([-13.5, 39, 41]) * k, turn(-14, "z") @ np.diag([11.0, 21, 8]) * k),
+    ]
+    angles = np.radians(np.linspace(-165, -35, 9))
+    roof = [(-88 + 28.5 * np.cos(t), 28.5 * np.sin(t), 2.0) for t in angles]
+    thick = [1.0, 1.3, 1.6, 1.8, 1.9, 1.8, 1.6, 1.3, 1.0]  # the dense plate that bears the head
+    for half in (slice(0, 5), slice(4, 9)):
         parts.append(
             _rod(
-                half,
-                [2.2] * 5,
-                [16] * 5,
-                k,
-                wall=2.2,
-                spongy=0.3,
-                caps=(2, 2),
-                side=(1.0, 0.0, 0.0),
+                roof[half], thick[half], [11] * 5, k,
+                wall=2.0, spongy=0.3, caps=(1, 1), side=(1.0, 0.0, 0.0),
             )
-        )
-    return [wing, thick, upper, lower, ischium, *parts]
+        )  # fmt: skip
+    return [wing, *parts]
 
 
 def _vertebra(centre: np.ndarray, k: float) -> Bone:
     waist = [(-25, -16), (0, -14), (25, -16), (22, 0), (25, 16), (0, 14), (-25, 16), (-22, 0)]
-    body = Slab(np.array(waist, float) * k, 32 * k, 7 * k, 1.3, 0.11, centre)
+    body = Slab(np.array(waist, float) * k, 32 * k, 7 * k, 0.9, 0.11, centre)
     back = np.array([0, 4, -30.0]) * k
     parts = [Ellipsoid(centre + back, np.diag([4.0, 11, 10]) * k, 1.2, 0.14)]
     for x in (-1, 1):

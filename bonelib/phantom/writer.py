@@ -24,7 +24,7 @@ from .studio import Radiograph, check_size, describe, take
 if TYPE_CHECKING:
     import pandas as pd
 
-VERSION = 1  # raised whenever the same settings would give other pixels
+VERSION = 2  # raised whenever the same settings would give other pixels
 FEWEST = 8  # images: fewer can't hold every class twice
 COLUMNS = (
     "image_id", "center", "age", "gender", *SITES, "tumor", "benign", "malignant", *ENTITY_NAMES,
