@@ -14,13 +14,24 @@ import numpy as np
 import pandas as pd
 
 from bonelib import cohort
-from bonelib.cohort import AGE, IMAGE_ID, SEX, SIDE, SITE, VIEW, Task
+from bonelib.cohort import AGE, HARDWARE, IMAGE_ID, SEX, SIDE, SITE, VIEW, Task
 
 SIGNS = ("destruction", "margin", "matrix", "cortex", "periosteum", "soft_tissue", "location")
-FIELDS = (VIEW, SIDE, SITE, "age_group", SEX, "signs", *cohort.TASKS)
+FIELDS = (VIEW, SIDE, SITE, AGE, SEX, "signs", HARDWARE, *cohort.TASKS)
 # Age groups in years, upper limits: the bands in which bone tumours differ (child, adolescent,
 # young adult, adult, older adult).
 AGE_GROUPS = ((10, "child"), (20, "adolescent"), (40, "young adult"), (60, "adult"), (200, "older"))
+# Groups of bone age in months, upper limits: a sentence names a stage, since no reader of text
+# tells 96 from 97 months. About the stages of Gilsanz and Ratib 2005 (Hand Bone Age, Springer):
+# infancy, before puberty (two groups), early and late puberty; one border for both sexes, as a
+# caption may not name the sex.
+BONE_AGES = (
+    (24, "infant"),
+    (72, "young child"),
+    (120, "school-age child"),
+    (168, "young adolescent"),
+    (240, "older adolescent"),
+)
 _LEADS = {
     "en": ("{view} radiograph", "{view} x-ray", "{view} view"),
     "fr": ("Radiographie {view}", "Cliché {view}", "Incidence {view}"),
@@ -91,6 +102,11 @@ def age_group(age: float) -> str:
     return next(name for limit, name in AGE_GROUPS if age < limit)
 
 
+def bone_age_group(months: float) -> str:
+    """Name the stage of a bone age in months."""
+    return next(name for limit, name in BONE_AGES if months < limit or limit == BONE_AGES[-1][0])
+
+
 def write(
     table: pd.DataFrame, *, fields: Sequence[str], language: str = "en", seed: int = 0
 ) -> list[str]:
@@ -144,11 +160,13 @@ def _caption(row: dict, fields: Sequence[str], language: str, draw: int) -> str:
         if signs:
             turn = draw // 8 % len(signs)  # the order of a report's findings is no information
             parts.append(", ".join(signs[turn:] + signs[:turn]))
+    if HARDWARE in fields and _known(row, HARDWARE):
+        parts.append(_word(language, HARDWARE, str(int(row[HARDWARE]))))
     for name in cohort.TASKS:
         if name in fields and _known(row, name):
             task = cohort.task(name)
             if task.kind == "regression":
-                parts.append(_word(language, name, "value").format(f"{float(row[name]):.0f}"))
+                parts.append(_word(language, name, bone_age_group(float(row[name]))))
             else:
                 parts.append(task.words[language][task.classes.index(str(row[name]))])
     return ". ".join(part[0].upper() + part[1:] for part in parts if part) + "."
@@ -158,8 +176,8 @@ def _person(row: dict, fields: Sequence[str], language: str) -> str:
     words = []
     if SEX in fields and _known(row, SEX):
         words.append(_word(language, SEX, str(row[SEX])))
-    if "age_group" in fields and _known(row, AGE):
-        words.append(_word(language, "age_group", age_group(float(row[AGE]))))
+    if AGE in fields and _known(row, AGE):
+        words.append(_word(language, AGE, age_group(float(row[AGE]))))
     return ", ".join(word for word in words if word)
 
 
@@ -184,16 +202,14 @@ def keys(table: pd.DataFrame, *, fields: Sequence[str]) -> np.ndarray:
 
 def _values(table: pd.DataFrame, column: str) -> list[str]:
     """Return what a caption would say of a column, row by row, empty where unknown."""
-    if column == "age_group":
-        ages = pd.to_numeric(table[AGE], errors="coerce")
-        return [age_group(age) if age == age else "" for age in ages]
     if column not in table:
         return [""] * len(table)
+    if column in (AGE, "bone_age"):
+        group = age_group if column == AGE else bone_age_group
+        numbers = pd.to_numeric(table[column], errors="coerce")
+        return [group(number) if number == number else "" for number in numbers]
     if column in (SITE, VIEW):
         return [";".join(terms) for terms in table[column]]
-    if column in cohort.TASKS and cohort.task(column).kind == "regression":
-        numbers = pd.to_numeric(table[column], errors="coerce")
-        return [f"{number:.0f}" if number == number else "" for number in numbers]
     known = table[column].notna()
     return [str(v) if k else "" for v, k in zip(table[column], known, strict=True)]
 

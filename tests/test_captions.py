@@ -25,7 +25,8 @@ def cases(rows=24):
         "age": [4, 15, 30, 50, 80],
         **SIGNS,
         **{t.name: t.classes for t in cohort.TASKS.values() if t.classes},
-        "bone_age": [96.0, 120.0],
+        "hardware": [0, 1],
+        "bone_age": [10.0, 50.0, 96.0, 130.0, 200.0],
     }.items():
         repeated = itertools.islice(itertools.cycle(values), rows)
         table[column] = pd.Series(list(repeated), dtype="object")
@@ -70,7 +71,7 @@ def test_equal_rows_are_worded_in_several_ways():
 def test_captions_read_as_written():
     row = cases(1).assign(destruction="moth-eaten", cortex="breached", site=[("femur",)], age=15.0)
     row = row.drop(columns=[s for s in SIGNS if s not in ("destruction", "cortex")])
-    fields = ("view", "side", "site", "age_group", "sex", "signs")
+    fields = ("view", "side", "site", "age", "sex", "signs")
     english = {captions.write(row, fields=fields, seed=s)[0] for s in range(40)}
     assert (
         "Frontal radiograph of the left femur, female, adolescent. "
@@ -100,7 +101,7 @@ def test_every_known_value_of_a_named_field_is_said():
                 word = (
                     task.words[language][task.classes.index(label)]
                     if task.classes
-                    else f"{label:.0f}"
+                    else captions._words(language)[task.name, captions.bone_age_group(label)]
                 )
                 assert says(sentence, word.lower())
 
@@ -122,7 +123,7 @@ def test_no_word_of_a_field_that_was_not_named_appears(field, language):
 
 def test_unknown_values_are_not_said():
     table = cohort.empty(2).assign(image_id=["a", "b"])
-    fields = ("view", "side", "site", "age_group", "sex", "signs", "malignancy")
+    fields = ("view", "side", "site", "age", "sex", "signs", "malignancy")
     assert set(captions.write(table, fields=fields)) <= {"Radiograph.", "X-ray."}
     assert set(captions.write(table, fields=fields, language="fr")) <= {"Radiographie.", "Cliché."}
     blanks = table.assign(**dict.fromkeys(SIGNS, np.nan), sex=None, malignancy=pd.NA)
@@ -133,7 +134,9 @@ def test_unknown_values_are_not_said():
 def test_every_value_of_the_contract_has_words(language):
     bank = captions._words(language)
     known = {"view": cohort.VIEWS, "site": cohort.SITES, "side": cohort.SIDES, "sex": cohort.SEXES}
-    known["age_group"] = [name for _, name in captions.AGE_GROUPS]
+    known["age"] = [name for _, name in captions.AGE_GROUPS]
+    known["bone_age"] = [name for _, name in captions.BONE_AGES]
+    known["hardware"] = ("0", "1")
     for field, values in {**known, **SIGNS}.items():
         missing = [value for value in values if (field, value) not in bank]
         assert not missing, f"{field}: {missing} in {language}"
@@ -147,7 +150,7 @@ def test_the_two_languages_differ():
     same = [key for key in english if english[key] and english[key] == french[key]]
     assert set(same) <= {
         ("view", "oblique"),
-        ("age_group", "adolescent"),
+        ("age", "adolescent"),
         ("site", "radius"),
         ("site", "tibia"),
         ("site", "fibula"),
@@ -180,12 +183,45 @@ def test_age_groups_meet_at_their_limits():
     ages = [0, 9.9, 10, 19.9, 20, 39.9, 40, 59.9, 60, 120]
     names = ["child"] * 2 + ["adolescent"] * 2 + ["young adult"] * 2 + ["adult"] * 2 + ["older"] * 2
     assert [captions.age_group(age) for age in ages] == names
+    months = [0, 23.9, 24, 71, 72, 119, 120, 167, 168, 240, 260]
+    stages = [name for _, name in captions.BONE_AGES]
+    assert [captions.bone_age_group(m) for m in months] == [
+        stages[i] for i in (0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 4)
+    ]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_tables_without_tumours_are_captioned_with_what_they_know(language):
+    """FracAtlas, RSNA bone age, graded knees and GRAZPEDWRI-DX, as their readers give them."""
+    said = {
+        "fracatlas": {"site": [("hand",)], "view": [("frontal",)], "hardware": [1]},
+        "rsna_bone_age": {"site": [("hand",)], "sex": ["F"], "bone_age": [96.0]},
+        "knee_kl": {"site": [("knee",)], "kl_grade": ["3"]},
+        "grazpedwri": {"side": ["left"], "sex": ["M"], "age": [9.3], "fracture": ["fractured"]},
+    }
+    words = captions._words(language)
+    for columns in said.values():
+        table = cohort.empty(1).assign(image_id="a", **columns)
+        fields = captions.known(table, fields=captions.FIELDS)
+        assert set(fields) == set(columns)
+        assert captions.keys(table, fields=fields).shape == (1, len(fields))
+        (sentence,) = captions.write(table, fields=fields, language=language)
+        for field, (value,) in columns.items():
+            if field in ("fracture", "kl_grade"):
+                task = cohort.task(field)
+                assert says(sentence, task.words[language][task.classes.index(value)].lower())
+                continue
+            term = value[0] if isinstance(value, tuple) else value
+            term = {"age": captions.age_group, "bone_age": captions.bone_age_group}.get(field, str)(
+                term
+            )
+            assert says(sentence, words[field, term].lower()), field
 
 
 # ---------------------------------------------------------------------- contract 9
 @pytest.mark.parametrize("name", cohort.TASKS)
 def test_captions_that_name_a_label_make_prompts_label_supervised(name):
-    free = ("view", "side", "site", "age_group", "sex", "signs")
+    free = ("view", "side", "site", "age", "sex", "signs")
     assert captions.label_free(free) and captions.supervision(free) == "zero-shot"
     assert not captions.label_free((*free, name))
     assert captions.supervision((*free, name)) == "label-supervised text"
@@ -195,7 +231,7 @@ def test_captions_that_name_a_label_make_prompts_label_supervised(name):
 # ---------------------------------------------------------------------- keys
 def test_keys_are_equal_exactly_where_the_named_fields_are():
     table = cases(60).sample(frac=1, random_state=0).reset_index(drop=True)
-    fields = ("view", "site", "age_group", "malignancy")
+    fields = ("view", "site", "age", "malignancy")
     keys = captions.keys(table, fields=fields)
     assert keys.shape == (60, 4) and keys.dtype == np.int64 and (keys >= 0).all()
     facts = [
@@ -219,7 +255,7 @@ def test_an_unknown_value_is_minus_one():
     table["view"] = [(), ("frontal",), (), ("lateral",), ("frontal",), ("frontal",)]
     table["age"] = [1.0, np.nan, 3.0, None, 5.0, pd.NA]
     table["cortex"] = ["intact", pd.NA, None, np.nan, "breached", "intact"]
-    keys = captions.keys(table, fields=("view", "age_group", "signs"))
+    keys = captions.keys(table, fields=("view", "age", "signs"))
     assert (keys[:, 0] == -1).tolist() == [True, False, True, False, False, False]
     assert (keys[:, 1] == -1).tolist() == [False, True, False, True, False, True]
     cortex = keys[:, 2 + captions.SIGNS.index("cortex")]

@@ -283,7 +283,7 @@ def test_no_caption_is_cut_by_either_tower(minilm, language):
     row = cohort.empty(1).assign(image_id="a", side="left", sex="F", age=30.0, **longest)
     row["view"], row["site"] = [("frontal", "lateral")], [("femur", "tibia")]
     row["malignancy"], row["entity"] = "malignant", "multiple osteochondromas"
-    fields = ("view", "side", "site", "age_group", "sex", "signs", "malignancy", "entity")
+    fields = ("view", "side", "site", "age", "sex", "signs", "malignancy", "entity")
     sentence = captions.write(row, fields=fields, language=language)
     for tower in (minilm, encoders.text("small")):
         tokens = tower.tokenize(sentence)
