@@ -219,8 +219,8 @@ def mail(who: Person, house: str, rng: Random) -> str:
 
 def web(house: str, rng: Random) -> str:
     """A web address of a house."""
-    start = rng.choice(("www.", "https://www.", "https://rdv."))
-    return f"{start}{_domain(house)}{rng.choice(('', '/images', '/resultats'))}"
+    start = rng.choice(("www.", "https://www.", "https://app."))
+    return f"{start}{_domain(house)}{rng.choice(('', '/images', '/radio'))}"
 
 
 def _domain(house: str) -> str:

@@ -101,7 +101,7 @@ class Slots:
         self.house = house(seed, country, case.center, rng.randrange(3))
         self.facts: list[tuple[str, str, str]] = []
         self.polarity = ""
-        self.date = date(2012, 1, 1) + timedelta(days=rng.randrange(4900))
+        self.date = date(2021, 1, 1) + timedelta(days=rng.randrange(1095))
         birthday = date(self.date.year - case.age, self.date.month, min(self.date.day, 28))
         self.birth = birthday - timedelta(days=rng.randrange(365))
         self.patient = identities.person(country, case.sex, rng)
@@ -174,7 +174,7 @@ class Slots:
             "patient_street": ("LOCATION", identities.street(country, rng)),
             "patient_town": ("LOCATION", home),
             "patient_phone": ("PHONE", own),
-            "patient_mail": ("URL", identities.mail(self.patient, "courrier", rng)),
+            "patient_mail": ("URL", identities.mail(self.patient, "webmail", rng)),
             "record": ("ID", identities.record_number(rng)),
             "accession": ("ID", self.accession),
             "national": (
