@@ -286,7 +286,7 @@ def test_facts_use_the_terms_of_the_tables(written):
         "entity": set(cohort.task("entity").classes),
         "finding": {"lesion", *reports.FINDINGS},
         "attribute": {
-            f"{sign}={value}" for sign, value in captions._words("en") if sign in captions.SIGNS
+            f"{sign}={value}" for sign, value in captions.words("en") if sign in captions.SIGNS
         },
     }
     for _, report in written:

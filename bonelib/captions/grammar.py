@@ -1,20 +1,20 @@
-"""Sentences about a radiograph, the prompts of a task, and the attribute keys beside each caption.
+"""The grammar of captions, the attribute keys beside them, and the rule of what they may name.
 
 Rows of the cohort table come in; sentences and integer keys go out. The grammar is deterministic:
 the wording of a caption depends on its image id and the seed alone. Which fields a caption may use
-is said by the caller, so that a label can't slip in; the words are in ``captions.csv``.
+is said by the caller, so that a label can't slip in; the words are in ``words.csv``.
 """
 
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from bonelib import cohort
-from bonelib.cohort import AGE, HARDWARE, IMAGE_ID, SEX, SIDE, SITE, VIEW, Task
+from bonelib.cohort import AGE, HARDWARE, IMAGE_ID, SEX, SIDE, SITE, VIEW
 
 SIGNS = ("destruction", "margin", "matrix", "cortex", "periosteum", "soft_tissue", "location")
 FIELDS = (VIEW, SIDE, SITE, AGE, SEX, "signs", HARDWARE, *cohort.TASKS)
@@ -36,30 +36,39 @@ _LEADS = {
     "en": ("{view} radiograph", "{view} x-ray", "{view} view"),
     "fr": ("Radiographie {view}", "Cliché {view}", "Incidence {view}"),
 }
-# Where prompts by signs are set: an ensemble over scenes averages out what names the site.
-_SCENES = tuple(
-    (view, site)
-    for view in ("frontal", "lateral")
-    for site in ("femur", "tibia", "humerus", "knee", "hand", "foot")
-)
+_SHOWING = {"en": " showing ", "fr": " ; on note : "}
+JOINTS = {"en": " and ", "fr": " et "}
+# The phase rule: what captions may name before the labels of a task are opened, and afterwards.
+PHASES = {
+    "pretraining": tuple(field for field in FIELDS if field not in cohort.TASKS),
+    "supervised": FIELDS,
+}
+# From a label phrase to the report, the same facts in more words.
+REGISTERS = ("phrase", "sentence", "report")
 
 
 @functools.cache
-def _words(language: str) -> dict[tuple[str, str], str]:
-    bank = pd.read_csv(Path(__file__).with_suffix(".csv"), dtype=str, keep_default_na=False)
+def words(language: str) -> dict[tuple[str, str], str]:
+    """Return the words of a language by (field, value).
+
+    Raises:
+        ValueError: No such language; the message lists those known.
+    """
+    bank = pd.read_csv(Path(__file__).with_name("words.csv"), dtype=str, keep_default_na=False)
     known = [c for c in bank.columns if c not in ("field", "value")]
     if language not in known:
         raise ValueError(f"No captions in {language!r}. Languages known: {', '.join(known)}.")
     return {(f, v): w for f, v, w in bank[["field", "value", language]].itertuples(index=False)}
 
 
-def _word(language: str, field: str, value: str) -> str:
-    return _words(language).get((field, value), value)
+def word(language: str, field: str, value: str) -> str:
+    """Return the words for a value, or the value where there are none."""
+    return words(language).get((field, value), value)
 
 
 def label_free(fields: Sequence[str]) -> bool:
     """Tell whether captions of these fields name neither a task's label nor the entity."""
-    return not set(fields) & set(cohort.TASKS)
+    return set(fields) <= set(PHASES["pretraining"])
 
 
 def supervision(fields: Sequence[str]) -> str:
@@ -79,7 +88,7 @@ def known(table: pd.DataFrame, *, fields: Sequence[str]) -> tuple[str, ...]:
     Raises:
         ValueError: An unknown field, or nothing that any row could say.
     """
-    _check(fields)
+    check(fields)
     found = tuple(
         field
         for field in fields
@@ -90,11 +99,24 @@ def known(table: pd.DataFrame, *, fields: Sequence[str]) -> tuple[str, ...]:
     return found
 
 
-def _check(fields: Sequence[str]) -> None:
+def check(fields: Sequence[str], *, phase: str = "supervised") -> None:
+    """Refuse fields that don't exist or that a phase forbids.
+
+    Raises:
+        ValueError: The message lists what can be chosen.
+    """
+    if phase not in PHASES:
+        raise ValueError(f"Unknown phase {phase!r}. Choose from {', '.join(PHASES)}.")
     unknown = sorted(set(fields) - set(FIELDS))
     if unknown or not fields:
         found = f"Unknown caption fields {unknown}" if unknown else "No caption fields"
         raise ValueError(f"{found}. Choose from {', '.join(FIELDS)}.")
+    forbidden = [field for field in fields if field not in PHASES[phase]]
+    if forbidden:
+        raise ValueError(
+            f"Captions of the phase {phase!r} may not name {', '.join(forbidden)}: what is asked "
+            f"later would be told now. Choose from {', '.join(PHASES[phase])}."
+        )
 
 
 def age_group(age: float) -> str:
@@ -108,26 +130,50 @@ def bone_age_group(months: float) -> str:
 
 
 def write(
-    table: pd.DataFrame, *, fields: Sequence[str], language: str = "en", seed: int = 0
+    table: pd.DataFrame,
+    *,
+    fields: Sequence[str],
+    language: str = "en",
+    seed: int = 0,
+    register: str = "report",
+    phase: str = "supervised",
+    bank: Mapping[str, Sequence[str]] | None = None,
 ) -> list[str]:
     """Write one caption for each row, naming the given fields where the row knows them.
 
     Signs are said for normal bone too ("cortex intact"), as a report would, so that the presence
     of a sentence about signs gives nothing away.
 
+    Args:
+        register: ``phrase`` names the facts, ``sentence`` says them in one sentence, ``report`` in
+            several.
+        phase: ``pretraining`` refuses fields that name a task's label or the entity.
+        bank: Captions by image id from :func:`read_bank`; an image takes one of them or the
+            grammar's, each as likely, by its id and the seed.
+
     Example:
         ``Frontal radiograph of the left femur. Moth-eaten destruction, cortex breached.``
 
     Raises:
-        ValueError: Unknown field or language.
+        ValueError: Unknown field, language, register or phase, or a field that its phase forbids.
     """
-    _check(fields)
-    _words(language)
+    check(fields, phase=phase)
+    words(language)
+    if register not in REGISTERS:
+        raise ValueError(f"Unknown register {register!r}. Choose from {', '.join(REGISTERS)}.")
     sentences = []
     for row in table.to_dict("records"):
-        draw = int(hashlib.sha256(f"{seed}:{row[IMAGE_ID]}".encode()).hexdigest()[:8], 16)
-        sentences.append(_caption(row, fields, language, draw))
+        number = draw(row[IMAGE_ID], seed)
+        others = (bank or {}).get(row[IMAGE_ID], ())
+        turn = number // 64 % (len(others) + 1)  # the lower bits choose the grammar's wording
+        own = caption(row, fields, language, number, register)
+        sentences.append(others[turn - 1] if turn else own)
     return sentences
+
+
+def draw(image_id: str, seed: int) -> int:
+    """Return the number by which an image's wording is chosen: its own whatever the table."""
+    return int(hashlib.sha256(f"{seed}:{image_id}".encode()).hexdigest()[:8], 16)
 
 
 def _known(row: dict, field: str) -> bool:
@@ -135,50 +181,74 @@ def _known(row: dict, field: str) -> bool:
     return value is not None and value is not pd.NA and value == value and value != ()
 
 
-def _caption(row: dict, fields: Sequence[str], language: str, draw: int) -> str:
-    views = [_word(language, VIEW, v) for v in row[VIEW]] if VIEW in fields else []
-    leads = _LEADS[language] if views else _LEADS[language][:2]  # the third needs a view
-    joint = " and " if language == "en" else " et "
-    sentence = leads[draw % len(leads)].format(view=joint.join(views)).strip()
-    known = SITE in fields and _known(row, SITE)
-    sites = joint.join(_word(language, SITE, s) for s in row[SITE]) if known else ""
-    known = SIDE in fields and _known(row, SIDE)
-    side = _word(language, SIDE, str(row[SIDE])) if known else ""
-    if language == "en":
-        place = " ".join(part for part in (side, sites or ("side" if side else "")) if part)
-        sentence += f" of the {place}" if place else ""
-    else:
-        place = ", ".join(part for part in (sites, side) if part)
-        sentence += f" : {place}" if place else ""
+def caption(
+    row: dict, fields: Sequence[str], language: str, draw: int, register: str = "report"
+) -> str:
+    """Write one caption of a row's known fields; ``draw`` chooses among wordings."""
+    joint = JOINTS[language]
+    views = joint.join(word(language, VIEW, v) for v in row[VIEW]) if VIEW in fields else ""
+    place = _place(row, fields, language)
     person = _person(row, fields, language)
-    parts = [sentence + (f", {person}" if person else "")]
-    if "signs" in fields:
-        signs = [
-            _word(language, s, str(row[s])) for s in SIGNS if _known(row, s) and str(row[s]) != ""
-        ]
-        signs = [phrase for phrase in signs if phrase]
-        if signs:
-            turn = draw // 8 % len(signs)  # the order of a report's findings is no information
-            parts.append(", ".join(signs[turn:] + signs[:turn]))
+    groups = [group for group in (_signs(row, fields, language, draw),) if group]
+    groups += [[clause] for clause in _labels(row, fields, language)]
+    if register == "phrase":
+        said = [part for part in (place, views, person, *sum(groups, [])) if part]
+        return ", ".join(said) or _LEADS[language][0].format(view="").strip().lower()
+    leads = _LEADS[language] if views else _LEADS[language][:2]  # the third needs a view
+    lead = leads[draw % len(leads)].format(view=views).strip()
+    if place:
+        lead += f" of the {place}" if language == "en" else f" : {place}"
+    lead += f", {person}" if person else ""
+    if register == "sentence":
+        clauses = sum(groups, [])
+        last = joint.join([", ".join(clauses[:-1])] * (len(clauses) > 1) + clauses[-1:])
+        parts = [lead + (_SHOWING[language] + last if last else "")]
+    else:
+        parts = [lead, *(", ".join(group) for group in groups)]
+    return ". ".join(part[0].upper() + part[1:] for part in parts if part) + "."
+
+
+def _place(row: dict, fields: Sequence[str], language: str) -> str:
+    known = SITE in fields and _known(row, SITE)
+    sites = JOINTS[language].join(word(language, SITE, s) for s in row[SITE]) if known else ""
+    known = SIDE in fields and _known(row, SIDE)
+    side = word(language, SIDE, str(row[SIDE])) if known else ""
+    if language == "en":
+        return " ".join(part for part in (side, sites or ("side" if side else "")) if part)
+    return ", ".join(part for part in (sites, side) if part)
+
+
+def _signs(row: dict, fields: Sequence[str], language: str, draw: int) -> list[str]:
+    if "signs" not in fields:
+        return []
+    signs = [word(language, s, str(row[s])) for s in SIGNS if _known(row, s) and str(row[s]) != ""]
+    signs = [phrase for phrase in signs if phrase]
+    turn = draw // 8 % max(len(signs), 1)  # the order of a report's findings is no information
+    return signs[turn:] + signs[:turn]
+
+
+def _labels(row: dict, fields: Sequence[str], language: str) -> list[str]:
+    """What is said of implants and of each task's label, a clause each."""
+    found = []
     if HARDWARE in fields and _known(row, HARDWARE):
-        parts.append(_word(language, HARDWARE, str(int(row[HARDWARE]))))
+        found.append(word(language, HARDWARE, str(int(row[HARDWARE]))))
     for name in cohort.TASKS:
         if name in fields and _known(row, name):
             task = cohort.task(name)
             if task.kind == "regression":
-                parts.append(_word(language, name, bone_age_group(float(row[name]))))
+                found.append(word(language, name, bone_age_group(float(row[name]))))
             else:
-                parts.append(task.words[language][task.classes.index(str(row[name]))])
-    return ". ".join(part[0].upper() + part[1:] for part in parts if part) + "."
+                found.append(task.words[language][task.classes.index(str(row[name]))])
+    return found
 
 
 def _person(row: dict, fields: Sequence[str], language: str) -> str:
-    words = []
+    said = []
     if SEX in fields and _known(row, SEX):
-        words.append(_word(language, SEX, str(row[SEX])))
+        said.append(word(language, SEX, str(row[SEX])))
     if AGE in fields and _known(row, AGE):
-        words.append(_word(language, AGE, age_group(float(row[AGE]))))
-    return ", ".join(word for word in words if word)
+        said.append(word(language, AGE, age_group(float(row[AGE]))))
+    return ", ".join(part for part in said if part)
 
 
 def keys(table: pd.DataFrame, *, fields: Sequence[str]) -> np.ndarray:
@@ -188,7 +258,7 @@ def keys(table: pd.DataFrame, *, fields: Sequence[str]) -> np.ndarray:
     integers compare rows of this table only. A field that no row knows is never said, so it is
     left out; if nothing is left, one column of -1 says that no two rows are known to mean the same.
     """
-    _check(fields)
+    check(fields)
     columns = []
     for column in (c for field in fields for c in (SIGNS if field == "signs" else (field,))):
         values = pd.Series(_values(table, column), dtype="object")
@@ -212,48 +282,3 @@ def _values(table: pd.DataFrame, column: str) -> list[str]:
         return [";".join(terms) for terms in table[column]]
     known = table[column].notna()
     return [str(v) if k else "" for v, k in zip(table[column], known, strict=True)]
-
-
-def prompts(task: Task, *, style: str = "signs", language: str = "en") -> dict[str, list[str]]:
-    """Return the prompts of each class, in class order, for an ensemble.
-
-    Args:
-        style: ``label`` names the class ("a radiograph of a malignant bone tumor"). ``signs``
-            says what a reader would see, in the grammar of the captions and at several sites: the
-            rows of ``prompts.csv``, typical combinations after Lodwick 1980 (Radiology 134:577)
-            and Madewell 1981 (Radiol Clin North Am 19:715). A tumour is what is benign or
-            malignant.
-
-    Raises:
-        ValueError: No such style or language, or no prompts by signs for this task.
-    """
-    _words(language)
-    if not task.classes:
-        raise ValueError(f"{task.name!r} has values, not classes: there is nothing to prompt for.")
-    if style == "label":
-        frames = ("{}", "a radiograph of {}", "an x-ray showing {}", "radiograph. {}.")
-        if language == "fr":
-            frames = ("{}", "radiographie : {}", "cliché montrant {}")
-        return {
-            name: [frame.format(word) for frame in frames]
-            for name, word in zip(task.classes, task.words[language], strict=True)
-        }
-    if style != "signs":
-        raise ValueError(f"Unknown prompt style {style!r}. Choose label or signs.")
-    bank = pd.read_csv(Path(__file__).with_name("prompts.csv"), dtype=str, keep_default_na=False)
-    name = "malignancy" if task.name == "tumor" else task.name
-    bank = bank[bank["task"] == name]
-    if task.name == "tumor":
-        bank = bank.assign(**{"class": bank["class"].where(bank["class"] == "normal", "tumor")})
-    found = {}
-    for name in task.classes:
-        rows = [
-            {VIEW: (view,), SITE: (site,), **signs}
-            for signs in bank[bank["class"] == name].to_dict("records")
-            for view, site in _SCENES
-        ]
-        fields = (VIEW, SITE, "signs")
-        found[name] = [_caption(row, fields, language, 0) for row in rows]
-    if not all(found.values()):
-        raise ValueError(f"prompts.csv has no rows for {task.name!r}; use style='label'.")
-    return found
