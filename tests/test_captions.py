@@ -365,6 +365,41 @@ def test_the_tail_of_a_bank_is_dropped_by_similarity_and_counted():
         captions.drop_tail(bank, similarity, share=1.5)
 
 
+# ---------------------------------------------------------------------- facts
+def test_captions_of_facts_say_what_was_said_and_nothing_else():
+    facts = pd.DataFrame(
+        [
+            ("r1", "site", "tibia", "present"),
+            ("r1", "site", "fibula", "present"),
+            ("r1", "side", "left", "present"),
+            ("r1", "attribute", "cortex=breached", "present"),
+            ("r1", "attribute", "periosteum=codman", "absent"),
+            ("r1", "attribute", "margin=sharp", "uncertain"),
+            ("r1", "entity", "osteosarcoma", "uncertain"),
+            ("r2", "view", "lateral", "present"),
+            ("r2", "finding", "fracture", "absent"),
+            ("r2", "finding", "implant", "present"),
+            ("r2", "finding", "cast", "present"),
+            ("r2", "entity", "simple bone cyst", "present"),
+            ("r3", "side", "left", "present"),
+            ("r3", "side", "right", "present"),
+            ("r3", "finding", "fracture", "uncertain"),
+        ],
+        columns=["report", "kind", "value", "polarity"],
+    )
+    table = captions.facts_table(facts)
+    said = captions.write(table, fields=captions.FIELDS, register="phrase")
+    assert said == [
+        "left fibula and tibia, cortex breached",
+        "lateral, orthopaedic hardware in place, simple bone cyst, no fracture",
+        "radiograph",
+    ]
+    assert captions.known(table, fields=("side", "age", "fracture")) == ("side", "fracture")
+    with pytest.raises(ValueError, match="lack the columns polarity"):
+        captions.facts_table(facts.drop(columns="polarity"))
+    assert captions.facts_table(facts[:0]).empty
+
+
 # ---------------------------------------------------------------------- keys
 def test_keys_are_equal_exactly_where_the_named_fields_are():
     table = cases(60).sample(frac=1, random_state=0).reset_index(drop=True)

@@ -278,6 +278,29 @@ def test_facts_agree_with_the_scene_without_exception(written):
         assert all(kinds[kind, p] for p in ("present", "absent", "uncertain")), kinds
 
 
+def test_captions_of_the_facts_are_those_of_the_table(written):
+    rows = [(r.study, *fact) for _, r in written for fact in r.facts]
+    facts = captions.facts_table(pd.DataFrame(rows, columns=list(reports.FACT_COLUMNS)))
+    truth = {study.case.study: study for study, _ in written}
+    known = Counter()
+    for row in facts.to_dict("records"):
+        study = truth[row["image_id"]]
+        wanted = study.signs | {
+            "side": study.case.side,
+            "entity": study.case.entity,
+            "fracture": "fractured" if study.case.distractor == "fracture" else "intact",
+            "hardware": int(study.case.distractor == "implant"),
+        }
+        for column, value in wanted.items():
+            if not pd.isna(row[column]):
+                known[column] += 1
+                assert row[column] == value, (column, row["image_id"])
+        assert row["site"] in ((), study.sites)
+        assert set(row["view"]) <= set(study.views)
+    assert set(known) == {*SIGNS, "side", "entity", "fracture", "hardware"}
+    assert len(captions.write(facts, fields=captions.FIELDS)) == len(facts)
+
+
 def test_facts_use_the_terms_of_the_tables(written):
     terms = {
         "site": set(cohort.SITES),

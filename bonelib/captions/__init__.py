@@ -1,10 +1,12 @@
 """Words for radiographs: captions with attribute keys, prompts of each task, a bank of captions.
 
-Rows of the cohort table come in; sentences and integer keys go out. What captions may name is said
-by the caller and held by a phase, so that a label that is asked later can't slip in.
+Rows of the cohort table, or facts of reports, come in; sentences and integer keys go out. What
+captions may name is said by the caller and held by a phase, so that a label that is asked later
+can't slip in.
 """
 
 from bonelib.captions.bank import drop_tail, pairs, read_bank, tells
+from bonelib.captions.facts import facts_table
 from bonelib.captions.grammar import (
     AGE_GROUPS,
     BONE_AGES,
@@ -35,6 +37,7 @@ __all__ = [
     "bone_age_group",
     "bone_age_months",
     "drop_tail",
+    "facts_table",
     "keys",
     "known",
     "label_free",
