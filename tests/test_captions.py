@@ -79,7 +79,7 @@ def test_captions_read_as_written():
     )
     french = {captions.write(row, fields=fields, language="fr", seed=s)[0] for s in range(40)}
     assert (
-        "Radiographie de face : fémur, côté gauche, femme, adolescent. "
+        "Radiographie de face : fémur, côté gauche, sexe féminin, sujet adolescent. "
         "Ostéolyse mitée, rupture corticale." in french
     )
     assert len(english) == len(french) == 6  # three openings, two orders of the signs
@@ -150,7 +150,6 @@ def test_the_two_languages_differ():
     same = [key for key in english if english[key] and english[key] == french[key]]
     assert set(same) <= {
         ("view", "oblique"),
-        ("age", "adolescent"),
         ("site", "radius"),
         ("site", "tibia"),
         ("site", "fibula"),
@@ -260,12 +259,12 @@ def test_registers_read_as_written():
         "normal bone"
     ) in said("phrase", "en")
     assert (
-        "Frontal x-ray of the left femur, female, adolescent showing moth-eaten bone destruction, "
+        "Frontal x-ray of the left femur, female, adolescent, showing moth-eaten bone destruction, "
         "cortex breached and normal bone."
     ) in said("sentence", "en")
     assert (
-        "Cliché de face : fémur, côté gauche, femme, adolescent ; on note : rupture corticale, "
-        "ostéolyse mitée et os normal."
+        "Cliché de face : fémur, côté gauche, sexe féminin, sujet adolescent ; on note : "
+        "rupture corticale, ostéolyse mitée et os normal."
     ) in said("sentence", "fr")
     for sentence in said("sentence", "en") | said("sentence", "fr"):
         assert sentence.count(".") == 1

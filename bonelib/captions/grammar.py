@@ -202,7 +202,8 @@ def caption(
     if register == "sentence":
         clauses = sum(groups, [])
         last = joint.join([", ".join(clauses[:-1])] * (len(clauses) > 1) + clauses[-1:])
-        parts = [lead + (_SHOWING[language] + last if last else "")]
+        comma = "," if person and language == "en" else ""
+        parts = [lead + (comma + _SHOWING[language] + last if last else "")]
     else:
         parts = [lead, *(", ".join(group) for group in groups)]
     return ". ".join(part[0].upper() + part[1:] for part in parts if part) + "."
