@@ -383,6 +383,14 @@ def test_every_frame_can_be_filled_and_nobody_stands_unmarked(language, cases):
     assert set(marked) == set(reports.LABELS)
 
 
+def test_frames_name_nobody_themselves():
+    rows = identities.read_csv("frames.csv")
+    assert all(None not in row and None not in row.values() for row in rows), "cells by comma"
+    title = re.compile(r"\b(Drs?|Pr|Docteur|Mme|Mlle|M\.|Mr|Mrs|Ms) (?!\{)")
+    assert not [row["text"] for row in rows if title.search(row["text"])]
+    assert not [row["text"] for row in rows if re.search(r"\d{3,}|\d[/.-]\d|@", row["text"])]
+
+
 def test_topics_and_polarities_are_the_same_in_both_languages():
     french, english = (set(reports._frames(language)) for language in ("fr", "en"))
     assert {k for k in french ^ english} == {("header", "national_be", "")}
