@@ -134,6 +134,7 @@ def test_unknown_values_are_not_said():
 def test_every_value_of_the_contract_has_words(language):
     bank = captions.words(language)
     known = {"view": cohort.VIEWS, "site": cohort.SITES, "side": cohort.SIDES, "sex": cohort.SEXES}
+    known["region"] = cohort.REGIONS
     known["age"] = [name for _, name in captions.AGE_GROUPS]
     known["bone_age"] = [name for _, name in captions.BONE_AGES]
     known["hardware"] = ("0", "1")
@@ -202,7 +203,7 @@ def test_tables_without_tumours_are_captioned_with_what_they_know(language):
     for columns in said.values():
         table = cohort.empty(1).assign(image_id="a", **columns)
         fields = captions.known(table, fields=captions.FIELDS)
-        assert set(fields) == set(columns)
+        assert set(fields) == set(columns) | ({"region"} if "site" in columns else set())
         assert captions.keys(table, fields=fields).shape == (1, len(fields))
         (sentence,) = captions.write(table, fields=fields, language=language)
         for field, (value,) in columns.items():
@@ -280,6 +281,28 @@ def test_in_pretraining_no_caption_may_name_a_label(name):
         captions.write(cases(), fields=("view", name), phase="pretraining")
     with pytest.raises(ValueError, match="Unknown phase 'later'"):
         captions.write(cases(), fields=("view",), phase="later")
+
+
+def test_the_region_tells_no_tumour_where_the_site_would():
+    """As in BTXRD: the bone is named for tumours only."""
+    table = cohort.empty(3).assign(image_id=["a", "b", "c"], side="left")
+    table["site"] = [("lower limb",), ("femur", "knee"), ("hand",)]
+
+    def said(*fields):
+        return captions.write(table, fields=fields, register="phrase")
+
+    assert said("site", "side") == ["left lower limb", "left femur and knee", "left hand"]
+    assert said("region", "side") == ["left lower limb", "left lower limb", "left upper limb"]
+    assert said("site", "region") == [
+        "lower limb",
+        "femur and knee, lower limb",
+        "hand, upper limb",
+    ]
+    keys = captions.keys(table, fields=("region",))[:, 0]
+    assert keys[0] == keys[1] != keys[2]
+    table["site"] = [(), ("spine",), ("hand",)]
+    assert said("region") == ["radiograph", "radiograph", "upper limb"]
+    assert captions.keys(table, fields=("region",))[:, 0].tolist() == [-1, -1, 0]
 
 
 @pytest.mark.parametrize("register", captions.REGISTERS)
@@ -389,7 +412,7 @@ def test_captions_of_facts_say_what_was_said_and_nothing_else():
     table = captions.facts_table(facts)
     said = captions.write(table, fields=captions.FIELDS, register="phrase")
     assert said == [
-        "left fibula and tibia, cortex breached",
+        "left fibula and tibia, lower limb, cortex breached",
         "lateral, orthopaedic hardware in place, simple bone cyst, no fracture",
         "radiograph",
     ]

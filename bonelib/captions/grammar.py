@@ -17,7 +17,10 @@ from bonelib import cohort
 from bonelib.cohort import AGE, HARDWARE, IMAGE_ID, SEX, SIDE, SITE, VIEW
 
 SIGNS = ("destruction", "margin", "matrix", "cortex", "periosteum", "soft_tissue", "location")
-FIELDS = (VIEW, SIDE, SITE, AGE, SEX, "signs", HARDWARE, *cohort.TASKS)
+# The region (upper limb, pelvis, lower limb) stands in where a site would give a label away: BTXRD
+# names the bone of tumours only.
+REGION = "region"
+FIELDS = (VIEW, SIDE, SITE, REGION, AGE, SEX, "signs", HARDWARE, *cohort.TASKS)
 # Age groups in years, upper limits: the bands in which bone tumours differ (child, adolescent,
 # young adult, adult, older adult).
 AGE_GROUPS = ((10, "child"), (20, "adolescent"), (40, "young adult"), (60, "adult"), (200, "older"))
@@ -212,6 +215,9 @@ def caption(
 def _place(row: dict, fields: Sequence[str], language: str) -> str:
     known = SITE in fields and _known(row, SITE)
     sites = JOINTS[language].join(word(language, SITE, s) for s in row[SITE]) if known else ""
+    region = cohort.region(row[SITE]) if REGION in fields and _known(row, SITE) else None
+    if region and not (known and region in row[SITE]):
+        sites = ", ".join(part for part in (sites, word(language, REGION, region)) if part)
     known = SIDE in fields and _known(row, SIDE)
     side = word(language, SIDE, str(row[SIDE])) if known else ""
     if language == "en":
@@ -273,6 +279,8 @@ def keys(table: pd.DataFrame, *, fields: Sequence[str]) -> np.ndarray:
 
 def _values(table: pd.DataFrame, column: str) -> list[str]:
     """Return what a caption would say of a column, row by row, empty where unknown."""
+    if column == REGION:
+        return [cohort.region(site) or "" for site in table[SITE]]
     if column not in table:
         return [""] * len(table)
     if column in (AGE, "bone_age"):
