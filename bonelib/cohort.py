@@ -139,6 +139,17 @@ TASKS = {
                 "ostéosarcome",
                 "autre tumeur maligne",
             ),
+            (
+                "osteochondroma",
+                "multiple osteochondromas",
+                "simple bone cyst",
+                "giant cell tumor",
+                "osteofibroma",
+                "synovial osteochondroma",
+                "other benign tumor",
+                "osteosarcoma",
+                "other malignant tumor",
+            ),
         ),
         _task(
             "fracture",

@@ -36,7 +36,7 @@ def cases(rows=24):
 def vocabulary(language):
     """For each field, the phrases that name its values."""
     found = {field: set() for field in captions.FIELDS}
-    for (field, _), phrase in captions._words(language).items():
+    for (field, _), phrase in captions.words(language).items():
         home = "signs" if field in SIGNS else field
         if not field.startswith("prompt") and phrase:
             found[home].add(phrase.replace("{} ", "").lower())
@@ -79,7 +79,7 @@ def test_captions_read_as_written():
     )
     french = {captions.write(row, fields=fields, language="fr", seed=s)[0] for s in range(40)}
     assert (
-        "Radiographie de face : fémur, côté gauche, femme, adolescent. "
+        "Radiographie de face : fémur, côté gauche, sexe féminin, sujet adolescent. "
         "Ostéolyse mitée, rupture corticale." in french
     )
     assert len(english) == len(french) == 6  # three openings, two orders of the signs
@@ -94,14 +94,14 @@ def test_every_known_value_of_a_named_field_is_said():
             sentences = captions.write(table, fields=(field,), language=language)
             for sentence, value in zip(sentences, table[column], strict=True):
                 for term in value if isinstance(value, tuple) else (value,):
-                    assert says(sentence, captions._words(language)[field, term])
+                    assert says(sentence, captions.words(language)[field, term])
         for task in cohort.TASKS.values():
             sentences = captions.write(table, fields=(task.name,), language=language)
             for sentence, label in zip(sentences, table[task.name], strict=True):
                 word = (
                     task.words[language][task.classes.index(label)]
                     if task.classes
-                    else captions._words(language)[task.name, captions.bone_age_group(label)]
+                    else captions.words(language)[task.name, captions.bone_age_group(label)]
                 )
                 assert says(sentence, word.lower())
 
@@ -132,8 +132,9 @@ def test_unknown_values_are_not_said():
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_every_value_of_the_contract_has_words(language):
-    bank = captions._words(language)
+    bank = captions.words(language)
     known = {"view": cohort.VIEWS, "site": cohort.SITES, "side": cohort.SIDES, "sex": cohort.SEXES}
+    known["region"] = cohort.REGIONS
     known["age"] = [name for _, name in captions.AGE_GROUPS]
     known["bone_age"] = [name for _, name in captions.BONE_AGES]
     known["hardware"] = ("0", "1")
@@ -146,11 +147,10 @@ def test_every_value_of_the_contract_has_words(language):
 
 
 def test_the_two_languages_differ():
-    english, french = (captions._words(language) for language in LANGUAGES)
+    english, french = (captions.words(language) for language in LANGUAGES)
     same = [key for key in english if english[key] and english[key] == french[key]]
     assert set(same) <= {
         ("view", "oblique"),
-        ("age", "adolescent"),
         ("site", "radius"),
         ("site", "tibia"),
         ("site", "fibula"),
@@ -199,11 +199,11 @@ def test_tables_without_tumours_are_captioned_with_what_they_know(language):
         "knee_kl": {"site": [("knee",)], "kl_grade": ["3"]},
         "grazpedwri": {"side": ["left"], "sex": ["M"], "age": [9.3], "fracture": ["fractured"]},
     }
-    words = captions._words(language)
+    words = captions.words(language)
     for columns in said.values():
         table = cohort.empty(1).assign(image_id="a", **columns)
         fields = captions.known(table, fields=captions.FIELDS)
-        assert set(fields) == set(columns)
+        assert set(fields) == set(columns) | ({"region"} if "site" in columns else set())
         assert captions.keys(table, fields=fields).shape == (1, len(fields))
         (sentence,) = captions.write(table, fields=fields, language=language)
         for field, (value,) in columns.items():
@@ -226,6 +226,200 @@ def test_captions_that_name_a_label_make_prompts_label_supervised(name):
     assert not captions.label_free((*free, name))
     assert captions.supervision((*free, name)) == "label-supervised text"
     assert captions.supervision([name]) == "label-supervised text", "a list from a record too"
+
+
+# ---------------------------------------------------------------------- registers and phases
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("field", captions.FIELDS)
+def test_registers_say_the_same_facts(field, language):
+    table = cases()
+    fields = ("view", field)
+    found = {
+        register: captions.write(table, fields=fields, language=language, register=register)
+        for register in captions.REGISTERS
+    }
+    mine = {w for w in vocabulary(language)[field] if w}
+    for row in zip(*found.values(), strict=True):
+        said = [{w for w in mine if says(sentence, w)} for sentence in row]
+        assert said[0] == said[1] == said[2] and (said[0] or field in ("sex", "signs"))
+
+
+def test_registers_read_as_written():
+    row = cases(1).assign(destruction="moth-eaten", cortex="breached", site=[("femur",)], age=15.0)
+    row = row.drop(columns=[s for s in SIGNS if s not in ("destruction", "cortex")])
+    fields = ("view", "side", "site", "age", "sex", "signs", "malignancy")
+
+    def said(register, language):
+        return {
+            captions.write(row, fields=fields, register=register, language=language, seed=s)[0]
+            for s in range(40)
+        }
+
+    assert (
+        "left femur, frontal, female, adolescent, moth-eaten bone destruction, cortex breached, "
+        "normal bone"
+    ) in said("phrase", "en")
+    assert (
+        "Frontal x-ray of the left femur, female, adolescent, showing moth-eaten bone destruction, "
+        "cortex breached and normal bone."
+    ) in said("sentence", "en")
+    assert (
+        "Cliché de face : fémur, côté gauche, sexe féminin, sujet adolescent ; on note : "
+        "rupture corticale, ostéolyse mitée et os normal."
+    ) in said("sentence", "fr")
+    for sentence in said("sentence", "en") | said("sentence", "fr"):
+        assert sentence.count(".") == 1
+    nothing = cohort.empty(1).assign(image_id="a")
+    assert captions.write(nothing, fields=fields, register="phrase") == ["radiograph"]
+    with pytest.raises(ValueError, match="'poem'.*phrase, sentence, report"):
+        captions.write(row, fields=fields, register="poem")
+
+
+@pytest.mark.parametrize("name", cohort.TASKS)
+def test_in_pretraining_no_caption_may_name_a_label(name):
+    with pytest.raises(ValueError, match=f"'pretraining' may not name {name}"):
+        captions.write(cases(), fields=("view", name), phase="pretraining")
+    with pytest.raises(ValueError, match="Unknown phase 'later'"):
+        captions.write(cases(), fields=("view",), phase="later")
+
+
+def test_the_region_tells_no_tumour_where_the_site_would():
+    """As in BTXRD: the bone is named for tumours only."""
+    table = cohort.empty(3).assign(image_id=["a", "b", "c"], side="left")
+    table["site"] = [("lower limb",), ("femur", "knee"), ("hand",)]
+
+    def said(*fields):
+        return captions.write(table, fields=fields, register="phrase")
+
+    assert said("site", "side") == ["left lower limb", "left femur and knee", "left hand"]
+    assert said("region", "side") == ["left lower limb", "left lower limb", "left upper limb"]
+    assert said("site", "region") == [
+        "lower limb",
+        "femur and knee, lower limb",
+        "hand, upper limb",
+    ]
+    keys = captions.keys(table, fields=("region",))[:, 0]
+    assert keys[0] == keys[1] != keys[2]
+    table["site"] = [(), ("spine",), ("hand",)]
+    assert said("region") == ["radiograph", "radiograph", "upper limb"]
+    assert captions.keys(table, fields=("region",))[:, 0].tolist() == [-1, -1, 0]
+
+
+@pytest.mark.parametrize("register", captions.REGISTERS)
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_words_of_pretraining_tell_no_label(language, register):
+    fields = captions.PHASES["pretraining"]
+    said = captions.write(
+        cases(), fields=fields, language=language, register=register, phase="pretraining"
+    )
+    assert not [s for s in said if captions.tells(s, language)]
+    for task in cohort.TASKS.values():  # every class can be told from the words that tell
+        told = captions.write(cases(), fields=(task.name,), language=language)
+        assert any(captions.tells(s, language) for s in told), task.name
+
+
+# ---------------------------------------------------------------------- the bank
+@pytest.fixture
+def bank_file(tmp_path):
+    rows = [
+        ("case 0", "en", "view;site", "The thigh bone from the front."),
+        ("case 0", "en", "view;site", "A view of the femur."),
+        ("case 1", "en", "site;signs", "The cortex of the hand bones is breached."),
+        ("case 1", "fr", "site", "Une main."),
+        ("case 2", "en", "site;entity", "The knee."),
+        ("case 3", "en", "site", "An osteosarcoma of the femur."),
+        ("case 4", "en", "site", "  "),
+    ]
+    file = tmp_path / "bank.csv"
+    columns = ["image_id", "language", "fields", "caption"]
+    pd.DataFrame(rows, columns=columns).to_csv(file, index=False)
+    return file
+
+
+def test_a_bank_gives_what_its_fields_allow_and_says_what_it_left_out(bank_file):
+    fields = ("view", "site", "signs")
+    bank, notes = captions.read_bank(bank_file, fields=fields)
+    assert {k: len(v) for k, v in bank.items()} == {"case 0": 2, "case 1": 1}
+    told = " ".join(notes)
+    for why in ("1 captions of the bank name other fields", "1 captions of the bank tell a label"):
+        assert why in told
+    assert "1 captions of the bank are empty" in told
+    fewer, _ = captions.read_bank(bank_file, fields=("view", "site"))
+    assert set(fewer) == {"case 0"}
+    later, _ = captions.read_bank(bank_file, fields=("site", "entity"), phase="supervised")
+    assert set(later) == {"case 2", "case 3"}
+    french, _ = captions.read_bank(bank_file, fields=fields, language="fr")
+    assert french == {"case 1": ["Une main."]}
+    with pytest.raises(ValueError, match="may not name entity"):
+        captions.read_bank(bank_file, fields=("site", "entity"))
+    bank_file.write_text("image_id,caption\na,b\n")
+    with pytest.raises(ValueError, match="lacks the columns language, fields"):
+        captions.read_bank(bank_file, fields=fields)
+
+
+def test_an_image_takes_a_caption_of_the_bank_or_of_the_grammar(bank_file):
+    bank, _ = captions.read_bank(bank_file, fields=("view", "site", "signs"))
+    table, fields = cases(), ("view", "site")
+    own = captions.write(table, fields=fields)
+    assert captions.write(table, fields=fields, bank={}) == own
+    taken = {row: set() for row in ("case 0", "case 1", "case 2")}
+    for seed in range(60):
+        said = captions.write(table, fields=fields, seed=seed, bank=bank)
+        plain = captions.write(table, fields=fields, seed=seed)
+        assert said[2:] == plain[2:], "images that the bank doesn't know"
+        for image_id in taken:
+            row = int(image_id[-1])
+            taken[image_id].add("grammar" if said[row] == plain[row] else said[row])
+    assert taken["case 0"] == {"grammar", *bank["case 0"]}
+    assert taken["case 1"] == {"grammar", *bank["case 1"]} and taken["case 2"] == {"grammar"}
+
+
+def test_the_tail_of_a_bank_is_dropped_by_similarity_and_counted():
+    bank = {"a": ["a0", "a1", "a2"], "b": ["b0"], "c": ["c0"]}
+    assert captions.pairs(bank) == [("a", "a0"), ("a", "a1"), ("a", "a2"), ("b", "b0"), ("c", "c0")]
+    similarity = np.array([0.9, -0.5, 0.4, 0.1, 0.3])
+    left, dropped = captions.drop_tail(bank, similarity, share=0.4)
+    assert dropped == 2 and left == {"a": ["a0", "a2"], "c": ["c0"]}
+    assert captions.drop_tail(bank, similarity, share=0.0) == (bank, 0)
+    with pytest.raises(ValueError, match="5 captions.*shape \\(4,\\)"):
+        captions.drop_tail(bank, similarity[:4])
+    with pytest.raises(ValueError, match="share is 1.5"):
+        captions.drop_tail(bank, similarity, share=1.5)
+
+
+# ---------------------------------------------------------------------- facts
+def test_captions_of_facts_say_what_was_said_and_nothing_else():
+    facts = pd.DataFrame(
+        [
+            ("r1", "site", "tibia", "present"),
+            ("r1", "site", "fibula", "present"),
+            ("r1", "side", "left", "present"),
+            ("r1", "attribute", "cortex=breached", "present"),
+            ("r1", "attribute", "periosteum=codman", "absent"),
+            ("r1", "attribute", "margin=sharp", "uncertain"),
+            ("r1", "entity", "osteosarcoma", "uncertain"),
+            ("r2", "view", "lateral", "present"),
+            ("r2", "finding", "fracture", "absent"),
+            ("r2", "finding", "implant", "present"),
+            ("r2", "finding", "cast", "present"),
+            ("r2", "entity", "simple bone cyst", "present"),
+            ("r3", "side", "left", "present"),
+            ("r3", "side", "right", "present"),
+            ("r3", "finding", "fracture", "uncertain"),
+        ],
+        columns=["report", "kind", "value", "polarity"],
+    )
+    table = captions.facts_table(facts)
+    said = captions.write(table, fields=captions.FIELDS, register="phrase")
+    assert said == [
+        "left fibula and tibia, lower limb, cortex breached",
+        "lateral, orthopaedic hardware in place, simple bone cyst, no fracture",
+        "radiograph",
+    ]
+    assert captions.known(table, fields=("side", "age", "fracture")) == ("side", "fracture")
+    with pytest.raises(ValueError, match="lack the columns polarity"):
+        captions.facts_table(facts.drop(columns="polarity"))
+    assert captions.facts_table(facts[:0]).empty
 
 
 # ---------------------------------------------------------------------- keys
@@ -274,16 +468,17 @@ def test_a_field_that_no_row_knows_does_not_keep_rows_from_matching():
 # ---------------------------------------------------------------------- prompts
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("style", ["label", "signs"])
-@pytest.mark.parametrize("name", ["malignancy", "tumor", "fracture"])
+@pytest.mark.parametrize("name", cohort.TASKS)
 def test_prompts_cover_each_class_in_order_and_none_serves_two(name, style, language):
     task = cohort.task(name)
     found = captions.prompts(task, style=style, language=language)
-    assert tuple(found) == task.classes
+    assert tuple(found) == captions.prompt_classes(task)
     sentences = [s for by_class in found.values() for s in by_class]
-    assert all(found.values()) and len(sentences) == len(set(sentences))
+    assert all(len(s) > 1 for s in found.values()), "paraphrases"
+    assert len(sentences) == len(set(sentences))
     if style == "label":
         for label, word in zip(task.classes, task.words[language], strict=True):
-            assert all(word in sentence for sentence in found[label])
+            assert word in found[label], "the task's own words, among others"
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -309,20 +504,37 @@ def test_prompts_by_signs_contain_no_word_of_a_label(name, language):
 @pytest.mark.parametrize("name", ["malignancy", "tumor", "fracture"])
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_prompts_by_signs_speak_the_words_of_the_captions(name, language):
-    phrases = {p.lower() for (f, _), p in captions._words(language).items() if f in SIGNS}
+    phrases = {p.lower() for (f, _), p in captions.words(language).items() if f in SIGNS}
     for sentences in captions.prompts(cohort.task(name), language=language).values():
         for sentence in sentences:
             said = sentence.split(". ", 1)[1].rstrip(".").lower().split(", ")
             assert set(said) <= phrases, sentence
 
 
-def test_a_task_without_prompts_says_what_to_do():
-    with pytest.raises(ValueError, match="use style='label'"):
-        captions.prompts(cohort.task("kl_grade"))
+def test_an_unknown_style_lists_the_known():
     with pytest.raises(ValueError, match="Choose label or signs"):
         captions.prompts(cohort.task("tumor"), style="poem")
-    with pytest.raises(ValueError, match="values, not classes"):
-        captions.prompts(cohort.task("bone_age"), style="label")
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("name", cohort.TASKS)
+def test_prompts_by_signs_name_no_class_and_prompts_by_label_do(name, language):
+    task = cohort.task(name)
+    signs = captions.prompts(task, language=language)
+    assert not [s for sentences in signs.values() for s in sentences if captions.tells(s, language)]
+    labels = captions.prompts(task, style="label", language=language)
+    told = [captions.tells(s, language) for sentences in labels.values() for s in sentences]
+    assert np.mean(told) >= 0.5
+
+
+def test_stages_of_bone_age_have_prompts_and_a_middle_in_months():
+    task = cohort.task("bone_age")
+    middles = captions.bone_age_months()
+    assert (
+        tuple(middles) == captions.prompt_classes(task) == tuple(n for _, n in captions.BONE_AGES)
+    )
+    assert list(middles.values()) == sorted(middles.values())
+    assert all(captions.bone_age_group(months) == name for name, months in middles.items())
 
 
 def test_captions_without_signs_are_a_negative_control():

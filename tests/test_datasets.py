@@ -251,6 +251,23 @@ def test_the_phantom_reads_as_btxrd_and_gains_its_extras_on_request(folder):
     assert table["entity"].equals(plain["entity"])  # labels come from dataset.csv alone
 
 
+def test_the_reports_of_the_phantom_are_found_by_study(folder):
+    names = ["IMG000001.jpeg", "IMG000002.jpeg", "IMG000003.jpg"]
+    extra = pd.DataFrame({"image_id": names, "study": ["S1", "S1", "S2"]})
+    extra.to_csv(folder / "cohort_extra.csv", index=False)
+    assert datasets.read("phantom", folder)["report"].isna().all()
+    index = pd.DataFrame({"study": ["S1", "S1", "S9"], "path": ["reports/a.txt", "b.txt", "c.txt"]})
+    index.to_csv(folder / "reports.csv", index=False)
+    assert datasets.read("btxrd", folder)["report"].isna().all(), "on request alone"
+    table = datasets.read("phantom", folder)
+    assert table["report"].tolist()[:2] == [str(folder / "reports/a.txt")] * 2
+    assert pd.isna(table["report"][2]) and "more than one report: 1" in notes(table)
+    assert "report" in cohort.sealed_columns(table)
+    index.drop(columns="path").to_csv(folder / "reports.csv", index=False)
+    with pytest.raises(ValueError, match="'path' is missing"):
+        datasets.read("phantom", folder)
+
+
 def test_real_btxrd_matches_its_published_counts(real, tmp_path):
     root = real("btxrd")
     table = datasets.read("btxrd", root)

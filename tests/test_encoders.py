@@ -296,7 +296,7 @@ def test_minilm_is_the_mean_over_words_whatever_the_padding(minilm):
 
 @pytest.mark.parametrize("language", ["en", "fr"])
 def test_no_caption_is_cut_by_either_tower(minilm, language):
-    bank = captions._words(language)
+    bank = captions.words(language)
     longest = {
         sign: max((v for f, v in bank if f == sign), key=lambda v, s=sign: len(bank[s, v]))
         for sign in captions.SIGNS

@@ -39,7 +39,7 @@ def read(
 
     Args:
         extras: Join ``cohort_extra.csv`` where it exists: patient, study, side, the true site,
-            signs of the lesion, truth masks.
+            signs of the lesion, truth masks; and by study the paths of ``reports.csv``.
         missing: Rows without a file, as in ``datasets.keep_existing``.
 
     Returns:
@@ -79,6 +79,7 @@ def read(
         table["sha256"] = _manifest(root / MANIFEST, csv["image_id"], notes)
     if extras:
         table = _join_extras(table, root, notes)
+        table[cohort.REPORT] = _reports(table[cohort.STUDY], root / "reports.csv", notes)
     healthy = table.loc[table["tumor"] == "normal", cohort.SITE]
     if len(healthy) and all(set(site) <= set(LIMBS) for site in healthy):
         notes.append(
@@ -297,3 +298,17 @@ def _join_extras(table: pd.DataFrame, root: Path, notes: list[str]) -> pd.DataFr
         old = table[column] if column in table else pd.NA
         table[column] = extra[column].where(extra[column].notna(), old)
     return table
+
+
+def _reports(studies: pd.Series, file: Path, notes: list[str]) -> list:
+    """Return the path of each study's report, NA where there is none; the first of several."""
+    if not file.is_file():
+        return [pd.NA] * len(studies)
+    index = datasets.read_table(file, notes, dtype={"study": str})
+    missing = [column for column in ("study", "path") if column not in index]
+    datasets.refuse([f"The column {column!r} is missing." for column in missing], file)
+    several = int(index["study"].duplicated().sum())
+    if several:
+        notes.append(f"Studies with more than one report: {several}; the first report is taken.")
+    paths = index.drop_duplicates("study").set_index("study")["path"].to_dict()
+    return [str(file.parent / paths[study]) if study in paths else pd.NA for study in studies]

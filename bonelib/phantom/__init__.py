@@ -6,6 +6,7 @@ For trying the pipeline, for tests and for controls with a known truth; never fo
 from __future__ import annotations
 
 from . import agreement, realism
+from .reports import Report, write_reports
 from .sheet import SHEETS, contact_sheet
 from .studio import Radiograph, Shape, draw
 from .writer import COLUMNS, EXTRA_COLUMNS, write
@@ -15,10 +16,12 @@ __all__ = [
     "EXTRA_COLUMNS",
     "SHEETS",
     "Radiograph",
+    "Report",
     "Shape",
     "agreement",
     "contact_sheet",
     "draw",
     "realism",
     "write",
+    "write_reports",
 ]

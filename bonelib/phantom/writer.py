@@ -2,21 +2,22 @@
 
 ``images/``, ``Annotations/`` (LabelMe 5.4.1, tumours only) and ``dataset.csv`` follow BTXRD to the
 letter (Yao et al. 2025, Scientific Data 12:88); what BTXRD lacks stands in ``cohort_extra.csv`` and
-``masks/``. An unlabelled ``archive/`` for pretraining comes with its facts. ``phantom.json`` is
-written last and says that the folder is complete.
+``masks/``. An unlabelled ``archive/`` for pretraining comes with its facts, and each study with its
+report (``reports.py``). ``phantom.json`` is written last and says that the folder is complete.
 """
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
 
+from .files import save
 from .marginals import ENTITY_NAMES, LIMBS
+from .reports import LANGUAGES, check_reports, write_reports
 from .sampling import Case, archive_case, plan
 from .scene import SITES, VIEWS
 from .studio import Radiograph, check_size, describe, take
@@ -45,6 +46,8 @@ def write(
     seed: int = 0,
     size: int = 512,
     workers: int = 1,
+    reports: bool = True,
+    languages: Sequence[str] = LANGUAGES,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Write a folder of synthetic radiographs that any BTXRD reader can read.
@@ -57,6 +60,9 @@ def write(
         archive: Unlabelled images for pretraining, in ``archive/``.
         size: Longer side of the largest pictures in pixels.
         workers: Processes that draw.
+        reports: Write a report for each study, also of the archive (``reports/``); a finished
+            folder that has none gets them.
+        languages: Of the reports.
         progress: Called with (finished, all) images.
 
     Returns:
@@ -75,15 +81,18 @@ def write(
         "size": size,
     }
     _check(folder, settings, workers)
+    telling = dict(images=images, archive=archive, seed=seed, languages=languages)
+    if reports:
+        check_reports(folder, **telling)
     if (folder / "phantom.json").exists():
         if progress:
             progress(images + archive, images + archive)
-        return folder
+        return write_reports(folder, **telling) if reports else folder
     for name in ("images", "Annotations", "masks", *(["archive/images"] if archive else [])):
         (folder / name).mkdir(parents=True, exist_ok=True)
     for stale in folder.rglob("*.part"):  # left by a call that was killed
         stale.unlink()
-    _save(folder / _STARTED, json.dumps(settings, indent=2).encode())
+    save(folder / _STARTED, json.dumps(settings, indent=2).encode())
 
     rows = [(folder, name, case, size) for name, case in _names(plan(images, seed))]
     rows += [
@@ -101,7 +110,9 @@ def write(
     if archive:
         columns = [c for c in EXTRA_COLUMNS if c != "mask"] + ["center", "age", "gender"]
         _save_table(folder / "archive" / "facts.csv", unlabelled, columns)
-    _save(folder / "phantom.json", json.dumps(settings, indent=2).encode())
+    if reports:
+        write_reports(folder, **telling)
+    save(folder / "phantom.json", json.dumps(settings, indent=2).encode())
     (folder / _STARTED).unlink()
     return folder
 
@@ -172,11 +183,11 @@ def _one(row: tuple[Path, str, Case, int]) -> dict:
         radiograph = take(case, size=size)
         if labelled and case.entity:
             mask = radiograph.mask.astype("uint8") * 255
-            _save(folder / "masks" / f"{stem}.png", cv2.imencode(".png", mask)[1].tobytes())
+            save(folder / "masks" / f"{stem}.png", cv2.imencode(".png", mask)[1].tobytes())
             note = json.dumps(_labelme(name, radiograph), indent=2)
-            _save(folder / "Annotations" / f"{stem}.json", note.encode())
+            save(folder / "Annotations" / f"{stem}.json", note.encode())
         quality = [cv2.IMWRITE_JPEG_QUALITY, radiograph.quality]
-        _save(target, cv2.imencode(".jpg", radiograph.image, quality)[1].tobytes())
+        save(target, cv2.imencode(".jpg", radiograph.image, quality)[1].tobytes())
     return {
         "image_id": name,
         "patient": case.patient,
@@ -240,11 +251,4 @@ def _save_table(path: Path, rows: list[dict], columns: Iterable[str]) -> None:
     import pandas as pd
 
     table = pd.DataFrame(rows, columns=list(columns))
-    _save(path, table.to_csv(index=False, lineterminator="\n").encode())
-
-
-def _save(path: Path, content: bytes) -> None:
-    """Write by rename, so that a killed call leaves no half file."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_bytes(content)
-    part.replace(path)
+    save(path, table.to_csv(index=False, lineterminator="\n").encode())

@@ -1,0 +1,52 @@
+"""Words for radiographs: captions with attribute keys, prompts of each task, a bank of captions.
+
+Rows of the cohort table, or facts of reports, come in; sentences and integer keys go out. What
+captions may name is said by the caller and held by a phase, so that a label that is asked later
+can't slip in.
+"""
+
+from bonelib.captions.bank import drop_tail, pairs, read_bank, tells
+from bonelib.captions.facts import facts_table
+from bonelib.captions.grammar import (
+    AGE_GROUPS,
+    BONE_AGES,
+    FIELDS,
+    PHASES,
+    REGISTERS,
+    SIGNS,
+    age_group,
+    bone_age_group,
+    keys,
+    known,
+    label_free,
+    supervision,
+    words,
+    write,
+)
+from bonelib.captions.prompting import STYLES, bone_age_months, prompt_classes, prompts
+
+__all__ = [
+    "AGE_GROUPS",
+    "BONE_AGES",
+    "FIELDS",
+    "PHASES",
+    "REGISTERS",
+    "SIGNS",
+    "STYLES",
+    "age_group",
+    "bone_age_group",
+    "bone_age_months",
+    "drop_tail",
+    "facts_table",
+    "keys",
+    "known",
+    "label_free",
+    "pairs",
+    "prompt_classes",
+    "prompts",
+    "read_bank",
+    "supervision",
+    "tells",
+    "words",
+    "write",
+]
