@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bonelib.dicom import apart
+
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
@@ -83,16 +85,21 @@ def _decoded(header: "Dataset", data: bytes, syntax: str) -> np.ndarray:
         raise ValueError(f"the pixel data hold {len(frames)} frames, expected one")
     _agree(header, frames[0], syntax)
     kind, package = CODED[syntax]
-    decoder = get_decoder(syntax)
-    plugins = decoder.available_plugins
+    if kind == "RLE":
+        return _unpacked(frames[0], int(header.Rows), int(header.Columns))
+    plugins = get_decoder(syntax).available_plugins
     if not plugins:
         raise ValueError(
             f"{_name(syntax)} needs a decoder. Install it with `pip install {package}` "
             "(or `pip install bonelib[dicom]` for all)"
         )
-    own = PLUGINS.get(package, "")
-    options: dict[str, Any] = {"decoding_plugin": own} if own in plugins else {}
-    found, _ = decoder.as_array(header, index=0, raw=True, **options)
+    own = PLUGINS[package] if PLUGINS[package] in plugins else ""
+    keys = ("Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation")
+    words = ("rows", "columns", "bits_allocated", "bits_stored", "pixel_representation")
+    facts: dict[str, Any] = {w: int(header[k].value) for w, k in zip(words, keys, strict=True)}
+    facts |= {"photometric_interpretation": "MONOCHROME2", "samples_per_pixel": 1}
+    facts |= {"number_of_frames": 1, "pixel_keyword": "PixelData"}
+    found = apart.decode(syntax, data, own, **facts)
     rows, columns = int(header.Rows), int(header.Columns)
     if found.shape != (rows, columns) or found.dtype.itemsize > 2:
         raise ValueError(
@@ -172,7 +179,7 @@ def _codestream(frame: bytes) -> tuple[str, int, int, int, int] | None:
     return None
 
 
-def _rle(frame: bytes, allocated: int) -> None:
+def _rle(frame: bytes, allocated: int) -> list[int]:
     """Check the header of PS3.5 G.5: one segment a byte of a pixel, offsets in order."""
     if len(frame) < 64:
         raise ValueError("the RLE data are cut off in their header")
@@ -181,6 +188,34 @@ def _rle(frame: bytes, allocated: int) -> None:
     sound = count == allocated // 8 and used[0] == 64 and used == sorted(set(used))
     if not sound or used[-1] >= len(frame):
         raise ValueError(f"the RLE header ({count} segments at {used}) doesn't fit the data")
+    return used
+
+
+def _unpacked(frame: bytes, rows: int, columns: int) -> np.ndarray:
+    """Unpack the segments of PS3.5 G.3, highest byte first, and count what they hold.
+
+    pydicom's own decoder cuts or fills where the count is wrong, so that a damaged height passes.
+    """
+    offsets = _rle(frame, 8 * struct.unpack_from("<I", frame)[0])
+    planes = []
+    for start, end in zip(offsets, [*offsets[1:], len(frame)], strict=True):
+        out, place = bytearray(), start
+        while place < end and len(out) < rows * columns:
+            head = frame[place]
+            if head < 128:
+                out += frame[place + 1 : min(place + 2 + head, end)]
+                place += 2 + head
+            else:
+                out += frame[place + 1 : place + 2] * ((257 - head) % 129)  # 128 stands for nothing
+                place += 1 + (head != 128)
+        if len(out) != rows * columns or place > end or frame[place:end].strip(b"\0"):
+            raise ValueError(
+                f"an RLE segment does not hold {columns} × {rows} pixels: the size in the header "
+                "or the data are damaged"
+            )
+        planes.append(np.frombuffer(out, np.uint8).astype(np.uint16))
+    whole = planes[0] if len(planes) == 1 else planes[0] << 8 | planes[1]
+    return whole.astype(np.uint8 if len(planes) == 1 else np.uint16).reshape(rows, columns)
 
 
 def _name(syntax: str) -> str:

@@ -28,7 +28,7 @@ MODALITIES = ("CR", "DX", "RG", "DR")  # DR is not in the standard, and in many 
 STATES = tuple(f"1.2.840.10008.5.1.4.1.1.11.{n}" for n in range(1, 13))
 GREY = ("MONOCHROME1", "MONOCHROME2")
 SIDE = 20_000  # pixels; the largest detectors have fewer than 10,000
-# What the parser and the decoders raise on broken files.
+# What the parser and the decoders raise on broken files, beside pydicom's own (``_broken``).
 BROKEN = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, ArithmeticError)
 BROKEN += (LookupError, TypeError, AttributeError, NotImplementedError, RuntimeError, MemoryError)
 BROKEN += (AssertionError,)
@@ -66,7 +66,8 @@ def read(
     syntax = _syntax(header)
     problems = _problems(header)
     if problems:
-        raise ValueError("; ".join(problems))
+        shown = "; ".join(problems)  # a broken header quotes control characters
+        raise ValueError("".join(c if c.isprintable() else "·" for c in shown)[:500])
     steps = _guarded(lambda: grey.chain(header, None if state is None else parse(state)[0]))
     pattern = _guarded(lambda: frames.stored(header, syntax))
     stored, signed = int(header.BitsStored), int(header.PixelRepresentation) == 1
@@ -87,7 +88,7 @@ def read(
         table = grey.table(
             steps, stored=stored, signed=signed, clipped=clipped, bits=bits, present=present
         )
-    except BROKEN as error:
+    except _broken() as error:
         raise ValueError(f"the greys can't be computed ({_told(error)})") from error
     found = facts(header)
     if steps.voi is None:
@@ -119,7 +120,6 @@ def parse(source: str | Path | bytes, *, pixels: bool = True) -> tuple["Dataset"
         FileNotFoundError: There is no such file.
     """
     from pydicom import dcmread
-    from pydicom.errors import InvalidDicomError
 
     notes = []
     if isinstance(source, bytes):
@@ -142,7 +142,7 @@ def parse(source: str | Path | bytes, *, pixels: bool = True) -> tuple["Dataset"
     try:
         with io.BytesIO(source) if isinstance(source, bytes) else path.open("rb") as stream:
             header = dcmread(stream, force=_bare(start), stop_before_pixels=not pixels)
-    except (*BROKEN, InvalidDicomError) as error:
+    except _broken() as error:
         raise ValueError(f"the DICOM structure is broken ({_told(error)})") from error
     return header, notes
 
@@ -161,7 +161,7 @@ def facts(header: "Dataset") -> dict[str, Any]:
     def word(keyword: str) -> str | None:
         try:
             return grey.text(header, keyword) or None
-        except BROKEN:
+        except _broken():
             return None
 
     notes: list[str] = []
@@ -264,8 +264,14 @@ def _problems(header: "Dataset") -> list[str]:
         if "PixelData" not in header:
             found.append("there are no pixel data")
         return found
-    except BROKEN as error:
+    except _broken() as error:
         return [f"the header can't be read ({_told(error)})"]
+
+
+def _broken() -> tuple[type[Exception], ...]:
+    from pydicom.errors import BytesLengthException, InvalidDicomError
+
+    return (*BROKEN, InvalidDicomError, BytesLengthException)
 
 
 def _guarded(call: Any) -> Any:
@@ -274,7 +280,7 @@ def _guarded(call: Any) -> Any:
         return call()
     except ValueError:
         raise
-    except BROKEN as error:
+    except _broken() as error:
         raise ValueError(f"the picture can't be decoded ({_told(error)})") from error
 
 
@@ -338,7 +344,7 @@ def _view(header: "Dataset", position: str | None) -> str | None:
     try:
         for item in header.get("ViewCodeSequence") or ():
             told |= set(re.split(r"[\s,]+", grey.text(item, "CodeMeaning").upper()))
-    except BROKEN:
+    except _broken():
         pass
     told |= {part for t in told for part in t.split()}
     return next((view for view, words in VIEWS.items() if told & set(words)), None)
@@ -350,7 +356,7 @@ def _spacing(header: "Dataset", notes: list[str]) -> tuple[tuple[float, float] |
     for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
         try:
             values = grey.numbers(header, keyword)
-        except BROKEN:
+        except _broken():
             notes.append(f"{keyword} can't be read")
             continue
         if len(values) == 2 and min(values) > 0:
