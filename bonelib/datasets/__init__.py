@@ -27,6 +27,7 @@ NAMES = (
     "phantom",
     "folder",
     "roboflow",
+    "dicom",
     "table",
 )
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".dcm")
@@ -77,6 +78,8 @@ def read(name: str, root: str | Path, **options) -> pd.DataFrame:
         from bonelib.datasets import folder as reader
     elif name == "roboflow":
         from bonelib.datasets import roboflow as reader
+    elif name == "dicom":
+        from bonelib.datasets import dicom as reader
     elif name == "table" or name.endswith(".csv"):
         from bonelib.datasets import table as reader
 

@@ -5,5 +5,6 @@ reason. ``walk`` names every file of an export. Needs the extra ``dicom`` for co
 """
 
 from bonelib.dicom.reading import facts, is_dicom, parse, read
+from bonelib.dicom.tree import walk
 
-__all__ = ["facts", "is_dicom", "parse", "read"]
+__all__ = ["facts", "is_dicom", "parse", "read", "walk"]

@@ -28,11 +28,16 @@ MODALITIES = ("CR", "DX", "RG", "DR")  # DR is not in the standard, and in many 
 STATES = tuple(f"1.2.840.10008.5.1.4.1.1.11.{n}" for n in range(1, 13))
 GREY = ("MONOCHROME1", "MONOCHROME2")
 SIDE = 20_000  # pixels; the largest detectors have fewer than 10,000
-# What the parser and the decoders raise on broken files, beside pydicom's own (``_broken``).
+# What the parser and the decoders raise on broken files, beside pydicom's own (``broken``).
 BROKEN = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, ArithmeticError)
 BROKEN += (LookupError, TypeError, AttributeError, NotImplementedError, RuntimeError, MemoryError)
 BROKEN += (AssertionError,)
 NOT_FILM = re.compile(r"dose|screen ?(save|shot)|protocol page|report", re.IGNORECASE)
+FACTS = (
+    "patient", "issuer", "study", "series", "instance", "accession", "date", "institution",
+    "modality", "sop_class", "rows", "columns", "bits", "photometric", "spacing", "spacing_at",
+    "view", "side", "body_part", "orientation", "age", "sex", "burned_in", "notes",
+)  # fmt: skip
 # Words of View Position and of the meanings of view codes, PS3.3 C.8.11.5 and CID 4010.
 VIEWS = {
     "oblique": ("OBL", "OBLIQUE", "LAO", "RAO", "LPO", "RPO", "LLO", "RLO", "MLO"),
@@ -62,14 +67,21 @@ def read(
     """
     if bits not in (8, 16):
         raise ValueError(f"Got bits={bits}. Expected 8 or 16.")
+    try:
+        return _read(source, state, bits)
+    except FileNotFoundError:
+        raise
+    except broken() as error:
+        raise ValueError(_told(error)) from error
+
+
+def _read(source: Any, state: Any, bits: int) -> tuple[np.ndarray, dict[str, Any]]:
     header, notes = parse(source)
     syntax = _syntax(header)
-    problems = _problems(header)
-    if problems:
-        shown = "; ".join(problems)  # a broken header quotes control characters
-        raise ValueError("".join(c if c.isprintable() else "·" for c in shown)[:500])
-    steps = _guarded(lambda: grey.chain(header, None if state is None else parse(state)[0]))
-    pattern = _guarded(lambda: frames.stored(header, syntax))
+    if told := problems(header, pixels=True):
+        raise ValueError("; ".join(told))
+    steps = grey.chain(header, None if state is None else parse(state)[0])
+    pattern = frames.stored(header, syntax)
     stored, signed = int(header.BitsStored), int(header.PixelRepresentation) == 1
     if pattern.dtype == np.uint8 and signed:
         pattern = pattern.view(np.int8).astype(np.int16).view(np.uint16)
@@ -84,12 +96,9 @@ def read(
         values = x[outside if outside.any() else used]
         return float(values.min()), float(values.max())
 
-    try:
-        table = grey.table(
-            steps, stored=stored, signed=signed, clipped=clipped, bits=bits, present=present
-        )
-    except _broken() as error:
-        raise ValueError(f"the greys can't be computed ({_told(error)})") from error
+    table = grey.table(
+        steps, stored=stored, signed=signed, clipped=clipped, bits=bits, present=present
+    )
     found = facts(header)
     if steps.voi is None:
         notes.append("no window or VOI LUT: stretched between the lowest and the highest value")
@@ -142,8 +151,8 @@ def parse(source: str | Path | bytes, *, pixels: bool = True) -> tuple["Dataset"
     try:
         with io.BytesIO(source) if isinstance(source, bytes) else path.open("rb") as stream:
             header = dcmread(stream, force=_bare(start), stop_before_pixels=not pixels)
-    except _broken() as error:
-        raise ValueError(f"the DICOM structure is broken ({_told(error)})") from error
+    except broken() as error:
+        raise ValueError(f"the DICOM structure is broken: {_told(error)}") from error
     return header, notes
 
 
@@ -151,17 +160,15 @@ def facts(header: "Dataset") -> dict[str, Any]:
     """Collect what the header says about patient, study and projection, None where it is silent.
 
     Returns:
-        ``patient, issuer, study, series, instance, accession, date`` (YYYYMMDD), ``modality,
-        sop_class, rows, columns, bits, photometric``; ``spacing`` (mm between rows, between
-        columns) with ``spacing_at`` (``detector``, ``patient`` or ``stated``); ``view`` (frontal,
-        lateral, oblique), ``side`` (left, right), ``body_part``, ``orientation``, ``age`` (years),
-        ``sex``, ``burned_in``, ``notes``.
+        The keys of ``FACTS``: among them ``date`` (YYYYMMDD), ``spacing`` (mm between rows, between
+        columns) with ``spacing_at`` (``detector``, ``patient`` or ``stated``), ``view`` (frontal,
+        lateral, oblique), ``side`` (left, right), ``age`` (years), and ``notes`` on what is odd.
     """
 
     def word(keyword: str) -> str | None:
         try:
             return grey.text(header, keyword) or None
-        except _broken():
+        except broken():
             return None
 
     notes: list[str] = []
@@ -183,6 +190,7 @@ def facts(header: "Dataset") -> dict[str, Any]:
         "instance": word("SOPInstanceUID"),
         "accession": word("AccessionNumber"),
         "date": next((d for k in DATES if (d := _date(word(k)))), None),
+        "institution": word("InstitutionName"),
         "modality": word("Modality"),
         "sop_class": word("SOPClassUID"),
         "rows": _whole(word("Rows")),
@@ -234,8 +242,8 @@ def not_a_radiograph(header: "Dataset") -> str | None:
     return None
 
 
-def _problems(header: "Dataset") -> list[str]:
-    """List what keeps a header from being decoded right."""
+def problems(header: "Dataset", *, pixels: bool = False) -> list[str]:
+    """List what keeps a header from being decoded right; ``pixels`` asks for their data too."""
     try:
         refusal = not_a_radiograph(header)
         if refusal:
@@ -261,32 +269,30 @@ def _problems(header: "Dataset") -> list[str]:
             found.append(f"High Bit is {high}, expected {stored - 1} with {stored} bits stored")
         if signed not in (0, 1):
             found.append(f"Pixel Representation is {signed}, expected 0 or 1")
-        if "PixelData" not in header:
+        if pixels and "PixelData" not in header:
             found.append("there are no pixel data")
         return found
-    except _broken() as error:
-        return [f"the header can't be read ({_told(error)})"]
+    except broken() as error:
+        return [f"the header can't be read: {_told(error)}"]
 
 
-def _broken() -> tuple[type[Exception], ...]:
+def broken() -> tuple[type[Exception], ...]:
+    """All that the parser and the decoders raise on broken files."""
     from pydicom.errors import BytesLengthException, InvalidDicomError
 
     return (*BROKEN, InvalidDicomError, BytesLengthException)
 
 
-def _guarded(call: Any) -> Any:
-    """Turn whatever a broken file makes the parser or a decoder raise into a reason."""
-    try:
-        return call()
-    except ValueError:
-        raise
-    except _broken() as error:
-        raise ValueError(f"the picture can't be decoded ({_told(error)})") from error
+def printable(text: str) -> str:
+    """Make a sentence fit to print: a broken header quotes control characters, and at length."""
+    return "".join(c if c.isprintable() else "·" for c in text)[:500]
 
 
 def _told(error: BaseException) -> str:
+    """Say what an error says; a foreign one is named as such."""
     lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
+    text = printable("; ".join(lines[:1]) or type(error).__name__)
+    return text if isinstance(error, ValueError) else f"the file can't be decoded ({text})"
 
 
 def _bare(content: bytes) -> bool:
@@ -344,7 +350,7 @@ def _view(header: "Dataset", position: str | None) -> str | None:
     try:
         for item in header.get("ViewCodeSequence") or ():
             told |= set(re.split(r"[\s,]+", grey.text(item, "CodeMeaning").upper()))
-    except _broken():
+    except broken():
         pass
     told |= {part for t in told for part in t.split()}
     return next((view for view, words in VIEWS.items() if told & set(words)), None)
@@ -356,7 +362,7 @@ def _spacing(header: "Dataset", notes: list[str]) -> tuple[tuple[float, float] |
     for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
         try:
             values = grey.numbers(header, keyword)
-        except _broken():
+        except broken():
             notes.append(f"{keyword} can't be read")
             continue
         if len(values) == 2 and min(values) > 0:

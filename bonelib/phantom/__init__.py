@@ -6,6 +6,7 @@ For trying the pipeline, for tests and for controls with a known truth; never fo
 from __future__ import annotations
 
 from . import agreement, realism
+from .hospital import write_dicom
 from .sheet import SHEETS, contact_sheet
 from .studio import Radiograph, Shape, draw
 from .writer import COLUMNS, EXTRA_COLUMNS, write
@@ -21,4 +22,5 @@ __all__ = [
     "draw",
     "realism",
     "write",
+    "write_dicom",
 ]
