@@ -223,3 +223,26 @@ def _name(syntax: str) -> str:
 
     name = UID(syntax).name
     return name if name == syntax or not syntax else f"{name} ({syntax})"
+
+
+def without_comments(frame: bytes) -> bytes:
+    """Drop what a codestream carries beside its picture: comments, application data, a tail.
+
+    JPEG and JPEG-LS: COM and APP segments before the scan, but for APP14, which tells colours
+    apart. JPEG 2000: COM in the main header. Other frames come back as they are.
+    """
+    if frame[:4] == b"\xff\x4f\xff\x51":
+        dropped, last = {0x64}, 0x90
+    elif frame[:2] == b"\xff\xd8":
+        dropped, last = {0xFE, *(m for m in range(0xE0, 0xF0) if m != 0xEE)}, 0xDA
+    else:
+        return frame
+    kept, place = bytearray(frame[:2]), 2
+    while place + 4 <= len(frame) and frame[place] == 0xFF and frame[place + 1] != last:
+        (length,) = struct.unpack_from(">H", frame, place + 2)
+        if frame[place + 1] not in dropped:
+            kept += frame[place : place + 2 + length]
+        place += 2 + length
+    end = frame.rfind(b"\xff\xd9")
+    whole = bytes(kept) + frame[place : end + 2 if end >= place else len(frame)]
+    return whole + b"\0" * (len(whole) % 2)

@@ -72,14 +72,14 @@ def read(
     except FileNotFoundError:
         raise
     except broken() as error:
-        raise ValueError(_told(error)) from error
+        raise ValueError(told(error)) from error
 
 
 def _read(source: Any, state: Any, bits: int) -> tuple[np.ndarray, dict[str, Any]]:
     header, notes = parse(source)
     syntax = _syntax(header)
-    if told := problems(header, pixels=True):
-        raise ValueError("; ".join(told))
+    if faults := problems(header, pixels=True):
+        raise ValueError("; ".join(faults))
     steps = grey.chain(header, None if state is None else parse(state)[0])
     pattern = frames.stored(header, syntax)
     stored, signed = int(header.BitsStored), int(header.PixelRepresentation) == 1
@@ -152,7 +152,7 @@ def parse(source: str | Path | bytes, *, pixels: bool = True) -> tuple["Dataset"
         with io.BytesIO(source) if isinstance(source, bytes) else path.open("rb") as stream:
             header = dcmread(stream, force=_bare(start), stop_before_pixels=not pixels)
     except broken() as error:
-        raise ValueError(f"the DICOM structure is broken: {_told(error)}") from error
+        raise ValueError(f"the DICOM structure is broken: {told(error)}") from error
     return header, notes
 
 
@@ -273,7 +273,7 @@ def problems(header: "Dataset", *, pixels: bool = False) -> list[str]:
             found.append("there are no pixel data")
         return found
     except broken() as error:
-        return [f"the header can't be read: {_told(error)}"]
+        return [f"the header can't be read: {told(error)}"]
 
 
 def broken() -> tuple[type[Exception], ...]:
@@ -288,7 +288,7 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else "·" for c in text)[:500]
 
 
-def _told(error: BaseException) -> str:
+def told(error: BaseException) -> str:
     """Say what an error says; a foreign one is named as such."""
     lines = str(error).strip().splitlines()
     text = printable("; ".join(lines[:1]) or type(error).__name__)
