@@ -1,4 +1,4 @@
-"""The command line: ``bonelib run | phantom | data | runs``.
+"""The command line: ``bonelib run | phantom | data | deidentify-dicom | runs``.
 
 Arguments come in, one call to a room goes out per command; what the room returns is printed here
 and nowhere else. Mistakes of the user end in one message and exit code 2, a failed notebook in 1.
@@ -75,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     phantom.add_argument("--seed", type=int, default=0)
     phantom.add_argument("--size", type=int, default=512, help="longer side in pixels (512)")
     phantom.add_argument("--workers", type=int, default=1, help="processes; same images for any")
+    phantom.add_argument("--dicom", type=Path, help="write them as a hospital's DICOM tree as well")
 
     data = add(
         _data,
@@ -93,6 +94,17 @@ def _parser() -> argparse.ArgumentParser:
         help="decode into the cache of that size; default: check every file, keep nothing",
     )
     data.add_argument("--out", type=Path, help="write the table, .parquet or .csv")
+
+    copies = add(
+        _deidentify_dicom,
+        "deidentify-dicom",
+        "copy the radiographs of a DICOM export without identities",
+        "bonelib deidentify-dicom /export /copies --ledger /safe/ledger.json --report /safe/report",
+    )
+    copies.add_argument("source", type=Path, metavar="IN", help="the folder, or its DICOMDIR")
+    copies.add_argument("out", type=Path, metavar="OUT", help="another folder, for the copies")
+    copies.add_argument("--ledger", type=Path, required=True, help="who is who: keep it apart")
+    copies.add_argument("--report", type=Path, help="folder for files, elements, contact sheet")
 
     listing = add(_runs, "runs", "list the finished runs", "bonelib runs --profile demo")
     listing.add_argument("--profile", default="", help="tiny, demo or full; default all")
@@ -129,11 +141,14 @@ def _run(numbers: list[str], profile: str, parameters: list[list[str]]) -> int:
     return 1 if failed else 0
 
 
-def _phantom(folder: Path, **options: int) -> int:
+def _phantom(folder: Path, dicom: Path | None, **options: int) -> int:
     from bonelib import phantom
 
     phantom.write(folder, **options, progress=_tenths())
     _say(f"Written to {folder}. Read it with: bonelib data phantom {folder}")
+    if dicom is not None:
+        phantom.write_dicom(folder, dicom)
+        _say(f"Written to {dicom}. Read it with: bonelib data dicom {dicom}")
     return 0
 
 
@@ -165,6 +180,30 @@ def _data(name: str, root: Path, task: str, decode: int, out: Path | None) -> in
     if out is not None:
         _write(table, out)
         _say(f"{len(table)} rows written to {out}")
+    return 0
+
+
+def _deidentify_dicom(source: Path, out: Path, ledger: Path, report: Path | None) -> int:
+    from bonelib import dicom, figures, runs
+
+    if report is not None and report.absolute().is_relative_to(out.absolute()):
+        raise ValueError(f"The report {report} names the originals. Put it outside {out}.")
+    copies = dicom.deidentify(source, out, ledger=ledger, progress=_tenths())
+    for note in copies.notes:
+        _say(f"  note: {note}")
+    count = copies.files["status"].value_counts()
+    _say(", ".join(f"{number} {status}" for status, number in count.items()) or "no files")
+    for reason, names in copies.files.dropna(subset=["reason"]).groupby("reason")["file"]:
+        _say(f"  {len(names)} refused, e.g. {names.iloc[0]}: {reason}")
+    if report is not None:
+        for name in ("files", "elements"):
+            _write(getattr(copies, name), report / f"{name}.csv")
+        if len(copies.suspects):
+            sheet = figures.contact_sheet(copies.suspects, copies.titles, columns=6)
+            with runs.replacing(report / "burnt_in.png") as temporary:
+                sheet.savefig(temporary)
+            _say(f"{len(copies.suspects)} pictures may hold text: look at burnt_in.png")
+        _say(f"What was removed and kept stands in {report}")
     return 0
 
 
@@ -247,7 +286,7 @@ def _write(table: "pd.DataFrame", path: Path) -> None:
             table.to_parquet(temporary, index=False)
             return
         flat = table.copy()  # several terms in one cell: separated as datasets.table reads them
-        for column in (cohort.SITE, cohort.VIEW):
+        for column in {cohort.SITE, cohort.VIEW} & set(flat):
             flat[column] = [";".join(terms) for terms in flat[column]]
         flat.to_csv(temporary, index=False)
 

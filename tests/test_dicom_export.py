@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 
+from bonelib import __main__ as command_line
 from bonelib import cohort, datasets, dicom, images, phantom
 
 
@@ -269,3 +270,23 @@ def test_the_sixteen_real_files_are_a_table(tmp_path):
     reasons = cache.excluded["reason"]
     assert len(cache) + len(cache.excluded) + len(refused) == 16
     assert len(cache.excluded) == 2 and reasons.str.contains("JPEG Extended").all()
+
+
+def test_the_command_line_reads_and_copies_an_export(drawn, tmp_path, capsys):
+    pytest.importorskip("dicognito")
+    export = phantom.write_dicom(drawn, tmp_path / "export")
+    save(export / "DICOM" / "report", film(1, Modality="SR"))
+    assert command_line.main(["data", "dicom", str(export), "--out", str(tmp_path / "t.csv")]) == 0
+    told = capsys.readouterr().out
+    assert "12 radiographs" in told and "modality SR" in told and "0 of 12 files" in told
+    assert len(datasets.read(str(tmp_path / "t.csv"), tmp_path)) == 12
+    command = ["deidentify-dicom", str(export), str(tmp_path / "out")]
+    command += ["--ledger", str(tmp_path / "ledger.json")]
+    assert command_line.main([*command, "--report", str(tmp_path / "report")]) == 0
+    told = capsys.readouterr().out
+    assert "12 written, 1 refused" in told and "PatientAge, PatientSex" in told
+    elements = pd.read_csv(tmp_path / "report" / "elements.csv").set_index("keyword")
+    assert elements["done"]["StudyDate"] == "shifted"
+    assert command_line.main([*command, "--report", str(tmp_path / "out" / "report")]) == 2
+    copies = datasets.read("dicom", tmp_path / "out")
+    assert len(copies) == 12 and copies["patient"].str.fullmatch("[A-Z0-9]{12}").all()
