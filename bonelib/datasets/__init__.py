@@ -24,6 +24,9 @@ NAMES = (
     "grazpedwri",
     "knee_kl",
     "rsna_bone_age",
+    "mura",
+    "lera",
+    "roco",
     "phantom",
     "folder",
     "roboflow",
@@ -74,6 +77,12 @@ def read(name: str, root: str | Path, **options) -> pd.DataFrame:
         from bonelib.datasets import knee_kl as reader
     elif name == "rsna_bone_age":
         from bonelib.datasets import rsna_bone_age as reader
+    elif name == "mura":
+        from bonelib.datasets import mura as reader
+    elif name == "lera":
+        from bonelib.datasets import lera as reader
+    elif name == "roco":
+        from bonelib.datasets import roco as reader
     elif name == "folder":
         from bonelib.datasets import folder as reader
     elif name == "roboflow":
