@@ -103,7 +103,7 @@ def read(root: str | Path, *, require_images: bool = False) -> pd.DataFrame:
         notes.append(f"{nameless} files name no patient: groups can only be found from the images.")
     folder = root if root.is_dir() else root.parent
     table = _with_labels(_with_reports(table, folder, notes), folder, notes)
-    table.attrs.update(notes=notes, refused=refused)
+    table.attrs.update(notes=notes, refused=refused.to_dict("records"))
     return table
 
 
