@@ -1,4 +1,4 @@
-"""The command line: ``bonelib run | phantom | data | runs``.
+"""The command line: ``bonelib run | phantom | data | deidentify-dicom | runs``.
 
 Arguments come in, one call to a room goes out per command; what the room returns is printed here
 and nowhere else. Mistakes of the user end in one message and exit code 2, a failed notebook in 1.
@@ -95,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     phantom.add_argument("--seed", type=int, default=0)
     phantom.add_argument("--size", type=int, default=512, help="longer side in pixels (512)")
     phantom.add_argument("--workers", type=int, default=1, help="processes; same images for any")
+    phantom.add_argument("--dicom", type=Path, help="write them as a hospital's DICOM tree as well")
 
     data = add(
         _data,
@@ -116,6 +117,17 @@ def _parser() -> argparse.ArgumentParser:
         help="decode into the cache of that size; default: check every file, keep nothing",
     )
     data.add_argument("--out", type=Path, help="write the table, .parquet or .csv")
+
+    copies = add(
+        _deidentify_dicom,
+        "deidentify-dicom",
+        "copy the radiographs of a DICOM export without identities",
+        "bonelib deidentify-dicom /export /copies --ledger /safe/ledger.json --report /safe/report",
+    )
+    copies.add_argument("source", type=Path, metavar="IN", help="the folder, or its DICOMDIR")
+    copies.add_argument("out", type=Path, metavar="OUT", help="another folder, for the copies")
+    copies.add_argument("--ledger", type=Path, required=True, help="who is who: keep it apart")
+    copies.add_argument("--report", type=Path, help="folder for files, elements, contact sheet")
 
     listing = add(_runs, "runs", "list the finished runs", "bonelib runs --profile demo")
     listing.add_argument("--profile", default="", help="tiny, demo or full; default all")
@@ -153,81 +165,10 @@ def _run(numbers: list[str], profile: str, parameters: list[list[str]]) -> int:
 
 
 def _train(folder: Path, accelerator: str) -> int:
-    import os
+    from bonelib import elsewhere
 
-    import pandas as pd
-
-    from bonelib import features, images, losses, models, runs, training, zero_shot
-
-    run = runs.reopen(folder)
-    settings, recipe = run.settings, run.settings["recipe"]
-    plain = {"model": "pairs", "order": "plain", "distil": 0.0}
-    wrong = [f"{k}={recipe[k]!r}" for k, v in plain.items() if recipe[k] != v]
-    wrong += [k for k in ("lora",) if recipe.get(k)]
-    wrong += [k for k in ("neighbours", "views") if recipe["objective"].get(k)]
-    if wrong:
-        raise ValueError(f"{', '.join(wrong)} is for notebook 04 alone: run it with WHERE='here'.")
-    rank, world = (int(os.environ.get(k, d)) for k, d in (("RANK", 0), ("WORLD_SIZE", 1)))
-    devices = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    runs.seed_everything(run.head["seed"])
-    model = models.load_bundle(run.path / "untrained")
-    start = {k: v.clone() for k, v in model.state_dict().items() if k.startswith("image.")}
-    store = (run.path / "store.txt").read_text().strip()
-    cache = images.reopen(
-        store, run.table("files"), size=settings["size"], fit=settings["fit_mode"]
-    )
-    pairs = run.table("pairs")
-    keys = pairs[[c for c in pairs if c.startswith("key_")]].to_numpy()
-    own, val = (pairs["split"] == "train").to_numpy(), (pairs["split"] == "val").to_numpy()
-    pixels = model.image.preprocessing.pixels()
-    loader = images.loader(
-        cache,
-        pairs.loc[own, "image_id"],
-        tokens=model.tokenize(pairs.loc[own, "caption"].tolist()),
-        keys=keys[own],
-        batch_size=settings["batch_size"],
-        shuffle=True,
-        drop_last=True,
-        augment={},
-        flip="side" not in settings["caption_fields"],
-        seed=run.head["seed"],
-        rank=rank,
-        ranks=world,
-        **pixels,
-    )
-    held = images.loader(cache, pairs.loc[val, "image_id"], batch_size=64, **pixels)
-    tokens = model.tokenize(pairs.loc[val, "caption"].tolist())
-
-    def retrieve(model: Any) -> dict[str, float]:
-        text = features.encode_text(model, tokens)
-        return zero_shot.retrieval(features.encode(model.encode_image, held), text, keys=keys[val])
-
-    history = [{"epoch": 0, "loss": float("nan")} | retrieve(model)]
-    for row in training.fit(
-        model,
-        losses.contrastive_objective(**recipe["objective"]),
-        loader,
-        validate=retrieve,
-        keep="recall_5",
-        resume=runs.checkpoint(run),
-        checkpoint=lambda state: runs.save_checkpoint(run, state),
-        accelerator=accelerator,
-        devices=devices,
-        nodes=world // devices,
-        **settings["fit"],
-    ):
-        history.append(row)
-        if rank == 0:
-            told = f"loss {row['loss']:.3f}  recall@5 {row['recall_5']:.3f}  {row['alarm']}"
-            _say(f"  epoch {row['epoch']:>2}/{settings['fit']['epochs']}  {told}")
-    if rank == 0:
-        if recipe["back"]:
-            model.load_state_dict(training.toward(model, start, recipe["back"]))
-        facts = {"caption_fields": settings["caption_fields"], "test": settings["test"]}
-        models.save_bundle(run.bundle, model, **facts, recipe=settings["recipe_name"])
-        run.save_table("history", pd.DataFrame(history))
-        runs.mark_trained(run)
-        _say(f"Trained: {_short(run.path)}. Run notebook 04 again to evaluate it.")
+    elsewhere.train(folder, accelerator=accelerator, report=_say)
+    _say(f"Trained: {_short(folder)}. Run notebook 04 again to evaluate it.")
     return 0
 
 
@@ -245,11 +186,14 @@ def _study(name: str, list: bool) -> int:  # noqa: A002 (the option's name)
     return 0
 
 
-def _phantom(folder: Path, **options: int) -> int:
+def _phantom(folder: Path, dicom: Path | None, **options: int) -> int:
     from bonelib import phantom
 
     phantom.write(folder, **options, progress=_tenths())
     _say(f"Written to {folder}. Read it with: bonelib data phantom {folder}")
+    if dicom is not None:
+        phantom.write_dicom(folder, dicom)
+        _say(f"Written to {dicom}. Read it with: bonelib data dicom {dicom}")
     return 0
 
 
@@ -282,6 +226,30 @@ def _data(name: str, root: Path, task: str, classes: str, decode: int, out: Path
     if out is not None:
         _write(table, out)
         _say(f"{len(table)} rows written to {out}")
+    return 0
+
+
+def _deidentify_dicom(source: Path, out: Path, ledger: Path, report: Path | None) -> int:
+    from bonelib import dicom, figures, runs
+
+    if report is not None and report.absolute().is_relative_to(out.absolute()):
+        raise ValueError(f"The report {report} names the originals. Put it outside {out}.")
+    copies = dicom.deidentify(source, out, ledger=ledger, progress=_tenths())
+    for note in copies.notes:
+        _say(f"  note: {note}")
+    count = copies.files["status"].value_counts()
+    _say(", ".join(f"{number} {status}" for status, number in count.items()) or "no files")
+    for reason, names in copies.files.dropna(subset=["reason"]).groupby("reason")["file"]:
+        _say(f"  {len(names)} refused, e.g. {names.iloc[0]}: {reason}")
+    if report is not None:
+        for name in ("files", "elements"):
+            _write(getattr(copies, name), report / f"{name}.csv")
+        if len(copies.suspects):
+            sheet = figures.contact_sheet(copies.suspects, copies.titles, columns=6)
+            with runs.replacing(report / "burnt_in.png") as temporary:
+                sheet.savefig(temporary)
+            _say(f"{len(copies.suspects)} pictures may hold text: look at burnt_in.png")
+        _say(f"What was removed and kept stands in {report}")
     return 0
 
 
@@ -364,7 +332,7 @@ def _write(table: "pd.DataFrame", path: Path) -> None:
             table.to_parquet(temporary, index=False)
             return
         flat = table.copy()  # several terms in one cell: separated as datasets.table reads them
-        for column in (cohort.SITE, cohort.VIEW):
+        for column in {cohort.SITE, cohort.VIEW} & set(flat):
             flat[column] = [";".join(terms) for terms in flat[column]]
         flat.to_csv(temporary, index=False)
 

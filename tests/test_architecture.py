@@ -40,6 +40,8 @@ MAY_IMPORT = {
     "reporting": ("runs", "evaluation", "figures"),
     "explore": ("figures", "explain", "zero_shot", "evaluation"),
     "headless": ("runs",),
+    # what a notebook planned, carried out off the notebook: rooms meet here as they do there
+    "elsewhere": ("runs", "images", "models", "losses", "training", "features", "zero_shot"),
     "__init__": (),
 }
 LINES = 420

@@ -24,9 +24,13 @@ NAMES = (
     "grazpedwri",
     "knee_kl",
     "rsna_bone_age",
+    "mura",
+    "lera",
+    "roco",
     "phantom",
     "folder",
     "roboflow",
+    "dicom",
     "table",
 )
 BY_NAME = ("folder", "roboflow")  # whose labels are names of folders or columns, whatever they are
@@ -88,10 +92,18 @@ def read(
         from bonelib.datasets import knee_kl as reader
     elif name == "rsna_bone_age":
         from bonelib.datasets import rsna_bone_age as reader
+    elif name == "mura":
+        from bonelib.datasets import mura as reader
+    elif name == "lera":
+        from bonelib.datasets import lera as reader
+    elif name == "roco":
+        from bonelib.datasets import roco as reader
     elif name == "folder":
         from bonelib.datasets import folder as reader
     elif name == "roboflow":
         from bonelib.datasets import roboflow as reader
+    elif name == "dicom":
+        from bonelib.datasets import dicom as reader
     elif name == "table" or name.endswith(".csv"):
         from bonelib.datasets import table as reader
 

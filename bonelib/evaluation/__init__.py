@@ -16,7 +16,7 @@ from bonelib.evaluation.measures import (
     subgroups,
 )
 from bonelib.evaluation.ranking import auroc, average_precision, bootstrap_auroc, delong
-from bonelib.evaluation.tables import as_task, predictions, probabilities, with_labels
+from bonelib.evaluation.tables import as_task, pool, predictions, probabilities, with_labels
 
 __all__ = [
     "DRAWS",
@@ -30,6 +30,7 @@ __all__ = [
     "delong",
     "means",
     "metrics",
+    "pool",
     "predictions",
     "probabilities",
     "score",

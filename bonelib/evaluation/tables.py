@@ -117,3 +117,39 @@ def with_labels(predictions: pd.DataFrame, opened: pd.DataFrame) -> pd.DataFrame
         raise ValueError("The labels don't fit the predictions:\n  - " + "\n  - ".join(found))
     label = old.astype("object").where(~known | new.isna(), new)
     return predictions.assign(label=label.infer_objects())
+
+
+def pool(predictions: pd.DataFrame, studies: pd.Series) -> pd.DataFrame:
+    """Average the predictions of each study's images, where the label belongs to the study.
+
+    The arithmetic mean of the probabilities, as in MURA (Rajpurkar et al., arXiv:1712.06957, 3.1).
+
+    Args:
+        studies: The study of each image, indexed by ``image_id``.
+
+    Returns:
+        A predictions table with one row per study (and seed, fold, method, …): ``image_id`` holds
+        the study.
+
+    Raises:
+        ValueError: Images have no study, or a study has several labels or patients.
+    """
+    unit = predictions[IMAGE_ID].map(studies)
+    found = []
+    if unit.isna().any():
+        lost = list(predictions.loc[unit.isna(), IMAGE_ID][:3])
+        found.append(f"{int(unit.isna().sum())} images have no study, e.g. {lost}.")
+    for column in ("label", PATIENT):
+        spread = predictions.groupby(unit)[column].nunique()
+        torn = list(spread.index[spread > 1][:3])
+        if torn:
+            found.append(f"{int((spread > 1).sum())} studies have several {column}s, e.g. {torn}.")
+    if found:
+        raise ValueError("The studies don't fit the predictions:\n  - " + "\n  - ".join(found))
+    scores = [c for c in predictions if c.startswith("p_") or c == "value"]
+    apart = [c for c in ("method", "task", SPLIT, FOLD, "seed") if c in predictions]
+    rest = [c for c in predictions if c not in (*scores, *apart, IMAGE_ID)]
+    how = {c: "mean" if c in scores else "first" for c in (*rest, *scores)}
+    keys = [unit.rename(IMAGE_ID), *(predictions[c] for c in apart)]
+    pooled = predictions.groupby(keys, sort=False, dropna=False).agg(how).reset_index()
+    return pooled[list(predictions)]

@@ -1,7 +1,8 @@
 """One file becomes one square of grey pixels, and an outline lands on the same square.
 
-The path of a JPEG or PNG comes in; uint8 ``(size, size)`` goes out with the facts of the file and
-the place of the image in the square, which ``mask`` uses to draw a lesion's outline there.
+The path of a JPEG, PNG or DICOM file comes in; uint8 ``(size, size)`` goes out with the facts of
+the file and the place of the image in the square, which ``mask`` uses to draw a lesion's outline
+there.
 
 Outlines are in pixels of the image as a viewer shows it, which for a JPEG may be turned by its EXIF
 orientation (FracAtlas has such files, outlined after turning). x runs right and y down, 0 at the
@@ -19,11 +20,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bonelib import cohort
+from bonelib import cohort, dicom
 from bonelib.images import damage
 
 FITS = ("pad", "squash")
-RECIPE = 3  # part of the key of a store: raise it when decoding changes, and stores are made anew
+RECIPE = 4  # part of the key of a store: raise it when decoding changes, and stores are made anew
 GEOMETRY = ("width", "height", "scale_x", "scale_y", "offset_x", "offset_y", "turn")
 FILES = ("sha256", "width", "height", "bytes", "mean_grey", "mode", "format")
 PIXELS = 89_478_485  # PIL's own limit against files that unpack to fill the memory
@@ -56,15 +57,17 @@ def decode(path: str, *, size: int, fit: str) -> tuple[np.ndarray | None, dict[s
         fault = damage.png(content) if content.startswith(damage.SIGNATURE) else None
         if fault:
             return None, {"reason": fault}
-        with Image.open(io.BytesIO(content)) as image:
-            facts = {"stored_width": image.width, "stored_height": image.height}
-            facts |= {"bytes": len(content), "mode": image.mode, "format": image.format}
-            if image.width * image.height > PIXELS:
-                raise Image.DecompressionBombError
-            turn = image.getexif().get(0x0112, 1)
-            turn = turn if turn in _UPRIGHT else 1
-            width, height = image.size if turn < 5 else image.size[::-1]
-            grey, fault = _luminance(image, content, size, whole=fit == "squash")
+        if dicom.is_dicom(content):
+            grey, facts, turn = *_radiograph(content), 1
+        else:
+            with Image.open(io.BytesIO(content)) as image:
+                facts = {"stored_width": image.width, "stored_height": image.height}
+                facts |= {"mode": image.mode, "format": image.format}
+                if image.width * image.height > PIXELS:
+                    raise Image.DecompressionBombError
+                turn = image.getexif().get(0x0112, 1)
+                turn = turn if turn in _UPRIGHT else 1
+                grey, fault = _luminance(image, content, size, whole=fit == "squash")
     except UnidentifiedImageError:
         return None, {"reason": "not a picture in a format that PIL knows"}
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -77,6 +80,9 @@ def decode(path: str, *, size: int, fit: str) -> tuple[np.ndarray | None, dict[s
     if fault:
         return None, {"reason": fault}
 
+    facts["bytes"] = len(content)
+    width, height = facts["stored_width"], facts["stored_height"]
+    width, height = (width, height) if turn < 5 else (height, width)
     if fit == "squash":
         content = np.asarray(grey.resize((size, size), Image.Resampling.BICUBIC))
         pixels, left, top = content, 0, 0
@@ -87,6 +93,16 @@ def decode(path: str, *, size: int, fit: str) -> tuple[np.ndarray | None, dict[s
     facts |= {"width": width, "height": height, "offset_x": left, "offset_y": top, "turn": turn}
     facts |= {"scale_x": content.shape[1] / width, "scale_y": content.shape[0] / height}
     return pixels, facts | {"mean_grey": round(float(content.mean()), 3), "reason": None}
+
+
+def _radiograph(content: bytes) -> tuple[Any, dict[str, Any]]:
+    """Decode a DICOM file to PIL's "L", bone bright; the facts hold what is odd about it."""
+    from PIL import Image
+
+    values, header = dicom.read(content, bits=8)
+    facts = {"stored_width": header["columns"], "stored_height": header["rows"]}
+    facts |= {"mode": f"{header['photometric']} {header['bits']}", "format": "DICOM"}
+    return Image.fromarray(values), facts | {"notes": list(header["notes"])}
 
 
 def _luminance(image: Any, content: bytes, size: int, *, whole: bool) -> tuple[Any, str | None]:

@@ -29,7 +29,7 @@ from bonelib import cohort
 from bonelib.images import pixels
 
 SUFFIXES = {"png": "PNG", "jpg": "JPEG", "jpeg": "JPEG", "bmp": "BMP", "webp": "WEBP"}
-SUFFIXES |= {"tif": "TIFF", "tiff": "TIFF", "gif": "GIF"}
+SUFFIXES |= {"tif": "TIFF", "tiff": "TIFF", "gif": "GIF", "dcm": "DICOM"}
 CHUNK = 32  # images in one part; a killed pass loses at most one part per worker
 
 
@@ -235,6 +235,10 @@ def _notes(good: pd.DataFrame) -> list[str]:
         if which.any():
             names = ", ".join(good.loc[which, cohort.IMAGE_ID][:3])
             found.append(f"{int(which.sum())} {text}, e.g. {names}.")
+    if "notes" in good:  # what a decoder said, the same sentence counted once
+        said = good[[cohort.IMAGE_ID, "notes"]].explode("notes").dropna()
+        for text, names in said.groupby("notes", sort=True)[cohort.IMAGE_ID]:
+            found.append(f"{len(names)} files: {text}, e.g. {', '.join(names[:3])}.")
     return found
 
 

@@ -6,6 +6,7 @@ For trying the pipeline, for tests and for controls with a known truth; never fo
 from __future__ import annotations
 
 from . import agreement, realism
+from .hospital import write_dicom
 from .reports import Report, write_reports
 from .sheet import SHEETS, contact_sheet
 from .studio import Radiograph, Shape, draw
@@ -23,5 +24,6 @@ __all__ = [
     "draw",
     "realism",
     "write",
+    "write_dicom",
     "write_reports",
 ]

@@ -1,0 +1,96 @@
+"""LERA: radiographs of the lower limb, each case called normal or abnormal.
+
+Source: Varma M. et al., Nature Machine Intelligence 1:578–583 (2019),
+doi 10.1038/s42256-019-0126-0. Licence: research use agreement of Stanford AIMI. 182 patients, one
+study each. Written from the published description and one project that reads it; not run on the
+set: the spellings of the exams behind ``XR`` (HIP, KNEE, ANKLE, FOOT) are inferred.
+
+``labels.csv`` without a header: case number, exam, 0 or 1; images in ``<case>/ST-1/*.png``.
+
+Known faults: the label belongs to the case, so that a single image may look normal: average the
+predictions of a case (``evaluation.pool``); no age, sex or side.
+"""
+
+from pathlib import Path
+
+import pandas as pd
+
+from bonelib import cohort, datasets
+
+SITES = {"HIP": ("hip",), "KNEE": ("knee",), "ANKLE": ("ankle",), "FOOT": ("foot",)}
+
+
+def read(root: str | Path, *, require_images: bool = False) -> pd.DataFrame:
+    """Read the cases and, in the folder of each, its images.
+
+    Args:
+        root: The folder ``LERA Dataset`` or the one it lies in.
+        require_images: Raise where a case has no image instead of leaving it out with a note.
+
+    Returns:
+        The cohort table with ``anomaly`` (of the case), patient, study (both the case) and site.
+
+    Raises:
+        FileNotFoundError: ``labels.csv``, or all images, are missing.
+        ValueError: The table is not in the published form; all problems are listed.
+    """
+    file = datasets.locate(root, ("labels.csv",), inner="LERA Dataset")
+    notes: list[str] = []
+    cases = _cases(file, notes)
+    pictures: dict[str, list[str]] = {}
+    files = datasets.tree(file.parent, notes)
+    for name, path in files.items():
+        if path.suffix.lower() in datasets.PICTURES:
+            pictures.setdefault(name.split("/")[0], []).append(name)
+    rows = [
+        (case, exam, label, name)
+        for case, exam, label in cases.itertuples(index=False)
+        for name in pictures.get(case, [None])
+    ]
+    found = pd.DataFrame(rows, columns=["case", "exam", "label", "name"], dtype="object")
+
+    table = cohort.empty(len(found))
+    absent = found["name"].isna()
+    table[cohort.IMAGE_ID] = found["name"].where(~absent, found["case"])
+    table[cohort.PATH] = [
+        pd.NA if lost else str(files[n]) for n, lost in zip(found["name"], absent, strict=True)
+    ]
+    table[cohort.SOURCE] = "lera"
+    table[cohort.PATIENT] = table[cohort.STUDY] = found["case"]
+    exams = found["exam"].str.upper().str.removeprefix("XR").str.strip(" _")
+    table[cohort.SITE] = [SITES.get(exam, ()) for exam in exams]
+    table["anomaly"] = found["label"].map(
+        dict(zip("01", cohort.task("anomaly").classes, strict=True))
+    )
+
+    unknown = sorted(set(found["exam"][~exams.isin(list(SITES))]))
+    if unknown:
+        notes.append(f"Exams without a site of the cohort: {', '.join(unknown)}.")
+    strangers = sorted(set(pictures) - set(cases["case"]))
+    if strangers:
+        notes.append(
+            f"{len(strangers)} folders with pictures have no row in labels.csv and are left out, "
+            f"e.g. {strangers[0]}."
+        )
+    table = datasets.keep_existing(table, required=require_images, notes=notes)
+    notes.append("The label is the case's: average the predictions of a case's images.")
+    table.attrs["notes"] = notes
+    return table
+
+
+def _cases(file: Path, notes: list[str]) -> pd.DataFrame:
+    cells = datasets.read_table(file, notes, header=None, dtype=str)
+    problems = [] if cells.shape[1] == 3 else [f"Expected three columns, found {cells.shape[1]}."]
+    if not problems:
+        cells.columns = ["case", "exam", "label"]
+        cells = cells.apply(lambda column: column.str.strip())
+        odd = cells[~cells["label"].isin(["0", "1"]) | cells["case"].isna() | cells["exam"].isna()]
+        if len(odd):
+            problems.append(
+                f"{len(odd)} rows are no case, exam and 0 or 1, e.g. {list(odd.iloc[0])}."
+            )
+        again = cells["case"][cells["case"].duplicated()]
+        if len(again):
+            problems.append(f"{len(again)} cases occur more than once, e.g. {again.iloc[0]}.")
+    datasets.refuse(problems, file)
+    return cells

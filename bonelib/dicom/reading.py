@@ -1,0 +1,388 @@
+"""One DICOM file becomes a grey picture with bone bright, and the facts of its header.
+
+A path or the bytes of a file come in; pixels ``(rows, columns)`` and a dictionary go out, or a
+``ValueError`` with the reason. Pixels are never transposed, turned or mirrored: row 0 is the top
+row as stored, as outlines drawn in a viewer expect; ``orientation`` says where its sides point.
+
+Standard: DICOM PS3.3 C.7.6.3 (pixels), C.8.11 (DX), C.11 (LUTs), PS3.5 (encoding).
+"""
+
+import io
+import re
+import struct
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bonelib.dicom import frames, grey
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+CR, SECONDARY = "1.2.840.10008.5.1.4.1.1.1", "1.2.840.10008.5.1.4.1.1.7"
+# Storage classes in which radiographs come: CR, DX for presentation and for processing.
+RADIOGRAPHS = (CR, f"{CR}.1", f"{CR}.1.1")
+MODALITIES = ("CR", "DX", "RG", "DR")  # DR is not in the standard, and in many archives
+STATES = tuple(f"1.2.840.10008.5.1.4.1.1.11.{n}" for n in range(1, 13))
+GREY = ("MONOCHROME1", "MONOCHROME2")
+SIDE = 20_000  # pixels; the largest detectors have fewer than 10,000
+# What the parser and the decoders raise on broken files, beside pydicom's own (``broken``).
+BROKEN = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, ArithmeticError)
+BROKEN += (LookupError, TypeError, AttributeError, NotImplementedError, RuntimeError, MemoryError)
+BROKEN += (AssertionError,)
+NOT_FILM = re.compile(r"dose|screen ?(save|shot)|protocol page|report", re.IGNORECASE)
+FACTS = (
+    "patient", "issuer", "study", "series", "instance", "accession", "date", "institution",
+    "modality", "sop_class", "rows", "columns", "bits", "photometric", "spacing", "spacing_at",
+    "view", "side", "body_part", "orientation", "age", "sex", "burned_in", "notes",
+)  # fmt: skip
+# Words of View Position and of the meanings of view codes, PS3.3 C.8.11.5 and CID 4010.
+VIEWS = {
+    "oblique": ("OBL", "OBLIQUE", "LAO", "RAO", "LPO", "RPO", "LLO", "RLO", "MLO"),
+    "lateral": ("LL", "RL", "LAT", "LATERAL", "LLD", "RLD", "ML", "LM", "MEDIO-LATERAL"),
+    "frontal": ("AP", "PA", "DP", "PD", "FRONTAL", "ANTERO-POSTERIOR", "POSTERO-ANTERIOR"),
+}
+
+
+def read(
+    source: str | Path | bytes, *, state: str | Path | bytes | None = None, bits: int = 16
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Decode a radiograph to the grey that its header asks for, bone bright.
+
+    Args:
+        source: Path of a file, or its bytes.
+        state: A greyscale softcopy presentation state made for this image; it replaces the
+            header's own look-up tables and polarity. Its turns and shutters are not applied.
+        bits: Of the greys, 8 or 16.
+
+    Returns:
+        uint8 or uint16 ``(rows, columns)`` over the full range, 0 black, and the facts: those of
+        ``facts``, and ``voi`` (which step was applied), ``inverted``, ``lossy``, ``notes``.
+
+    Raises:
+        ValueError: It is no radiograph, or it can't be read right; the message is the reason.
+        FileNotFoundError: There is no such file.
+    """
+    if bits not in (8, 16):
+        raise ValueError(f"Got bits={bits}. Expected 8 or 16.")
+    try:
+        return _read(source, state, bits)
+    except FileNotFoundError:
+        raise
+    except broken() as error:
+        raise ValueError(told(error)) from error
+
+
+def _read(source: Any, state: Any, bits: int) -> tuple[np.ndarray, dict[str, Any]]:
+    header, notes = parse(source)
+    syntax = _syntax(header)
+    if faults := problems(header, pixels=True):
+        raise ValueError("; ".join(faults))
+    steps = grey.chain(header, None if state is None else parse(state)[0])
+    pattern = frames.stored(header, syntax)
+    stored, signed = int(header.BitsStored), int(header.PixelRepresentation) == 1
+    if pattern.dtype == np.uint8 and signed:
+        pattern = pattern.view(np.int8).astype(np.int16).view(np.uint16)
+    clipped = syntax in frames.LOSSY
+    padding = _padding(header)
+
+    def present(x: np.ndarray) -> tuple[float, float]:
+        """Find the range of modality values in the picture, without its padding."""
+        used = np.bincount(pattern.reshape(-1), minlength=65536) > 0
+        outside = used.copy()
+        outside[padding] = False
+        values = x[outside if outside.any() else used]
+        return float(values.min()), float(values.max())
+
+    table = grey.table(
+        steps, stored=stored, signed=signed, clipped=clipped, bits=bits, present=present
+    )
+    found = facts(header)
+    if steps.voi is None:
+        notes.append("no window or VOI LUT: stretched between the lowest and the highest value")
+    if signed and found["sop_class"] in RADIOGRAPHS[1:]:
+        notes.append("signed pixels, which DX does not allow")
+    notes += steps.notes
+    pixels = table.take(pattern)
+    if pixels.min() == pixels.max():
+        notes.append("one grey everywhere")
+    found |= {"voi": steps.told, "inverted": steps.inverted, "transfer_syntax": syntax}
+    found |= {"lossy": clipped or grey.text(header, "LossyImageCompression") == "01"}
+    return pixels, found | {"notes": tuple(notes + found.pop("notes"))}
+
+
+def is_dicom(content: bytes) -> bool:
+    """Tell from its first bytes whether a file is DICOM, with or without the preamble."""
+    return content[128:132] == b"DICM" or _bare(content)
+
+
+def parse(source: str | Path | bytes, *, pixels: bool = True) -> tuple["Dataset", list[str]]:
+    """Parse a file; also say what is odd about it, in sentences.
+
+    Args:
+        pixels: Read the pixel data too; without them a path is read only as far as the header goes.
+
+    Raises:
+        ValueError: It is not DICOM or its structure is broken.
+        FileNotFoundError: There is no such file.
+    """
+    from pydicom import dcmread
+
+    notes = []
+    if isinstance(source, bytes):
+        start, size = source[:256], len(source)
+    else:
+        path = Path(source)
+        if not path.exists():
+            raise FileNotFoundError(f"No file {path}.")
+        if not path.is_file():  # a pipe or a device could wait for ever
+            raise ValueError("not a file")
+        size = path.stat().st_size
+        with path.open("rb") as stream:
+            start = stream.read(256)
+    if not size:
+        raise ValueError("the file is empty (0 bytes)")
+    if not is_dicom(start):
+        raise ValueError("not a DICOM file: it has no preamble and begins with no DICOM element")
+    if _bare(start):
+        notes.append("no preamble: the file begins with its first element")
+    try:
+        with io.BytesIO(source) if isinstance(source, bytes) else path.open("rb") as stream:
+            header = dcmread(stream, force=_bare(start), stop_before_pixels=not pixels)
+    except broken() as error:
+        raise ValueError(f"the DICOM structure is broken: {told(error)}") from error
+    return header, notes
+
+
+def facts(header: "Dataset") -> dict[str, Any]:
+    """Collect what the header says about patient, study and projection, None where it is silent.
+
+    Returns:
+        The keys of ``FACTS``: among them ``date`` (YYYYMMDD), ``spacing`` (mm between rows, between
+        columns) with ``spacing_at`` (``detector``, ``patient`` or ``stated``), ``view`` (frontal,
+        lateral, oblique), ``side`` (left, right), ``age`` (years), and ``notes`` on what is odd.
+    """
+
+    def word(keyword: str) -> str | None:
+        try:
+            return grey.text(header, keyword) or None
+        except broken():
+            return None
+
+    notes: list[str] = []
+    sides = {word(k) for k in ("ImageLaterality", "Laterality", "FrameLaterality")}
+    sides &= {"L", "R"}
+    if len(sides) > 1:
+        notes.append("the header names both sides")
+    side = {"L": "left", "R": "right"}[sides.pop()] if len(sides) == 1 else None
+    spacing, at = _spacing(header, notes)
+    view, orientation = _view(header, word("ViewPosition")), _orientation(header)
+    if view == "frontal" and orientation and orientation[0][:1] == "R":
+        notes.append("rows run to the patient's right: mirrored against the convention")
+    sex = word("PatientSex")
+    return {
+        "patient": word("PatientID"),
+        "issuer": word("IssuerOfPatientID"),
+        "study": word("StudyInstanceUID"),
+        "series": word("SeriesInstanceUID"),
+        "instance": word("SOPInstanceUID"),
+        "accession": word("AccessionNumber"),
+        "date": next((d for k in DATES if (d := _date(word(k)))), None),
+        "institution": word("InstitutionName"),
+        "modality": word("Modality"),
+        "sop_class": word("SOPClassUID"),
+        "rows": _whole(word("Rows")),
+        "columns": _whole(word("Columns")),
+        "bits": _whole(word("BitsStored")),
+        "photometric": word("PhotometricInterpretation"),
+        "spacing": spacing,
+        "spacing_at": at,
+        "view": view,
+        "side": side,
+        "body_part": word("BodyPartExamined"),
+        "orientation": orientation,
+        "age": _age(header, word),
+        "sex": sex if sex in ("F", "M", "O") else None,
+        "burned_in": word("BurnedInAnnotation"),
+        "notes": notes,
+    }
+
+
+DATES = ("StudyDate", "SeriesDate", "AcquisitionDate", "ContentDate")
+
+
+def not_a_radiograph(header: "Dataset") -> str | None:
+    """Say why a file is no radiograph (report, colour, other modality, several frames), or None."""
+    kind, modality = grey.text(header, "SOPClassUID"), grey.text(header, "Modality")
+    described = "?"
+    if kind in STATES:
+        return "not a radiograph: a presentation state; give it to read(…, state=…)"
+    if kind not in RADIOGRAPHS:
+        from pydicom.uid import UID
+
+        described = UID(kind).name if kind else "no SOP class"
+        if kind != SECONDARY or modality not in MODALITIES:
+            return f"not a radiograph: {described}, modality {modality or 'not named'}"
+    elif modality not in MODALITIES:
+        return f"not a radiograph: modality {modality or 'not named'}"
+    samples, photometric = (
+        grey.text(header, k) for k in ("SamplesPerPixel", "PhotometricInterpretation")
+    )
+    if samples not in ("1", "") or (photometric and photometric not in GREY):
+        return f"not a radiograph: a colour picture ({samples} samples, {photometric})"
+    told = [str(v) for v in header.get("ImageType") or () if isinstance(v, str)][2:]
+    told += [grey.text(header, "SeriesDescription")] if kind == SECONDARY else []
+    if found := next((t for t in told if NOT_FILM.search(t)), None):
+        return f"not a radiograph: it calls itself {found!r}"
+    count = grey.text(header, "NumberOfFrames")
+    if count not in ("", "1"):
+        return f"not a single radiograph: it holds {count} frames"
+    return None
+
+
+def problems(header: "Dataset", *, pixels: bool = False) -> list[str]:
+    """List what keeps a header from being decoded right; ``pixels`` asks for their data too."""
+    try:
+        refusal = not_a_radiograph(header)
+        if refusal:
+            return [refusal]
+        found = []
+        photometric = grey.text(header, "PhotometricInterpretation")
+        if photometric not in GREY:
+            named = photometric or "not there"
+            found.append(f"Photometric Interpretation is {named}, expected {' or '.join(GREY)}")
+        keys = ("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation")
+        values = {k: _whole(grey.text(header, k)) for k in (*keys, "SamplesPerPixel")}
+        missing = [k for k, v in values.items() if v is None]
+        if missing:
+            return [*found, f"the header lacks {', '.join(missing)}"]
+        rows, columns, allocated, stored, high, signed, _ = values.values()
+        if not (0 < rows <= SIDE and 0 < columns <= SIDE):
+            found.append(f"{columns} × {rows} pixels, expected 1 to {SIDE:,} a side")
+        if allocated not in (8, 16):
+            found.append(f"{allocated} bits allocated, expected 8 or 16")
+        elif not 1 < stored <= allocated:
+            found.append(f"{stored} of {allocated} bits stored")
+        elif high != stored - 1:  # PS3.5 8.1.1
+            found.append(f"High Bit is {high}, expected {stored - 1} with {stored} bits stored")
+        if signed not in (0, 1):
+            found.append(f"Pixel Representation is {signed}, expected 0 or 1")
+        if pixels and "PixelData" not in header:
+            found.append("there are no pixel data")
+        return found
+    except broken() as error:
+        return [f"the header can't be read: {told(error)}"]
+
+
+def broken() -> tuple[type[Exception], ...]:
+    """All that the parser and the decoders raise on broken files."""
+    from pydicom.errors import BytesLengthException, InvalidDicomError
+
+    return (*BROKEN, InvalidDicomError, BytesLengthException)
+
+
+def printable(text: str) -> str:
+    """Make a sentence fit to print: a broken header quotes control characters, and at length."""
+    return "".join(c if c.isprintable() else "·" for c in text)[:500]
+
+
+def told(error: BaseException) -> str:
+    """Say what an error says; a foreign one is named as such."""
+    lines = str(error).strip().splitlines()
+    text = printable("; ".join(lines[:1]) or type(error).__name__)
+    return text if isinstance(error, ValueError) else f"the file can't be decoded ({text})"
+
+
+def _bare(content: bytes) -> bool:
+    """Recognise a file that starts with its first element, of group 2 or 8, tag and length."""
+    if content[128:132] == b"DICM" or content[:2] not in (b"\x02\0", b"\x08\0"):
+        return False
+    explicit = content[4:6].isalpha() and content[4:6].isupper()
+    return len(content) >= 8 and (explicit or int.from_bytes(content[4:8], "little") < 256)
+
+
+def _syntax(header: "Dataset") -> str:
+    meta = getattr(header, "file_meta", None)
+    named = str(meta.get("TransferSyntaxUID", "")) if meta is not None else ""
+    if named:
+        return named
+    little = header.original_encoding[1] is not False
+    return "1.2.840.10008.1.2.1" if little else "1.2.840.10008.1.2.2"
+
+
+def _whole(value: str | None) -> int | None:
+    return int(value) if value and re.fullmatch(r"[+-]?\d{1,9}", value) else None
+
+
+def _padding(header: "Dataset") -> slice:
+    """The 16-bit patterns that stand for "no picture here"; empty where none is named."""
+    first = _whole(grey.text(header, "PixelPaddingValue"))
+    last = _whole(grey.text(header, "PixelPaddingRangeLimit"))
+    if first is None:
+        return slice(0, 0)
+    low, high = sorted((first & 0xFFFF, (first if last is None else last) & 0xFFFF))
+    return slice(low, high + 1)
+
+
+def _date(value: str | None) -> str | None:
+    digits = re.sub(r"[.\-]", "", value or "")
+    return (
+        digits if re.fullmatch(r"(1[89]|2\d)\d\d(0[1-9]|1[0-2])([0-2]\d|3[01])", digits) else None
+    )
+
+
+def _age(header: "Dataset", word: Any) -> float | None:
+    """Read the age in years, or count it from the birth date to the study's."""
+    match = re.fullmatch(r"(\d{3})([DWMY])", word("PatientAge") or "")
+    if match:
+        return int(match[1]) / {"D": 365.25, "W": 52.18, "M": 12, "Y": 1}[match[2]]
+    born, seen = _date(word("PatientBirthDate")), _date(word("StudyDate"))
+    if not (born and seen):
+        return None
+    years = int(seen[:4]) - int(born[:4]) - (seen[4:] < born[4:])
+    return float(years) if 0 <= years <= 120 else None
+
+
+def _view(header: "Dataset", position: str | None) -> str | None:
+    told = {position.upper()} if position else set()
+    try:
+        for item in header.get("ViewCodeSequence") or ():
+            told |= set(re.split(r"[\s,]+", grey.text(item, "CodeMeaning").upper()))
+    except broken():
+        pass
+    told |= {part for t in told for part in t.split()}
+    return next((view for view, words in VIEWS.items() if told & set(words)), None)
+
+
+def _spacing(header: "Dataset", notes: list[str]) -> tuple[tuple[float, float] | None, str | None]:
+    """Find millimetres between rows and between columns, PS3.3 10.7.1.3; zeros are unknown."""
+    found = {}
+    for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
+        try:
+            values = grey.numbers(header, keyword)
+        except broken():
+            notes.append(f"{keyword} can't be read")
+            continue
+        if len(values) == 2 and min(values) > 0:
+            found[keyword] = (values[0], values[1])
+        elif values:
+            notes.append(f"{keyword} is {values}, no spacing")
+    pixel, imager = found.get("PixelSpacing"), found.get("ImagerPixelSpacing")
+    if pixel:
+        at = "stated" if not imager else "detector" if pixel == imager else "patient"
+        chosen = pixel
+    else:
+        chosen = imager or found.get("NominalScannedPixelSpacing")
+        at = "detector" if chosen else None
+    if chosen and not 0.98 < chosen[0] / chosen[1] < 1.02:
+        notes.append("the pixels are not square")
+    return chosen, at
+
+
+def _orientation(header: "Dataset") -> tuple[str, ...] | None:
+    value = header.get("PatientOrientation")
+    if value is None or isinstance(value, str) or len(value) != 2:
+        return None
+    return tuple(str(v) for v in value)

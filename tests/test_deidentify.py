@@ -1,0 +1,343 @@
+# Protects patients: no planted identity survives in a copy, and the picture stays what it was.
+import json
+import os
+import warnings
+
+import dicom_files as made
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import Dataset
+
+from bonelib import dicom
+from bonelib.dicom import burnt, frames, keeping
+
+pytest.importorskip("dicognito")
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield
+
+
+NAMES = ("PatientName", "ReferringPhysicianName", "PerformingPhysicianName", "OperatorsName")
+NAMES += ("OtherPatientNames", "PatientBirthName", "PatientMotherBirthName", "ResponsiblePerson")
+NAMES += ("RequestingPhysician", "PhysiciansOfRecord", "NameOfPhysiciansReadingStudy")
+NUMBERS = ("PatientID", "OtherPatientIDs", "AccessionNumber", "StudyID", "AdmissionID")
+NUMBERS += ("RequestedProcedureID", "PerformedProcedureStepID", "DeviceSerialNumber", "DetectorID")
+NUMBERS += (
+    "MedicalRecordLocator",
+    "PatientTelephoneNumbers",
+    "FillerOrderNumberImagingServiceRequest",
+)
+TEXTS = (
+    "StudyDescription",
+    "SeriesDescription",
+    "ImageComments",
+    "PatientComments",
+    "ProtocolName",
+)
+TEXTS += ("AdditionalPatientHistory", "InstitutionName", "InstitutionAddress", "StationName")
+TEXTS += ("PatientAddress", "DerivationDescription", "RequestedProcedureDescription", "Occupation")
+TEXTS += ("AcquisitionDeviceProcessingDescription", "ManufacturerModelName", "SoftwareVersions")
+DATES = ("PatientBirthDate", "StudyDate", "SeriesDate", "AcquisitionDate", "ContentDate")
+# Elements that stay if they hold what they should: an identity there is removed by its form.
+STAYING = ("BodyPartExamined", "ViewPosition", "Manufacturer", "RescaleType")
+
+
+def planted(number):
+    """Make a file of a person who does not exist, with the strings that must not survive."""
+    rng = np.random.default_rng(number)
+    pick = lambda length: "".join(rng.choice(list("BCDFGHJKLMNPQRSTVWXZ"), length))  # noqa: E731
+    digits = lambda length: "".join(rng.choice(list("123456789"), length))  # noqa: E731
+    family, given, street, record = pick(8), pick(7), pick(9), digits(9)
+    born, seen = f"19{digits(1)}60312", f"20110{rng.integers(1, 9)}1{rng.integers(0, 9)}"
+    secrets = {family, given, street, record, born, seen}
+    name, text = f"{family}^{given}", f"{given} {family} {street} {record}"
+    header = made.header(made.ramp(20, 30 + number % 3), WindowCenter=2048, WindowWidth=4096)
+    header.SOPInstanceUID = f"1.2.{record}.{number}"
+    header.StudyInstanceUID = f"1.2.{record}.7"
+    for keyword in NAMES:
+        setattr(header, keyword, name)
+    for keyword in NUMBERS:
+        setattr(header, keyword, record)
+    for keyword in TEXTS:
+        setattr(header, keyword, text[:64] if keyword != "StationName" else family)
+    for keyword in DATES:
+        setattr(header, keyword, born if "Birth" in keyword else seen)
+    for keyword in STAYING:
+        setattr(header, keyword, family)
+    header.KVP, header.SeriesNumber = record, record
+    item, inner = Dataset(), Dataset()
+    inner.PatientName, inner.TextValue = name, text
+    item.CodeMeaning, item.CodeValue, item.ContentSequence = text[:64], "R-10206", [inner]
+    header.ViewCodeSequence = [item]
+    header.RequestAttributesSequence = [item]
+    block = header.private_block(0x0029, family, create=True)
+    block.add_new(0x01, "LO", text[:64])
+    block.add_new(0x02, "OB", text.encode())
+    for group in (0x6000, 0x6002):
+        header.add_new(group << 16 | 0x0010, "US", 8)
+        header.add_new(group << 16 | 0x3000, "OW", text.encode().ljust(64, b"\0"))
+        header.add_new(group << 16 | 0x4000, "LT", text)
+        header.add_new(group << 16 | 0x0022, "LO", text[:64])
+    header.add_new(0x50000010, "LO", text[:64])
+    header.add_new(0xFFFCFFFC, "OB", text.encode())
+    header.file_meta.SourceApplicationEntityTitle = family
+    header.file_meta.PrivateInformationCreatorUID = "1.2.3"
+    header.file_meta.PrivateInformation = text.encode().ljust(80, b"\0")
+    content = made.file_bytes(header)
+    return text.encode().ljust(128, b"\0")[:128] + content[128:], secrets
+
+
+def save(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def copies(tmp_path, **options):
+    ledger = tmp_path / "apart" / "ledger.json"
+    return dicom.deidentify(tmp_path / "in", tmp_path / "out", ledger=ledger, **options)
+
+
+def test_no_planted_identity_is_found_in_two_hundred_copies(tmp_path):
+    secrets = {}
+    for number in range(200):
+        content, secrets[f"{number:03d}"] = planted(number)
+        save(tmp_path / "in" / f"{number:03d}", content)
+    assert len(NAMES + NUMBERS + TEXTS + DATES + STAYING) >= 40
+    done = copies(tmp_path)
+    assert (done.files["status"] == "written").all(), done.files["reason"].unique()
+    for row in done.files.itertuples():
+        content = (tmp_path / "out" / row.output).read_bytes().lower()
+        path = str(tmp_path / "out" / row.output).lower()
+        for secret in secrets[row.file]:
+            assert secret.lower().encode() not in content, (row.file, secret)
+            assert secret.lower() not in path
+        before, _ = dicom.read(tmp_path / "in" / row.file)
+        assert np.array_equal(before, dicom.read(tmp_path / "out" / row.output)[0])
+    found = done.elements.set_index(["keyword", "done"])["profile"]
+    assert found["PatientName", "replaced"] == "Z" and found["ImageComments", "removed"] == "X"
+    assert (found["private"] == "X").all()
+    assert found["BodyPartExamined", "removed: value"] == "not listed"
+    # Nothing of the sort stands in what comes back either.
+    text = done.elements.to_csv() + "".join(done.notes)
+    assert not any(s in text for some in secrets.values() for s in some)
+
+
+def test_pseudonyms_and_date_offsets_belong_to_patients(tmp_path):
+    days = {"a": ("P1", "20200101"), "b": ("P1", "20200131"), "c": ("P2", "20200101")}
+    for number, (name, (patient, day)) in enumerate(days.items()):
+        elements = {"PatientID": patient, "StudyDate": day, "StudyInstanceUID": f"1.2.{patient}"}
+        elements |= {"SOPInstanceUID": f"1.2.9.{number}", "PatientBirthDate": "19200101"}
+        save(tmp_path / "in" / name, made.film(PatientSex="F", **elements))
+    done = copies(tmp_path).files.set_index("file")
+    assert done["reason"].isna().all(), done["reason"].tolist()
+    done = done["output"]
+    facts = {name: dicom.read(tmp_path / "out" / place)[1] for name, place in done.items()}
+    a, b, c = (facts[name] for name in "abc")
+    assert a["patient"] == b["patient"] != c["patient"] and a["study"] == b["study"] != c["study"]
+    assert len({a["instance"], b["instance"], c["instance"]}) == 3
+
+    def day(found):
+        return np.datetime64(f"{found['date'][:4]}-{found['date'][4:6]}-{found['date'][6:]}")
+
+    assert (day(b) - day(a)).astype(int) == 30
+    assert np.datetime64("2020-01-01") > day(a) != day(c)
+    assert a["age"] == 90 and a["sex"] == "F"  # above 89 nobody is told apart
+    ledger = json.loads((tmp_path / "apart" / "ledger.json").read_text())
+    assert ledger["patients"]["/P1"] == a["patient"]
+    assert (tmp_path / "apart" / "ledger.json").stat().st_mode & 0o077 == 0
+    header = pydicom.dcmread(tmp_path / "out" / done["a"])
+    assert header.PatientIdentityRemoved == "YES" and header.PatientBirthDate == ""
+    assert header.LongitudinalTemporalInformationModified == "MODIFIED"
+    assert [i.CodeValue for i in header.DeidentificationMethodCodeSequence][0] == "113100"
+    assert header.file_meta.MediaStorageSOPInstanceUID == header.SOPInstanceUID
+
+
+def test_a_second_call_changes_nothing_and_copies_are_not_shifted_again(tmp_path):
+    for number in range(3):
+        save(tmp_path / "in" / str(number), planted(number)[0])
+    before = {p: p.read_bytes() for p in (tmp_path / "in").iterdir()}
+    first = copies(tmp_path)
+    kept = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in (tmp_path / "out").rglob("*.dcm")}
+    second = copies(tmp_path)
+    assert (second.files["status"] == "unchanged").all()
+    assert second.files["output"].tolist() == first.files["output"].tolist()
+    assert kept == {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in kept}
+    assert before == {p: p.read_bytes() for p in (tmp_path / "in").iterdir()}
+    ledger = tmp_path / "apart" / "ledger.json"
+    dicom.deidentify(tmp_path / "out", tmp_path / "third", ledger=ledger)
+    for path, (content, _) in kept.items():
+        assert (tmp_path / "third" / path.relative_to(tmp_path / "out")).read_bytes() == content
+    other = dicom.deidentify(tmp_path / "in", tmp_path / "fourth", ledger=tmp_path / "new.json")
+    assert not set(other.files["output"]) & set(first.files["output"])
+
+
+def test_folders_in_one_another_and_a_foreign_ledger_are_refused(tmp_path):
+    save(tmp_path / "in" / "a", made.film())
+    for out, ledger in (
+        ("in", "ledger.json"), ("in/out", "ledger.json"), (".", "../x.json"), ("out", "out/l.json"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match="Choose folders apart"):
+            dicom.deidentify(tmp_path / "in", tmp_path / out, ledger=tmp_path / ledger)
+    (tmp_path / "thesis.json").write_text('{"mine": 1}')
+    with pytest.raises(ValueError, match="is no ledger"):
+        dicom.deidentify(tmp_path / "in", tmp_path / "out", ledger=tmp_path / "thesis.json")
+    with pytest.raises(FileNotFoundError):
+        dicom.deidentify(tmp_path / "no", tmp_path / "out", ledger=tmp_path / "l.json")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_can_not_be_copied_safely_is_refused_and_the_rest_goes_on(tmp_path):
+    save(tmp_path / "in" / "good", made.film(SOPInstanceUID="1.2.1"))
+    save(tmp_path / "in" / "says", made.film(SOPInstanceUID="1.2.2", BurnedInAnnotation="YES"))
+    save(tmp_path / "in" / "report", made.film(SOPInstanceUID="1.2.3", Modality="SR"))
+    save(tmp_path / "in" / "broken", made.film(SOPInstanceUID="1.2.4")[:-9])
+    save(tmp_path / "in" / "odd", made.film(SOPInstanceUID="1.2.5", StudyDate="20209999"))
+    bare = {"StudyInstanceUID": None, "SeriesInstanceUID": None, "PatientID": None}
+    save(tmp_path / "in" / "bare", made.film(SOPInstanceUID="1.2.6", **bare))
+    done = copies(tmp_path).files.set_index("file")
+    assert done["status"].to_dict() == {
+        "bare": "written", "broken": "refused", "good": "written", "odd": "written",
+        "report": "refused", "says": "refused",
+    }  # fmt: skip
+    assert "burnt in" in done["reason"]["says"] and "cut off" in done["reason"]["broken"]
+    assert len(list((tmp_path / "out").rglob("*.dcm"))) == 3
+
+
+def test_a_word_of_the_identity_anywhere_in_the_copy_stops_it(tmp_path):
+    """The last check is blind to how a word got there: a name that is also a body part."""
+    header = made.header(made.ramp(), PatientName="Monochrome2^Xaver")
+    save(tmp_path / "in" / "a", made.file_bytes(header))
+    done = copies(tmp_path).files.iloc[0]
+    assert done["status"] == "refused"
+
+
+# ------------------------------------------------------------------------------ beside the picture
+def test_what_hides_beside_the_pixels_is_taken_away():
+    plain = (
+        b"\xff\xd8\xff\xc3\x00\x0b\x0c\x00\x10\x00\x10\x01\x01\x11\x00\xff\xda\x00\x02body\xff\xd9"
+    )
+    comment = b"\xff\xfe\x00\x09SECRET!"
+    said = plain[:2] + b"\xff\xe1\x00\x08HIDDEN" + comment + plain[2:] + b"TAIL"
+    assert frames.without_comments(said).rstrip(b"\0") == plain
+    codestream = b"\xff\x4f\xff\x51\x00\x04ab\xff\x90\x00\x02tile\xff\xd9"
+    said = codestream[:8] + b"\xff\x64\x00\x08SECRET" + codestream[8:]
+    assert frames.without_comments(said).rstrip(b"\0") == codestream
+
+
+def test_compressed_copies_lose_their_comments_and_keep_their_greys(tmp_path):
+    from pydicom.encaps import generate_frames
+    from pydicom.uid import JPEG2000Lossless
+
+    pytest.importorskip("openjpeg")
+    header = made.header(made.ramp())
+    header.compress(JPEG2000Lossless, generate_instance_uid=False)
+    frame = next(generate_frames(header.PixelData, number_of_frames=1))
+    place = 4 + int.from_bytes(frame[4:6], "big")  # behind SIZ
+    frame = frame[:place] + b"\xff\x64\x00\x0cVERYSECRET" + frame[place:]
+    content = made.compressed(header, JPEG2000Lossless, frame)
+    assert b"VERYSECRET" in content
+    save(tmp_path / "in" / "a", content)
+    done = copies(tmp_path).files.iloc[0]
+    assert done["status"] == "written", done["reason"]
+    copy = (tmp_path / "out" / done["output"]).read_bytes()
+    assert b"VERYSECRET" not in copy
+    assert np.array_equal(dicom.read(copy)[0], dicom.read(content)[0])
+
+
+def test_an_overlay_in_the_spare_bits_is_cleared(tmp_path):
+    array = made.ramp() | np.where(np.arange(60) % 7 == 0, 0x8000, 0).astype(np.uint16)
+    save(tmp_path / "in" / "a", made.film(array))
+    done = copies(tmp_path).files.iloc[0]
+    header = pydicom.dcmread(tmp_path / "out" / done["output"])
+    assert header.pixel_array.max() < 4096 <= array.max()
+    assert np.array_equal(np.frombuffer(header.PixelData, "<u2").reshape(40, 60), made.ramp())
+
+
+# ------------------------------------------------------------------------------ text in the picture
+def film(rng, rows=900, columns=700):
+    import cv2
+
+    coarse = cv2.resize(rng.normal(0, 1, (7, 6)), (columns, rows), interpolation=cv2.INTER_CUBIC)
+    return np.clip(110 + 45 * coarse + rng.normal(0, 5, (rows, columns)), 0, 255).astype(np.uint8)
+
+
+def strip(pixels, lines, scale=0.7, grey=255, top=40):
+    import cv2
+
+    for number, line in enumerate(lines):
+        place = (20, top + int(number * 42 * scale))
+        cv2.putText(pixels, line, place, cv2.FONT_HERSHEY_SIMPLEX, scale, grey, 2)
+    return pixels
+
+
+LINES = ("MUSTERMANN ERIKA 12.08.1964", "ID 00471193  F  KNIE LINKS", "KLINIKUM NORD 03.02.2021")
+
+
+@pytest.mark.parametrize("grey", [255, 0])
+@pytest.mark.parametrize("scale", [0.5, 0.8, 1.2])
+def test_a_strip_with_a_name_is_counted_and_a_side_mark_is_not(scale, grey):
+    rng = np.random.default_rng(1)
+    plain = film(rng)
+    text = strip(plain.copy(), LINES, scale, grey)
+    count, boxes = dicom.characters(text)
+    letters = sum(c.isalnum() for line in LINES for c in line)
+    assert burnt.LIMIT <= count <= 1.3 * letters
+    assert boxes.shape == (count, 4) and (boxes[:, 3] < 40 + 3 * 42 * scale).all()
+    assert dicom.characters(plain)[0] < 6
+    assert dicom.characters(strip(plain.copy(), ["R"], 2, grey))[0] < 6
+    assert dicom.characters(np.repeat(np.repeat(text, 2, 0), 2, 1).astype(np.uint16) * 257)[0] >= 35
+
+
+def test_pictures_with_text_are_refused_and_shown(tmp_path):
+    rng = np.random.default_rng(2)
+    array = film(rng)
+    save(tmp_path / "in" / "plain", made.film(array, bits=8, allocated=8, SOPInstanceUID="1.2.1"))
+    told = strip(array.copy(), LINES)
+    save(tmp_path / "in" / "text", made.film(told, bits=8, allocated=8, SOPInstanceUID="1.2.2"))
+    done = copies(tmp_path)
+    files = done.files.set_index("file")
+    assert files["status"].to_dict() == {"plain": "written", "text": "refused"}
+    assert "characters are burnt in" in files["reason"]["text"]
+    assert done.suspects.shape[1:] == (256, 256) and done.suspects.dtype == np.uint8
+    assert done.titles[0].startswith("text: ")
+    read = copies(tmp_path, ocr=lambda pixels: "R 12")  # an OCR model has the last word
+    assert (read.files["status"] == ["unchanged", "written"]).all()
+
+
+# ------------------------------------------------------------------------------------- real files
+def test_real_copies_keep_their_pixels_and_lose_their_header(tmp_path):
+    folder = os.path.join(os.environ.get("BONELIB_DATA", ""), "dicom-radiographs")
+    if "BONELIB_DATA" not in os.environ or not os.path.isdir(folder):
+        pytest.skip("needs dicom-radiographs in the folder BONELIB_DATA")
+    done = dicom.deidentify(folder, tmp_path / "out", ledger=tmp_path / "ledger.json")
+    assert done.files["status"].value_counts().to_dict() == {"written": 13, "refused": 3}
+    assert done.files["characters"].max() < 6
+    for row in done.files.dropna(subset=["output"]).itertuples():
+        before, was = dicom.read(os.path.join(folder, row.file))
+        after, found = dicom.read(tmp_path / "out" / row.output)
+        assert np.array_equal(before, after)
+        assert found["inverted"] == was["inverted"] and found["sex"] == was["sex"]
+        assert found["view"] == was["view"] and found["side"] == was["side"]
+        header = pydicom.dcmread(os.path.join(folder, row.file), stop_before_pixels=True)
+        content = (tmp_path / "out" / row.output).read_bytes()
+        assert keeping.leak(content[:2000], keeping.identity(header)) is None
+        for keyword in ("InstitutionName", "StudyDescription", "PatientName", "StudyInstanceUID"):
+            value = str(header.get(keyword, ""))
+            assert len(value) < 4 or value.encode() not in content, (row.file, keyword)
+
+
+def test_the_profile_is_that_of_the_standard():
+    assert keeping.action(0x00100010) == "Z" and keeping.action(0x00100020) == "Z/D"
+    assert keeping.action(0x00204000) == "X" and keeping.action(0x00080018) == "U"
+    assert keeping.action(0x60023000) == keeping.action(0x50010010) == keeping.action(0x00291001)
+    assert keeping.action(0x00280010) == ""
+    known = {pydicom.datadict.keyword_for_tag(tag): a for tag, a in keeping.profile().items()}
+    kept = {word for word in keeping.patterns() if word in known}
+    treated = {*keeping.REPLACED, *keeping.REMAPPED, *keeping.SHIFTED}
+    assert kept - treated == {"PatientSex", "PatientAge"}
