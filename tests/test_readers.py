@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from bonelib import __main__ as command_line
-from bonelib import cohort, datasets, images
+from bonelib import cohort, datasets, images, splits
 
 
 @pytest.fixture
@@ -430,3 +430,44 @@ def test_no_sound_file_of_a_real_folder_is_called_broken(real, tmp_path):
     for name, folder in (("knee_kl", "digital-knee-xray"), ("grazpedwri", "grazpedwri-dx")):
         assert images.verify(datasets.read(name, real(folder))).empty
     assert images.verify(datasets.read("roboflow", real("roboflow-classification-format"))).empty
+
+
+# ---------------------------------------------------------------------- several sets together
+def small_set(folder, rows):
+    from PIL import Image
+
+    (folder / "images").mkdir(parents=True)
+    lines = ["image_id,path,patient,site,fracture"]
+    for k, (site, label) in enumerate(rows):
+        Image.new("L", (8, 8), k).save(folder / "images" / f"{k}.png")
+        lines.append(f"{k},images/{k}.png,p{k},{site},{label}")
+    (folder / "table.csv").write_text("\n".join(lines) + "\n")
+
+
+def test_sets_read_together_keep_their_names_and_stratify_each_by_its_own_label(tmp_path):
+    small_set(tmp_path / "table", [("hand", "intact"), ("leg", "fractured")] * 6)
+    for grade in range(5):
+        place = tmp_path / "knees" / "train" / str(grade)
+        place.mkdir(parents=True)
+        for k in range(3):
+            Image.new("L", (8, 8), 20 * grade + k).save(place / f"{9000000 + 10 * grade + k}L.png")
+    root = os.pathsep.join([str(tmp_path / "table"), str(tmp_path / "knees")])
+    table = datasets.read("table+knee_kl", root)
+    assert table["source"].value_counts().to_dict() == {"knee_kl": 15, "table": 12}
+    assert table["image_id"].is_unique
+    assert table.loc[0, "image_id"] == "table/0" and table.loc[0, "patient"] == "table/p0"
+    found = splits.strata(table)
+    assert set(found) == {"table intact", "table fractured", *(f"knee_kl {k}" for k in range(5))}
+    folded = splits.add_folds(splits.add_groups(table), folds=3)
+    assert (folded.groupby(found)["fold"].nunique() == 3).all()
+
+
+def test_sets_are_found_below_one_folder_under_their_download_names(tmp_path):
+    with pytest.raises(FileNotFoundError, match="knee_kl.*Set DATA_ROOT to the folder that holds"):
+        datasets.read("fracatlas+knee_kl", tmp_path)
+    with pytest.raises(ValueError, match="must name different data sets"):
+        datasets.read("fracatlas+fracatlas", tmp_path)
+    (tmp_path / "fracatlas").mkdir()
+    (tmp_path / "digital-knee-xray").mkdir()
+    with pytest.raises(FileNotFoundError, match="dataset.csv"):
+        datasets.read("fracatlas+knee_kl", tmp_path)

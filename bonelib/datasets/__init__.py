@@ -61,6 +61,8 @@ def read(
 ) -> pd.DataFrame:
     """Read a data set by name; a name that ends in ``.csv`` is a file for the ``table`` reader.
 
+    Names joined by ``+`` are read together, see ``datasets.together``.
+
     Args:
         root: The unpacked folder of the data set.
         task: What names of folders or columns are classes of, for ``folder`` and ``roboflow``; the
@@ -75,6 +77,11 @@ def read(
         ValueError: The name is unknown, or the folder breaks its format; all problems are listed.
         FileNotFoundError: The folder or its table is not there.
     """
+    if "+" in name and not name.endswith(".csv"):
+        from bonelib.datasets import together
+
+        options |= {"task": task, "classes": classes}
+        return cohort.check(together.read(name, root, **options))
     if name in BY_NAME:
         options = {"task": task, "classes": classes} | options
     # Written out, so that reading one data set imports one reader.

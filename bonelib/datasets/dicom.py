@@ -42,12 +42,13 @@ SITES = {
 BESIDE = ("reports.csv", "labels.csv")
 
 
-def read(root: str | Path, *, require_images: bool = False) -> pd.DataFrame:
+def read(root: str | Path, *, missing: str = datasets.LEAVE_OUT) -> pd.DataFrame:
     """Read the headers of an export.
 
     Args:
         root: The folder, or a DICOMDIR in it.
-        require_images: Raise where a file is no radiograph instead of leaving it out with a note.
+        missing: ``refuse`` raises where a file is no radiograph; otherwise it is left out with a
+            note, since there is nothing else to know of it.
 
     Returns:
         The cohort table with ``series``, ``instance``, ``accession``, ``date`` (YYYY-MM-DD),
@@ -65,7 +66,7 @@ def read(root: str | Path, *, require_images: bool = False) -> pd.DataFrame:
     for reason, names in refused.groupby("reason")["file"]:
         notes.append(f"{len(names)} files are left out, e.g. {names.iloc[0]}: {reason}.")
     found = files[files["reason"].isna()].reset_index(drop=True)
-    if found.empty or (require_images and len(refused)):
+    if found.empty or (missing == datasets.REFUSE and len(refused)):
         raise FileNotFoundError(
             f"{len(refused)} of {len(files)} files in {root} are no radiographs that can be read"
             + "".join(f"\n  - {note}" for note in notes)

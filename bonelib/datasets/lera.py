@@ -20,12 +20,12 @@ from bonelib import cohort, datasets
 SITES = {"HIP": ("hip",), "KNEE": ("knee",), "ANKLE": ("ankle",), "FOOT": ("foot",)}
 
 
-def read(root: str | Path, *, require_images: bool = False) -> pd.DataFrame:
+def read(root: str | Path, *, missing: str = datasets.LEAVE_OUT) -> pd.DataFrame:
     """Read the cases and, in the folder of each, its images.
 
     Args:
         root: The folder ``LERA Dataset`` or the one it lies in.
-        require_images: Raise where a case has no image instead of leaving it out with a note.
+        missing: Rows without a file, as in ``datasets.keep_existing``.
 
     Returns:
         The cohort table with ``anomaly`` (of the case), patient, study (both the case) and site.
@@ -72,7 +72,7 @@ def read(root: str | Path, *, require_images: bool = False) -> pd.DataFrame:
             f"{len(strangers)} folders with pictures have no row in labels.csv and are left out, "
             f"e.g. {strangers[0]}."
         )
-    table = datasets.keep_existing(table, required=require_images, notes=notes)
+    table = datasets.keep_existing(table, missing=missing, notes=notes)
     notes.append("The label is the case's: average the predictions of a case's images.")
     table.attrs["notes"] = notes
     return table

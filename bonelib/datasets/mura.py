@@ -34,12 +34,12 @@ PARTS = ("train", "valid")
 FOLDER = re.compile(r"(train|valid)/(XR_[A-Z]+)/(patient\d+)/(study\d+)_(positive|negative)")
 
 
-def read(root: str | Path, *, require_images: bool = False) -> pd.DataFrame:
+def read(root: str | Path, *, missing: str = datasets.LEAVE_OUT) -> pd.DataFrame:
     """Read the tables of studies and images.
 
     Args:
         root: The folder ``MURA-v1.1`` or the one it lies in.
-        require_images: Raise where a row has no file instead of leaving it out with a note.
+        missing: Rows without a file, as in ``datasets.keep_existing``.
 
     Returns:
         The cohort table with ``anomaly`` (of the study), patient, study, site and
@@ -87,7 +87,7 @@ def read(root: str | Path, *, require_images: bool = False) -> pd.DataFrame:
             f"In {int(differ.sum())} images the folder's name contradicts the table, "
             f"e.g. {images[differ].iloc[0]}; the table is kept."
         )
-    table = datasets.keep_existing(table, required=require_images, notes=notes)
+    table = datasets.keep_existing(table, missing=missing, notes=notes)
     notes += datasets.split_notes(table)
     notes.append("The label is the study's: average the predictions of a study's images.")
     table.attrs["notes"] = notes

@@ -29,13 +29,13 @@ COLUMNS = (cohort.IMAGE_ID, cohort.REPORT, "concepts", "article", "licence")
 
 
 def read(
-    root: str | Path, *, radiographs: bool = True, require_images: bool = False
+    root: str | Path, *, radiographs: bool = True, missing: str = datasets.LEAVE_OUT
 ) -> pd.DataFrame:
     """Read the captions whose images are there.
 
     Args:
         radiographs: Keep only what its concepts or its caption call a radiograph.
-        require_images: Raise where a caption has no image instead of leaving it out with a note.
+        missing: Rows without a file, as in ``datasets.keep_existing``.
 
     Returns:
         The cohort table with the caption in ``report``, the article in ``study``, ``concepts``
@@ -58,7 +58,7 @@ def read(
     table[cohort.STUDY] = found["article"]
     for column in ("concepts", "licence", datasets.PUBLISHED_SPLIT):
         table[column] = found[column]
-    table = datasets.keep_existing(table, required=require_images, notes=notes)
+    table = datasets.keep_existing(table, missing=missing, notes=notes)
     notes += datasets.split_notes(table, cohort.STUDY)
     notes.append("Figures name no patients: those of one article count as one study.")
     table.attrs["notes"] = notes

@@ -36,13 +36,15 @@ def data_root(data: str, root: str = "") -> Path:
     elif root:
         path = Path(root)
     elif os.environ.get("BONELIB_DATA"):
-        path = Path(os.environ["BONELIB_DATA"]) / data
+        above = Path(os.environ["BONELIB_DATA"])
+        path = above if "+" in data else above / data  # several sets: the folder that holds them
     else:
         raise FileNotFoundError(
             f"Don't know where {data!r} lies. Pass its folder as DATA_ROOT "
             f"(bonelib run … -p DATA_ROOT /path/to/{data}) or set BONELIB_DATA to the folder above."
         )
-    if not path.is_dir():
+    parts = [Path(part) for part in str(path).split(os.pathsep)] if "+" in data else [path]
+    if not all(part.is_dir() for part in parts):
         raise FileNotFoundError(
             f"No folder {path} for the data set {data!r}. Set DATA_ROOT to the unpacked folder."
         )

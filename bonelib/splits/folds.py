@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from bonelib import cohort
-from bonelib.cohort import FOLD, GROUP, SPLIT
+from bonelib.cohort import FOLD, GROUP, SOURCE, SPLIT
 
 # The first that has labels stratifies.
 HEADLINE = ("malignancy", "tumor", "fracture", "kl_grade", "anomaly", "bone_age")
@@ -24,13 +24,18 @@ def strata(table: pd.DataFrame, *, by: str | None = None) -> pd.Series:
     fold. Values of a regression are cut into fifths, named by their ends: ``094–132``.
 
     Args:
-        by: A column of the table; by default the first headline task that has labels.
+        by: A column of the table; by default the first headline task that has labels. Of several
+            data sets in one table each goes by its own: ``knee_kl 3``.
 
     Raises:
         ValueError: No labelled task is present, or the table has no column ``by``.
     """
     if by is not None and by not in table:
         raise ValueError(f"No column {by!r} to stratify by. Columns: {', '.join(table.columns)}.")
+    if by is None and table[SOURCE].nunique() > 1:
+        parts = [f"{name} " + strata(part) for name, part in table.groupby(SOURCE)]
+        whole = pd.concat(parts)
+        return whole.where(~whole.str.endswith(f" {UNLABELLED}"), UNLABELLED).reindex(table.index)
     known = [by] if by else [n for n in HEADLINE if n in table and table[n].notna().any()]
     if not known:
         raise ValueError(
