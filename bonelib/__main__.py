@@ -184,7 +184,7 @@ def _data(name: str, root: Path, task: str, decode: int, out: Path | None) -> in
 
 
 def _deidentify_dicom(source: Path, out: Path, ledger: Path, report: Path | None) -> int:
-    from bonelib import dicom, figures, runs
+    from bonelib import cohort, datasets, dicom, figures, runs
 
     if report is not None and report.absolute().is_relative_to(out.absolute()):
         raise ValueError(f"The report {report} names the originals. Put it outside {out}.")
@@ -195,6 +195,15 @@ def _deidentify_dicom(source: Path, out: Path, ledger: Path, report: Path | None
     _say(", ".join(f"{number} {status}" for status, number in count.items()) or "no files")
     for reason, names in copies.files.dropna(subset=["reason"]).groupby("reason")["file"]:
         _say(f"  {len(names)} refused, e.g. {names.iloc[0]}: {reason}")
+    if (copies.files["status"] != "refused").any():
+        table = datasets.read("dicom", source)
+        places = copies.files.set_index("file")["output"]
+        labels = table[[cohort.IMAGE_ID, *(task.column for task in cohort.labelled(table))]]
+        labels = labels.assign(image_id=labels[cohort.IMAGE_ID].map(places))
+        labels = labels.dropna(subset=[cohort.IMAGE_ID])
+        if labels.shape[1] > 1:  # keyed anew, without whatever else stood in the table
+            _write(labels, out / "labels.csv")
+            _say(f"{len(labels)} labels written to {out / 'labels.csv'}")
     if report is not None:
         for name in ("files", "elements"):
             _write(getattr(copies, name), report / f"{name}.csv")

@@ -290,4 +290,5 @@ def test_the_command_line_reads_and_copies_an_export(drawn, tmp_path, capsys):
     assert elements["done"]["StudyDate"] == "shifted"
     assert command_line.main([*command, "--report", str(tmp_path / "out" / "report")]) == 2
     copies = datasets.read("dicom", tmp_path / "out")
+    assert copies["tumor"].notna().all() and not copies["report"].notna().any()
     assert len(copies) == 12 and copies["patient"].str.fullmatch("[A-Z0-9]{12}").all()

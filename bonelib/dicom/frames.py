@@ -39,7 +39,9 @@ CODED = {
 }
 LOSSY = tuple(f"1.2.840.10008.1.2.4.{n}" for n in (50, 51, 81, 91, 203))
 EXTENDED = "1.2.840.10008.1.2.4.51"
-PLUGINS = {"python-gdcm": "gdcm", "pylibjpeg-openjpeg": "pylibjpeg", "pillow": "pillow"}
+# Decoders in order of choice. GDCM before Pillow: it says when the data of a JPEG end too early.
+PLUGINS = {"JPEG": ("gdcm", "pillow"), "JPEG 2000": ("pylibjpeg",)}
+PLUGINS |= dict.fromkeys(("JPEG lossless", "JPEG-LS"), ("gdcm",))
 
 
 def stored(header: "Dataset", syntax: str) -> np.ndarray:
@@ -93,7 +95,7 @@ def _decoded(header: "Dataset", data: bytes, syntax: str) -> np.ndarray:
             f"{_name(syntax)} needs a decoder. Install it with `pip install {package}` "
             "(or `pip install bonelib[dicom]` for all)"
         )
-    own = PLUGINS[package] if PLUGINS[package] in plugins else ""
+    own = next((name for name in PLUGINS[kind] if name in plugins), "")
     keys = ("Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation")
     words = ("rows", "columns", "bits_allocated", "bits_stored", "pixel_representation")
     facts: dict[str, Any] = {w: int(header[k].value) for w, k in zip(words, keys, strict=True)}
