@@ -201,16 +201,19 @@ def _unpacked(frame: bytes, rows: int, columns: int) -> np.ndarray:
     offsets = _rle(frame, 8 * struct.unpack_from("<I", frame)[0])
     planes = []
     for start, end in zip(offsets, [*offsets[1:], len(frame)], strict=True):
-        out, place = bytearray(), start
-        while place < end and len(out) < rows * columns:
+        out, place, last = bytearray(), start, end - 1
+        while place < last:  # each run is two bytes or more; one that is left over is padding
             head = frame[place]
             if head < 128:
-                out += frame[place + 1 : min(place + 2 + head, end)]
-                place += 2 + head
-            else:
-                out += frame[place + 1 : place + 2] * ((257 - head) % 129)  # 128 stands for nothing
-                place += 1 + (head != 128)
-        if len(out) != rows * columns or place > end or frame[place:end].strip(b"\0"):
+                stop = place + 2 + head
+                out += frame[place + 1 : stop]
+                place = stop
+            elif head > 128:
+                out += frame[place + 1 : place + 2] * (257 - head)
+                place += 2
+            else:  # 128 stands for nothing
+                place += 1
+        if len(out) != rows * columns or place > end or frame[place:end].strip(b"\0\x80"):
             raise ValueError(
                 f"an RLE segment does not hold {columns} × {rows} pixels: the size in the header "
                 "or the data are damaged"

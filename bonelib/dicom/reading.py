@@ -323,7 +323,7 @@ def _padding(header: "Dataset") -> slice:
     if first is None:
         return slice(0, 0)
     low, high = sorted((first & 0xFFFF, (first if last is None else last) & 0xFFFF))
-    return slice(low, high + 1)
+    return slice(low, high + 1) if high - low < 32768 else slice(0, 0)  # not across the sign
 
 
 def _date(value: str | None) -> str | None:
