@@ -77,7 +77,7 @@ def read(
 
 def _read(source: Any, state: Any, bits: int) -> tuple[np.ndarray, dict[str, Any]]:
     header, notes = parse(source)
-    syntax = _syntax(header)
+    syntax = transfer_syntax(header)
     if faults := problems(header, pixels=True):
         raise ValueError("; ".join(faults))
     steps = grey.chain(header, None if state is None else parse(state)[0])
@@ -303,7 +303,8 @@ def _bare(content: bytes) -> bool:
     return len(content) >= 8 and (explicit or int.from_bytes(content[4:8], "little") < 256)
 
 
-def _syntax(header: "Dataset") -> str:
+def transfer_syntax(header: "Dataset") -> str:
+    """Return the UID of the transfer syntax; a file that names none is uncompressed."""
     meta = getattr(header, "file_meta", None)
     named = str(meta.get("TransferSyntaxUID", "")) if meta is not None else ""
     if named:
@@ -382,7 +383,10 @@ def _spacing(header: "Dataset", notes: list[str]) -> tuple[tuple[float, float] |
 
 
 def _orientation(header: "Dataset") -> tuple[str, ...] | None:
-    value = header.get("PatientOrientation")
+    try:
+        value = header.get("PatientOrientation")
+    except broken():
+        return None
     if value is None or isinstance(value, str) or len(value) != 2:
         return None
     return tuple(str(v) for v in value)
