@@ -220,9 +220,9 @@ def test_a_presentation_state_replaces_tables_and_polarity_of_the_header():
     pixels, facts = dicom.read(content, state=made.file_bytes(state))
     assert not facts["inverted"] and facts["voi"] == "window 2048/4096"
     np.testing.assert_allclose(pixels / TOP, full() / 4095, atol=2e-5)
-    state.PresentationLUTShape = "INVERSE"
-    inverse, _ = dicom.read(content, state=made.file_bytes(state))
-    assert np.array_equal(inverse, TOP - pixels)
+    state.PresentationLUTShape, state.ImageHorizontalFlip = "INVERSE", "Y"
+    inverse, facts = dicom.read(content, state=made.file_bytes(state))
+    assert np.array_equal(inverse, TOP - pixels) and "mirrors" in facts["notes"][-1]
     table = made.lut(np.arange(4096)[::-1], bits=12)
     state = state_for(image, SoftcopyVOILUTSequence=[item], PresentationLUTSequence=[table])
     turned, _ = dicom.read(content, state=made.file_bytes(state))

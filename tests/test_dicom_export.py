@@ -220,6 +220,8 @@ def test_the_phantoms_export_gives_back_greys_patients_and_labels(drawn, tmp_pat
     out = phantom.write_dicom(drawn, tmp_path / "out", reports=texts)
     table = datasets.read("dicom", out)
     assert len(table) == len(plain) == 12
+    assert set(table["source"]) == {"phantom"}
+    assert "12 of 12 radiographs say that they are synthetic" in "\n".join(table.attrs["notes"])
     labels = pd.read_csv(out / "labels.csv")
     order = labels["image_id"].map(table.set_index("image_id")["path"])
     inverted = 0
@@ -290,5 +292,6 @@ def test_the_command_line_reads_and_copies_an_export(drawn, tmp_path, capsys):
     assert elements["done"]["StudyDate"] == "shifted"
     assert command_line.main([*command, "--report", str(tmp_path / "out" / "report")]) == 2
     copies = datasets.read("dicom", tmp_path / "out")
+    assert set(copies["source"]) == {"phantom"}  # a copy says so as well
     assert copies["tumor"].notna().all() and not copies["report"].notna().any()
     assert len(copies) == 12 and copies["patient"].str.fullmatch("[A-Z0-9]{12}").all()

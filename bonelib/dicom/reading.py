@@ -35,8 +35,8 @@ BROKEN += (AssertionError,)
 NOT_FILM = re.compile(r"dose|screen ?(save|shot)|protocol page|report", re.IGNORECASE)
 FACTS = (
     "patient", "issuer", "study", "series", "instance", "accession", "date", "institution",
-    "modality", "sop_class", "rows", "columns", "bits", "photometric", "spacing", "spacing_at",
-    "view", "side", "body_part", "orientation", "age", "sex", "burned_in", "notes",
+    "manufacturer", "modality", "sop_class", "rows", "columns", "bits", "photometric", "spacing",
+    "spacing_at", "view", "side", "body_part", "orientation", "age", "sex", "burned_in", "notes",
 )  # fmt: skip
 # Words of View Position and of the meanings of view codes, PS3.3 C.8.11.5 and CID 4010.
 VIEWS = {
@@ -191,6 +191,7 @@ def facts(header: "Dataset") -> dict[str, Any]:
         "accession": word("AccessionNumber"),
         "date": next((d for k in DATES if (d := _date(word(k)))), None),
         "institution": word("InstitutionName"),
+        "manufacturer": word("Manufacturer"),
         "modality": word("Modality"),
         "sop_class": word("SOPClassUID"),
         "rows": _whole(word("Rows")),
