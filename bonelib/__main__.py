@@ -161,6 +161,8 @@ def _data(name: str, root: Path, task: str, decode: int, out: Path | None) -> in
         raise ValueError(f"--task is for folder and roboflow; {name} knows its tasks.")
     table = datasets.read(name, root, **({"task": task} if task else {}))
     _say(_summary(table))
+    for row in table.attrs.get("refused", []):  # of a DICOM export: no rows of the table
+        _say(f"  left out: {row['file']}: {row['reason']}")
     if decode:
         folder = runs.cache_folder("images")
         cache = images.cache(table, size=decode, folder=folder, progress=_tenths())
