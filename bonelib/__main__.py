@@ -207,6 +207,8 @@ def _data(name: str, root: Path, task: str, classes: str, decode: int, out: Path
         raise ValueError(f"--task and --classes are for {known}; {name} knows its tasks.")
     table = datasets.read(name, root, task=task, classes=datasets.class_names(classes))
     _say(_summary(table))
+    for row in table.attrs.get("refused", []):  # of a DICOM export: no rows of the table
+        _say(f"  left out: {row['file']}: {row['reason']}")
     if decode:
         folder = runs.cache_folder("images")
         cache = images.cache(table, size=decode, folder=folder, progress=_tenths())
@@ -230,7 +232,7 @@ def _data(name: str, root: Path, task: str, classes: str, decode: int, out: Path
 
 
 def _deidentify_dicom(source: Path, out: Path, ledger: Path, report: Path | None) -> int:
-    from bonelib import dicom, figures, runs
+    from bonelib import cohort, datasets, dicom, figures, runs
 
     if report is not None and report.absolute().is_relative_to(out.absolute()):
         raise ValueError(f"The report {report} names the originals. Put it outside {out}.")
@@ -241,6 +243,15 @@ def _deidentify_dicom(source: Path, out: Path, ledger: Path, report: Path | None
     _say(", ".join(f"{number} {status}" for status, number in count.items()) or "no files")
     for reason, names in copies.files.dropna(subset=["reason"]).groupby("reason")["file"]:
         _say(f"  {len(names)} refused, e.g. {names.iloc[0]}: {reason}")
+    if (copies.files["status"] != "refused").any():
+        table = datasets.read("dicom", source)
+        places = copies.files.set_index("file")["output"]
+        labels = table[[cohort.IMAGE_ID, *(task.column for task in cohort.labelled(table))]]
+        labels = labels.assign(image_id=labels[cohort.IMAGE_ID].map(places))
+        labels = labels.dropna(subset=[cohort.IMAGE_ID])
+        if labels.shape[1] > 1:  # keyed anew, without whatever else stood in the table
+            _write(labels, out / "labels.csv")
+            _say(f"{len(labels)} labels written to {out / 'labels.csv'}")
     if report is not None:
         for name in ("files", "elements"):
             _write(getattr(copies, name), report / f"{name}.csv")

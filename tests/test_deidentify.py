@@ -1,4 +1,5 @@
 # Protects patients: no planted identity survives in a copy, and the picture stays what it was.
+import io
 import json
 import os
 import warnings
@@ -207,6 +208,22 @@ def test_what_can_not_be_copied_safely_is_refused_and_the_rest_goes_on(tmp_path)
     }  # fmt: skip
     assert "burnt in" in done["reason"]["says"] and "cut off" in done["reason"]["broken"]
     assert len(list((tmp_path / "out").rglob("*.dcm"))) == 3
+
+
+def test_files_without_preamble_or_meta_header_get_both(tmp_path):
+    plain = made.header(made.ramp(), PatientName="Musterfrau^Erika")
+    del plain.file_meta
+    for implicit in (True, False):
+        stream = io.BytesIO()
+        pydicom.dcmwrite(stream, plain, implicit_vr=implicit, little_endian=True)
+        save(tmp_path / "in" / f"{implicit}", stream.getvalue())
+        plain.SOPInstanceUID += "1"
+    done = copies(tmp_path).files
+    assert (done["status"] == "written").all(), done["reason"].tolist()
+    for place in done["output"]:
+        copy = (tmp_path / "out" / place).read_bytes()
+        assert copy[:132] == bytes(128) + b"DICM" and b"Muster" not in copy
+        assert np.array_equal(dicom.read(copy)[0], dicom.read(made.film())[0])
 
 
 def test_a_word_of_the_identity_anywhere_in_the_copy_stops_it(tmp_path):

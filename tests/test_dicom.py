@@ -1,4 +1,5 @@
 # Protects what a radiologist would see: the order of look-up tables, polarity, axes, and refusals.
+import gc
 import io
 import os
 import warnings
@@ -13,7 +14,7 @@ from pydicom.encaps import generate_frames
 from pydicom.uid import JPEG2000Lossless, RLELossless
 
 from bonelib import dicom
-from bonelib.dicom import frames, grey
+from bonelib.dicom import apart, frames, grey
 
 TOP = 65535
 
@@ -219,9 +220,9 @@ def test_a_presentation_state_replaces_tables_and_polarity_of_the_header():
     pixels, facts = dicom.read(content, state=made.file_bytes(state))
     assert not facts["inverted"] and facts["voi"] == "window 2048/4096"
     np.testing.assert_allclose(pixels / TOP, full() / 4095, atol=2e-5)
-    state.PresentationLUTShape = "INVERSE"
-    inverse, _ = dicom.read(content, state=made.file_bytes(state))
-    assert np.array_equal(inverse, TOP - pixels)
+    state.PresentationLUTShape, state.ImageHorizontalFlip = "INVERSE", "Y"
+    inverse, facts = dicom.read(content, state=made.file_bytes(state))
+    assert np.array_equal(inverse, TOP - pixels) and "mirrors" in facts["notes"][-1]
     table = made.lut(np.arange(4096)[::-1], bits=12)
     state = state_for(image, SoftcopyVOILUTSequence=[item], PresentationLUTSequence=[table])
     turned, _ = dicom.read(content, state=made.file_bytes(state))
@@ -353,6 +354,43 @@ def test_compressed_files_give_the_greys_of_the_plain_one():
     pixels, facts = dicom.read(content)
     assert np.array_equal(pixels, plain) and not facts["lossy"]
     assert facts["transfer_syntax"].endswith(".90")
+
+
+def test_eight_bit_jpeg_is_read_and_a_cut_one_is_not():
+    from PIL import Image
+
+    array = np.rint(made.ramp(64, 80, bits=8)).astype(np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(array).save(stream, "JPEG", quality=95)
+    for syntax in ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"):
+        header = {"bits": 8, "allocated": 8, "WindowCenter": 128, "WindowWidth": 256}
+        content = made.compressed(made.header(array, **header), syntax, stream.getvalue())
+        pixels, facts = dicom.read(content, bits=8)
+        assert facts["lossy"] and np.abs(pixels.astype(int) - array).max() < 6
+        cut = stream.getvalue()[:-200]
+        refused(made.compressed(made.header(array, **header), syntax, cut), "cut off")
+        closed = made.compressed(made.header(array, **header), syntax, cut + b"\xff\xd9")
+        refused(closed, "JPEG")
+
+
+def test_threads_decode_side_by_side_and_leave_no_process_behind(tmp_path):
+    from concurrent.futures import ThreadPoolExecutor
+
+    content = made.compressed(
+        made.header(made.ramp()), "1.2.840.10008.1.2.4.90", jpeg2000(made.ramp())
+    )
+    plain, _ = dicom.read(made.film())
+    workers = []
+
+    def one(_):
+        pixels, _ = dicom.read(content)
+        workers.append(apart._OWN.worker.process)
+        return np.array_equal(pixels, plain)
+
+    with ThreadPoolExecutor(2) as pool:
+        assert all(pool.map(one, range(8)))
+    gc.collect()
+    assert all(worker.poll() is not None for worker in workers)
 
 
 def test_a_codestream_that_is_another_than_the_header_says_is_refused():

@@ -110,8 +110,9 @@ def test_a_thousand_damaged_copies_are_refused_or_keep_shape_type_and_polarity(s
     finally:
         signal.alarm(0)
     assert min(refused.values()) > 60
-    # A decoder that lost its place draws noise, which is as like as unlike; never a negative.
-    assert min(alike) > -0.5 and np.mean(np.array(alike) > 0.9) > 0.6
+    # A decoder that lost its place draws noise, and a wrong first difference of JPEG lossless wraps
+    # all greys behind it; neither is a negative of the picture, which would be -1.
+    assert min(alike) > -0.7 and np.mean(np.array(alike) > 0.9) > 0.6
 
 
 def test_every_cut_of_a_file_is_refused(sound):

@@ -220,6 +220,8 @@ def test_the_phantoms_export_gives_back_greys_patients_and_labels(drawn, tmp_pat
     out = phantom.write_dicom(drawn, tmp_path / "out", reports=texts)
     table = datasets.read("dicom", out)
     assert len(table) == len(plain) == 12
+    assert set(table["source"]) == {"phantom"}
+    assert "12 of 12 radiographs say that they are synthetic" in "\n".join(table.attrs["notes"])
     labels = pd.read_csv(out / "labels.csv")
     order = labels["image_id"].map(table.set_index("image_id")["path"])
     inverted = 0
@@ -279,7 +281,11 @@ def test_the_command_line_reads_and_copies_an_export(drawn, tmp_path, capsys):
     save(export / "DICOM" / "report", film(1, Modality="SR"))
     assert command_line.main(["data", "dicom", str(export), "--out", str(tmp_path / "t.csv")]) == 0
     told = capsys.readouterr().out
-    assert "12 radiographs" in told and "modality SR" in told and "0 of 12 files" in told
+    assert (
+        "12 radiographs" in told
+        and "left out: DICOM/report: not a radiograph" in told
+        and "0 of 12 files" in told
+    )
     assert len(datasets.read(str(tmp_path / "t.csv"), tmp_path)) == 12
     command = ["deidentify-dicom", str(export), str(tmp_path / "out")]
     command += ["--ledger", str(tmp_path / "ledger.json")]
@@ -290,4 +296,6 @@ def test_the_command_line_reads_and_copies_an_export(drawn, tmp_path, capsys):
     assert elements["done"]["StudyDate"] == "shifted"
     assert command_line.main([*command, "--report", str(tmp_path / "out" / "report")]) == 2
     copies = datasets.read("dicom", tmp_path / "out")
+    assert set(copies["source"]) == {"phantom"}  # a copy says so as well
+    assert copies["tumor"].notna().all() and not copies["report"].notna().any()
     assert len(copies) == 12 and copies["patient"].str.fullmatch("[A-Z0-9]{12}").all()

@@ -74,7 +74,10 @@ def read(root: str | Path, *, missing: str = datasets.LEAVE_OUT) -> pd.DataFrame
 
     table = cohort.empty(len(found))
     table[cohort.IMAGE_ID], table[cohort.PATH] = found["file"], found["path"]
-    table[cohort.SOURCE] = "dicom"
+    drawn = found["manufacturer"].eq("Synthetic")  # what the phantom's export says of itself
+    table[cohort.SOURCE] = drawn.map({True: "phantom", False: "dicom"})
+    if drawn.any():
+        notes.append(f"{int(drawn.sum())} of {len(found)} radiographs say that they are synthetic.")
     table[cohort.PATIENT] = _patients(found)
     for column, given in ((cohort.STUDY, "study"), (cohort.CENTER, "institution")):
         table[column] = found[given].astype("object").where(found[given].notna(), pd.NA)

@@ -39,7 +39,9 @@ CODED = {
 }
 LOSSY = tuple(f"1.2.840.10008.1.2.4.{n}" for n in (50, 51, 81, 91, 203))
 EXTENDED = "1.2.840.10008.1.2.4.51"
-PLUGINS = {"python-gdcm": "gdcm", "pylibjpeg-openjpeg": "pylibjpeg", "pillow": "pillow"}
+# Decoders in order of choice. GDCM before Pillow: it says when the data of a JPEG end too early.
+PLUGINS = {"JPEG": ("gdcm", "pillow"), "JPEG 2000": ("pylibjpeg",)}
+PLUGINS |= dict.fromkeys(("JPEG lossless", "JPEG-LS"), ("gdcm",))
 
 
 def stored(header: "Dataset", syntax: str) -> np.ndarray:
@@ -93,7 +95,7 @@ def _decoded(header: "Dataset", data: bytes, syntax: str) -> np.ndarray:
             f"{_name(syntax)} needs a decoder. Install it with `pip install {package}` "
             "(or `pip install bonelib[dicom]` for all)"
         )
-    own = PLUGINS[package] if PLUGINS[package] in plugins else ""
+    own = next((name for name in PLUGINS[kind] if name in plugins), "")
     keys = ("Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation")
     words = ("rows", "columns", "bits_allocated", "bits_stored", "pixel_representation")
     facts: dict[str, Any] = {w: int(header[k].value) for w, k in zip(words, keys, strict=True)}
@@ -199,16 +201,19 @@ def _unpacked(frame: bytes, rows: int, columns: int) -> np.ndarray:
     offsets = _rle(frame, 8 * struct.unpack_from("<I", frame)[0])
     planes = []
     for start, end in zip(offsets, [*offsets[1:], len(frame)], strict=True):
-        out, place = bytearray(), start
-        while place < end and len(out) < rows * columns:
+        out, place, last = bytearray(), start, end - 1
+        while place < last:  # each run is two bytes or more; one that is left over is padding
             head = frame[place]
             if head < 128:
-                out += frame[place + 1 : min(place + 2 + head, end)]
-                place += 2 + head
-            else:
-                out += frame[place + 1 : place + 2] * ((257 - head) % 129)  # 128 stands for nothing
-                place += 1 + (head != 128)
-        if len(out) != rows * columns or place > end or frame[place:end].strip(b"\0"):
+                stop = place + 2 + head
+                out += frame[place + 1 : stop]
+                place = stop
+            elif head > 128:
+                out += frame[place + 1 : place + 2] * (257 - head)
+                place += 2
+            else:  # 128 stands for nothing
+                place += 1
+        if len(out) != rows * columns or place > end or frame[place:end].strip(b"\0\x80"):
             raise ValueError(
                 f"an RLE segment does not hold {columns} × {rows} pixels: the size in the header "
                 "or the data are damaged"

@@ -90,6 +90,8 @@ def chain(header: "Dataset", state: "Dataset | None" = None) -> Chain:
     first_white = state is None and photometric == "MONOCHROME1"
     if state is None and shape and (shape == "INVERSE") != first_white:
         notes.append(f"{photometric} and Presentation LUT Shape {shape} contradict each other")
+    if text(source, "ImageRotation") not in ("", "0") or text(source, "ImageHorizontalFlip") == "Y":
+        notes.append("the presentation state turns or mirrors the picture, which is not done here")
     if problems:
         raise ValueError("; ".join(problems))
     return Chain(modality, voi, presentation, first_white or shape == "INVERSE", tuple(notes))

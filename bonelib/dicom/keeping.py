@@ -74,7 +74,7 @@ def clean(header: "Dataset") -> tuple["Dataset", list[tuple[str, str, str]], set
     words = identity(header)
     made, told = Dataset(), []
     made.file_meta = FileMetaDataset()
-    made.file_meta.TransferSyntaxUID = header.file_meta.TransferSyntaxUID
+    made.file_meta.TransferSyntaxUID = reading.transfer_syntax(header)
     _copy(header, made, words, told, patterns())
     return made, told, words
 
@@ -158,7 +158,7 @@ def _fate(element: "DataElement", keyword: str, words: set[str], allowed: dict[s
 
 def _set_pixels(source: "Dataset", made: "Dataset") -> None:
     """Carry the pixel data over: the same values, and nothing that hides beside them."""
-    syntax = str(source.file_meta.TransferSyntaxUID)
+    syntax = reading.transfer_syntax(source)
     data = source.PixelData
     if syntax in frames.NATIVE:
         allocated, stored = int(source.BitsAllocated), int(source.BitsStored)

@@ -35,8 +35,8 @@ BROKEN += (AssertionError,)
 NOT_FILM = re.compile(r"dose|screen ?(save|shot)|protocol page|report", re.IGNORECASE)
 FACTS = (
     "patient", "issuer", "study", "series", "instance", "accession", "date", "institution",
-    "modality", "sop_class", "rows", "columns", "bits", "photometric", "spacing", "spacing_at",
-    "view", "side", "body_part", "orientation", "age", "sex", "burned_in", "notes",
+    "manufacturer", "modality", "sop_class", "rows", "columns", "bits", "photometric", "spacing",
+    "spacing_at", "view", "side", "body_part", "orientation", "age", "sex", "burned_in", "notes",
 )  # fmt: skip
 # Words of View Position and of the meanings of view codes, PS3.3 C.8.11.5 and CID 4010.
 VIEWS = {
@@ -77,7 +77,7 @@ def read(
 
 def _read(source: Any, state: Any, bits: int) -> tuple[np.ndarray, dict[str, Any]]:
     header, notes = parse(source)
-    syntax = _syntax(header)
+    syntax = transfer_syntax(header)
     if faults := problems(header, pixels=True):
         raise ValueError("; ".join(faults))
     steps = grey.chain(header, None if state is None else parse(state)[0])
@@ -191,6 +191,7 @@ def facts(header: "Dataset") -> dict[str, Any]:
         "accession": word("AccessionNumber"),
         "date": next((d for k in DATES if (d := _date(word(k)))), None),
         "institution": word("InstitutionName"),
+        "manufacturer": word("Manufacturer"),
         "modality": word("Modality"),
         "sop_class": word("SOPClassUID"),
         "rows": _whole(word("Rows")),
@@ -303,7 +304,8 @@ def _bare(content: bytes) -> bool:
     return len(content) >= 8 and (explicit or int.from_bytes(content[4:8], "little") < 256)
 
 
-def _syntax(header: "Dataset") -> str:
+def transfer_syntax(header: "Dataset") -> str:
+    """Return the UID of the transfer syntax; a file that names none is uncompressed."""
     meta = getattr(header, "file_meta", None)
     named = str(meta.get("TransferSyntaxUID", "")) if meta is not None else ""
     if named:
@@ -323,7 +325,7 @@ def _padding(header: "Dataset") -> slice:
     if first is None:
         return slice(0, 0)
     low, high = sorted((first & 0xFFFF, (first if last is None else last) & 0xFFFF))
-    return slice(low, high + 1)
+    return slice(low, high + 1) if high - low < 32768 else slice(0, 0)  # not across the sign
 
 
 def _date(value: str | None) -> str | None:
@@ -382,7 +384,10 @@ def _spacing(header: "Dataset", notes: list[str]) -> tuple[tuple[float, float] |
 
 
 def _orientation(header: "Dataset") -> tuple[str, ...] | None:
-    value = header.get("PatientOrientation")
+    try:
+        value = header.get("PatientOrientation")
+    except broken():
+        return None
     if value is None or isinstance(value, str) or len(value) != 2:
         return None
     return tuple(str(v) for v in value)

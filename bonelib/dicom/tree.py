@@ -79,10 +79,8 @@ def _look(path: Path) -> dict:
         header, _ = reading.parse(path, pixels=False)
         problems = reading.problems(header)
         return {"reason": reading.printable("; ".join(problems)) or None} | reading.facts(header)
-    except (ValueError, FileNotFoundError) as error:
-        return {"reason": str(error)}
-    except OSError as error:
-        return {"reason": error.strerror or str(error)}
+    except reading.broken() as error:
+        return {"reason": reading.told(error)}
 
 
 def _digest(path: Path) -> str:

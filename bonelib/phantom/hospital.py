@@ -112,7 +112,7 @@ def _header(row: dict, number: int, image: np.ndarray) -> Dataset:
     made.StudyDate = made.SeriesDate = made.ContentDate = f"{taken:%Y%m%d}"
     made.StudyTime, made.AccessionNumber = "120000", f"SYN{_digits(row['study'], 8)}"
     made.StudyDescription = "Synthetic radiograph"
-    made.PatientName, made.PatientID = f"Synthetic^{row['patient']}", row["patient"]
+    made.PatientName, made.PatientID = f"Phantom^{row['patient']}", row["patient"]
     made.PatientBirthDate, made.PatientSex = f"{born:%Y%m%d}", row["gender"]
     made.PatientAge = f"{int(float(row['age'])):03d}Y"
     made.BodyPartExamined = BODY_PARTS.get(site, site.removesuffix("-joint").upper())
