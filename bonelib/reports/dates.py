@@ -28,16 +28,28 @@ class Found:
 
 
 @lru_cache(maxsize=8)
+def _months(language: Language) -> dict[str, int]:
+    """Return the month names, those of the table and each beginning of three letters or more."""
+    table = {name: int(value) for name, value in language.kind("month").items()}
+    short: dict[str, set[int]] = {}
+    for name, value in table.items():
+        for size in range(3, len(name)):
+            short.setdefault(name[:size], set()).add(value)
+    return {name: min(values) for name, values in short.items() if len(values) == 1} | table
+
+
+@lru_cache(maxsize=8)
 def _patterns(language: Language) -> list[tuple[str, re.Pattern]]:
     def words(kind: str) -> str:
         return "|".join(sorted(map(re.escape, language.kind(kind)), key=len, reverse=True))
 
-    month, week, number = words("month"), words("weekday"), words("number")
+    month = "|".join(sorted(_months(language), key=len, reverse=True))
+    week, number = words("weekday"), words("number")
     joiner = words("joiner") or "&"
     spoken = rf"(?:{number})(?:(?:\s+|-)(?:{joiner}\s+|{joiner}-)?(?:{number}))*"
     cue = "|".join(sorted(map(re.escape, language.kind("date_cue")), key=len, reverse=True))
     time = r"(?:t\d\d:\d\d(?::\d\d)?(?:\.\d+)?z?)?"
-    day = rf"(?:(?P<weekday>\b(?:{week})\.?,?\s+))?(?P<day>(?<!\d)(?<![\d][.,])(?:[0-2]?\d|3[01]))"
+    day = rf"(?:(?P<weekday>\b(?:{week})\.?,?\s+))?(?P<day>(?<!\d)(?<!\d[.,])(?:[0-2]?\d|3[01]))"
     ordinal = r"(?:er|st|nd|rd|th|e|\.)?"
     return [
         ("date: year first", re.compile(
@@ -45,7 +57,7 @@ def _patterns(language: Language) -> list[tuple[str, re.Pattern]]:
             rf"(?P<day>[0-3]?\d)(?!\d){time}")),
         ("date: figures", re.compile(
             r"(?<![\d/])(?<!\d[.,-])(?P<day>[0-3]?\d)(?P<s>\s?[-/.]\s?)(?P<month>[0-3]?\d)(?P=s)"
-            r"(?P<year>(?:19|20)\d\d|\d\d)(?![\d/])(?![.,]\d)(?!\s?" + UNITS + ")")),
+            r"(?P<year>(?:19|20)\d\d|\d\d)(?![\d/])(?![.,]\d)(?! ?" + UNITS + ")")),
         ("date: figures apart", re.compile(
             r"(?<![\d/.,-])(?P<day>[0-3]\d)\s{1,2}(?P<month>[01]\d)\s{1,2}(?P<year>(?:19|20)\d\d)(?!\d)")),
         ("date: joined", re.compile(
@@ -53,11 +65,11 @@ def _patterns(language: Language) -> list[tuple[str, re.Pattern]]:
             r"|(?P<day2>[0-2]\d|3[01])(?P<month2>0\d|1[0-2])(?P<year2>(?:19|20)\d\d))(?![\w/])")),
         ("date: month in words", re.compile(
             rf"{day}{ordinal}(?:\s*[-/]?\s*|\s+of\s+|\s+de\s+)(?P<month>{month})\b\.?"
-            r"(?:(?:\s*[-,/]?\s*|\s+(?:of|de)\s+)(?P<year>(?:19|20)\d\d|'?\d\d(?=[\s,.;)]|$)(?!\s?"
+            r"(?:(?:\s*[-,/]?\s*|\s+(?:of|de)\s+)(?P<year>(?:19|20)\d\d|'?\d\d(?=[\s,.;)]|$)(?! ?"
             + UNITS + r"))(?!\d))?")),
         ("date: month first", re.compile(
             rf"(?:(?P<weekday>\b(?:{week})\.?,?\s+))?\b(?P<month>{month})\.?\s*(?P<day>[0-3]?\d)"
-            r"(?:st|nd|rd|th)?(?![\d/:.])(?!\s?" + UNITS + r")(?:\s*,?\s*(?P<year>(?:19|20)\d\d)(?!\d))?")),
+            r"(?:st|nd|rd|th)?(?![\d/:])(?!\.\d)(?! ?" + UNITS + r")(?:\s*,?\s*(?P<year>(?:19|20)\d\d)(?!\d))?")),
         ("date: month and year", re.compile(
             rf"\b(?P<month>{month})\b\.?(?:\s*[-/,']?\s*|\s+(?:of|de)\s+)(?P<year>(?:19|20)\d\d|(?<=')\d\d)"
             r"(?!\d)")),
@@ -72,10 +84,10 @@ def _patterns(language: Language) -> list[tuple[str, re.Pattern]]:
         ("date: month/year", re.compile(
             r"(?<![\d/.,-])(?P<month>0?[1-9]|1[0-2])(?P<s>\s?[/.-]\s?)(?P<year>(?:19|20)\d\d)(?![\d/])")),
         ("date: day/month", re.compile(
-            rf"(?<![\w/])(?:{cue})\s+(?P<day>[0-2]\d|3[01])(?P<s>[/.-])(?P<month>0\d|1[0-2])(?![\d/.,-]*\d)"
-            r"(?!\s?" + UNITS + ")")),
+            rf"(?<![\w/])(?:{cue})\s+(?P<day>[0-3]?\d)(?P<s>[/-])(?P<month>[0-3]?\d)(?![\w/]|[.,-]\d)"
+            rf"(?! ?(?:{UNITS}|{words('fraction') or '&'}))")),
         ("date: year", re.compile(
-            r"(?<![\w/.,-])(?<!\d )(?P<year>19[2-9]\d|20[0-4]\d)(?![\w/])(?![.,-]\d)(?!\s?" + UNITS + ")")),
+            r"(?<![\w/.,-])(?<!\d )(?P<year>19[2-9]\d|20[0-4]\d)(?![\w/])(?![.,-]\d)(?! ?" + UNITS + ")")),
     ]  # fmt: skip
 
 
@@ -110,7 +122,7 @@ def _read(match: re.Match, rule: str, language: Language) -> Found | None:
         if plain in ("year", "month", "day") and value.lstrip("'").isdigit():
             values[plain] = int(value.lstrip("'"))
         elif plain == "month":
-            values[plain] = int(language.kind("month")[value])
+            values[plain] = _months(language)[value]
         elif plain in ("dayword", "yearword"):
             plain = plain.removesuffix("word")
             values[plain] = number(value, language)
@@ -120,8 +132,8 @@ def _read(match: re.Match, rule: str, language: Language) -> Found | None:
     year, month, day = (values.get(part) for part in ("year", "month", "day"))
     if year is not None and year < 100:
         year += 1900 if year > 40 else 2000
-    if "s" in groups and day is not None and rule == "date: figures":
-        last = groups["year"][0]
+    if "s" in groups and day is not None and rule in ("date: figures", "date: day/month"):
+        last = groups["year"][0] if "year" in groups else ""
         padded = len(groups["day"][0]) == 2 and len(groups["month"][0]) == 2
         # "1.2.21" may be a numbering, "3-4-5" toes: two-digit years need padding or a slash
         if len(last) == 2 and not padded and groups["s"][0].strip() != "/":

@@ -167,10 +167,23 @@ class Language:
         return self.terms.get(kind, {})
 
 
+    def misspelt(self, word: str) -> bool:
+        """Whether a folded word is one letter away from a word of the language."""
+        if len(word) < 6 or word in self.given or word in self.family:
+            return False
+        parts = [(word[:i], word[i:]) for i in range(len(word) + 1)]
+        near = {a + b[1:] for a, b in parts if b}
+        near |= {a + b[1] + b[0] + b[2:] for a, b in parts if len(b) > 1}
+        near |= {a + c + b[1:] for a, b in parts if b for c in LETTERS}
+        near |= {a + c + b for a, b in parts for c in LETTERS}
+        return not near.isdisjoint(self.words)
+
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
 CUES = (
     "title_patient", "title_person", "label_patient", "label_person", "label_place",
-    "label_institution", "relation", "signed", "born", "street", "street_after", "institution",
-    "institution_after", "place",
+    "label_institution", "relation", "signed", "role", "born", "credential", "street",
+    "street_after", "institution", "institution_after", "place",
 )  # fmt: skip
 
 

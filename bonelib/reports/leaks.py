@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from bonelib.reports.identities import TYPES, Span
+from bonelib.reports.identities import TYPES
+from bonelib.reports.walk import Span
 
 # Englebert et al. 2024 (arXiv:2405.08932), their French port of DEDUCE, 100 reports of one hospital.
 PUBLISHED = {

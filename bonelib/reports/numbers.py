@@ -30,7 +30,7 @@ PHONE = re.compile(
     r"|(?<![\w./,-])0\d{9}(?!\d)"
     r"|(?<![\w./-])\(?0\d{1,3}\)?\s?[/\s.-]\s?\d{2,3}(?:[\s.-]?\d{2,3}){1,3}(?![\d/])"  # 02/555.12.34
     r"|(?<![\w./-])\(?0\d{3,4}\)?\s\d{3}\s?\d{3,4}(?!\d)"
-    r"|(?<![\w./-])(?:\+?1[\s.-])?\(?[2-9]\d\d\)?[\s.-]\d{3}[\s.-]\d{4}(?!\d)"  # (555) 555-0123
+    r"|(?<![\w./-])(?:\+?1[\s.-])?\(?[2-9]\d\d\)?[\s.-]\d{3}[\s.-]\d{4}(?!\d)(?:\s?(?:ext|x|poste)\b\.?\s?\d{1,5})?"  # (555) 555-0123 ext. 4
 )
 NIR = re.compile(
     r"(?<![\d])[1278](?:[ .\-]?\d){2}[ .\-]?(?:\d[ ]?\d)[ .\-]?(?:2[ab]|\d[ ]?\d)[ .\-]?(?:\d[ ]?){3}[ .\-]?(?:\d[ ]?){3}"
@@ -47,6 +47,7 @@ LONG = re.compile(
     r"|[a-z]{1,6}\d*(?:[-_/.][a-z0-9]+)*[-_/.]\d{4,}(?:[-_/.][a-z0-9]+)*"
     r"|\d{2,4}[-/]\d{4,}(?:[-/]\d+)*"
     r"|\d{1,3}(?:[ .]\d{3}){2,}"
+    r"|\d{2,}(?:/\d{2,}){2,}"
     r"|(?:\d+\.){4,}\d+"  # a UID
     r")(?![\w])(?!" + UNITS + ")"
 )  # fmt: skip
@@ -113,7 +114,7 @@ def _patterns(language: Language) -> dict[str, re.Pattern]:
         ),
         "age": re.compile(
             rf"(?<![\d.,/-])(?P<value>9\d|1[0-2]\d)(?=[\s-]{{0,2}}(?:{either('age')})(?![\w]))"
-            rf"|(?<![\w])(?:{either('age_cue')})\s*:?\s*(?P<value2>9\d|1[0-2]\d)(?![\d.,/]|\s?(?:mm|cm|%|kg|mois|months))"
+            rf"|(?<![\w])(?:{either('age_cue')})\s*:?\s*(?P<value2>9\d|1[0-2]\d)(?!\d|[.,/]\d|\s?(?:mm|cm|%|kg|mois|months))"
             rf"|(?P<words>{number_words})(?=[\s-]+(?:{either('age')})(?!\w))"
         ),
     }  # fmt: skip
@@ -154,7 +155,7 @@ def find(text: str, folded: str, language: Language) -> list[Found]:
         if enough and not re.match(UNITS.lstrip(), folded[match.end() : match.end() + 8].lstrip()):
             add(*match.span("value"), "ID", "label of a number")
     for match in LONG.finditer(folded):
-        if len(_digits(match.group())) >= 5:
+        if len(_digits(match.group())) >= (7 if "/" in match.group() else 5):
             add(*match.span(), "ID", "form of a record number")
     for match in patterns["age"].finditer(folded):
         if match["words"]:
@@ -174,7 +175,7 @@ def find(text: str, folded: str, language: Language) -> list[Found]:
     return found
 
 
-POSTCODE = re.compile(r"(?<![\w])[A-Z]{1,2}\d[A-Z\d]?\s?\d[A-Z]{2}(?!\w)|\b[A-Z]{2}\s\d{5}(?:-\d{4})?\b|(?<![\w.,])[1-9]\d{3}\s[A-Z]{2}(?=\s[A-Z])")
+POSTCODE = re.compile(r"(?<![\w])[AC-FHKNPRTV-Y]\d[\dW]\s?[AC-FHKNPRTV-Y](?=\w*\d)[AC-FHKNPRTV-Y0-9]{3}(?!\w)|(?<![\w])[AC-FHKNPRTV-Y]\d[\dW]\s[AC-FHKNPRTV-Y][AC-FHKNPRTV-Y0-9]{3}(?!\w)|(?<![\w])[A-Z]{1,2}\d[A-Z\d]?\s?\d[A-Z]{2}(?!\w)|\b[A-Z]{2}\s\d{5}(?:-\d{4})?\b|(?<![\w.,])[1-9]\d{3}\s[A-Z]{2}(?=\s[A-Z])")
 CODE_TOWN = re.compile(
     r"(?<![\w.,/])(?P<land>(?:F|B|L|CH|D|NL|I|FR|BE)\s?-\s?)?(?:(?P<five>\d{5}|\d{2}\s\d{3})|(?P<four>[1-9]\d{3}))\s{1,2}"
     r"(?P<town>[A-ZÀ-Þ][^\W\d_]{2,}|(?:[LD]['’]|LE |LA |LES |Le |La |Les |St |ST |Saint |SAINT )[A-ZÀ-Þ][^\W\d_]+)"

@@ -15,10 +15,11 @@ from functools import lru_cache
 
 from bonelib.reports import dates
 from bonelib.reports.identities import (
-    AGE, DATE, ID, NATIONAL_ID, PATIENT, PERSON, PHONE, URL, Span,
+    AGE, DATE, ID, NATIONAL_ID, PATIENT, PERSON, PHONE, URL,
 )  # fmt: skip
 from bonelib.reports.languages import TOKEN, Language, fold, provider
 from bonelib.reports.numbers import POSTCODE, valid_nhs, valid_nir, valid_niss
+from bonelib.reports.walk import Span
 
 DAYS = (-1000, 1000)  # as in the published French port (Englebert et al. 2024)
 

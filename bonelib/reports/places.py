@@ -1,0 +1,370 @@
+"""Places: addresses by their street word and postcode, institutions by their head word, towns."""
+
+from bonelib.reports.languages import Phrase
+from bonelib.reports.walk import Walk
+
+LOCATION, INSTITUTION = "LOCATION", "INSTITUTION"
+
+
+def announced(walk: Walk, cue: Phrase, i: int) -> int:
+    """Read the place that a cue at token ``i`` announces; return where to go on."""
+    j = i + len(cue.tokens)
+    if cue.kind in ("label_place", "label_institution"):
+        return labelled(walk, cue.kind, j)
+    if cue.kind == "place":
+        return placed(walk, j)
+    if cue.kind == "street":
+        return street(walk, i, j)
+    if cue.kind == "street_after":
+        return street_after(walk, i, j)
+    return institution(walk, cue.kind, i, j)
+
+
+def labelled(walk: Walk, kind: str, j: int) -> int:
+    """Take the field of an address or institution label, up to a wide gap or the next label."""
+    if not walk.sign(j, ":="):
+        return j
+    j += 1
+    if j < walk.size and walk.words[j] == "\n" and not walk.label_at(j + 1):
+        j += 1
+    end = j
+    while end < walk.size and walk.shapes[end] != "n" and (end == j or walk.near(end)):
+        if end > j and (walk.label_at(end) or walk.sign(end, "|;")):
+            break
+        if walk.sign(end, "-") and walk.page.gap(end) and (
+            walk.label_at(end + 1) or not (walk.figures(end + 1) in (4, 5) or walk.rare(end + 1))
+            if end + 1 < walk.size else True
+        ):
+            break
+        end += 1
+    while end > j and walk.shapes[end - 1] == "p":
+        end -= 1
+    proper = [k for k in range(j, end) if walk.large(k) or walk.figures(k)]
+    if not proper or kind == "label_institution" and not any(
+        walk.rare(k) or walk.kind_at(k) == "institution" for k in range(j, end)
+    ):
+        return j
+    rule = "after an address label" if kind == "label_place" else "after an institution label"
+    walk.add(j, end, LOCATION if kind == "label_place" else INSTITUTION, rule)
+    return address_tail(walk, end) if kind == "label_place" else end
+
+
+# ---------------------------------------------------------------------- towns
+def placed(walk: Walk, j: int) -> int:
+    """Read a town after a preposition: a capital that is no word, eponym or person."""
+    k = walk.over_particles(j)
+    if not (walk.near(k) and walk.large(k)) or walk.words[k] in walk.eponyms:
+        return j
+    town = walk.words[k] in walk.language.towns
+    if walk.page.caps[k] and not town or not (walk.rare(k) or (town and walk.shapes[k] == "C")):
+        return j
+    if walk.shapes[k] == "X" and not town and len(walk.words[k]) < 5:
+        return j
+    if walk.language.misspelt(walk.words[k]) and not town:
+        return j
+    return walk.add(j, town_end(walk, k), LOCATION, "place after a preposition")
+
+
+def town_end(walk: Walk, k: int) -> int:
+    """Return the index after a town that begins at ``k``: "Villeneuve-d'Ascq", "Stoke on Trent"."""
+    joins, end = walk.language.kind("town_join"), k + 1
+    while end < walk.size:
+        if walk.sign(end, "-'") and walk.glued(end) and walk.glued(end + 1) and walk.letters(end + 1):
+            end += 2
+        elif walk.near(end) and walk.rare(end) and not walk.label_at(end):
+            end += 1
+        elif walk.near(end) and walk.words[end] in joins:
+            after = end + 1
+            while after < walk.size and (walk.words[after] in joins or walk.sign(after, "-'")):
+                after += 1
+            if not (walk.near(after) and walk.rare(after)):
+                break
+            end = after + 1
+        else:
+            break
+    return end
+
+
+def towns(walk: Walk) -> None:
+    """Find towns without a cue: of the lexicon, before ", le" and a date, in parentheses."""
+    words, shapes = walk.words, walk.shapes
+    for i in range(walk.size):
+        if shapes[i] not in "CX" or len(words[i]) < 3 or walk.taken(i) or words[i] in walk.not_name:
+            continue
+        end = town_end(walk, i)
+        if dated(walk, i, end):
+            walk.add(i, end, LOCATION, "town before a date")
+            continue
+        town = words[i] in walk.language.towns and len(words[i]) > 3
+        if not walk.plain(i) or walk.eponymous(i) or words[i] in walk.eponyms or not town:
+            continue
+        if walk.page.caps[i] and walk.named(i) or walk.language.misspelt(words[i]):
+            continue
+        if not walk.opens(i) or walk.closes(end):
+            walk.add(i, end, LOCATION, "town of the lexicon")
+
+
+def dated(walk: Walk, i: int, end: int) -> bool:
+    """Whether a comma and a date follow at the start of a line or field: "Lyon, le 3 mai"."""
+    if i and walk.near(i) and walk.words[i - 1] not in ("\n", "-", "|", ")"):
+        return False
+    j = end
+    while j < walk.size and (walk.sign(j, ",-") or walk.words[j] in walk.language.kind("article")):
+        j += 1
+    return end + 1 <= j < walk.size and walk.sign(end, ",") and walk.figures(j) and walk.taken(j)
+
+
+# ---------------------------------------------------------------------- addresses
+def house(walk: Walk, i: int) -> int:
+    """Return where the house number before token ``i`` begins ("12 bis,"); ``i`` if none does."""
+    k = i
+    while k > 0 and i - k < 3 and (walk.sign(k - 1, ",") or walk.words[k - 1] in walk.language.kind("house")):
+        k -= 1
+    if 0 < walk.figures(k - 1) < 5:
+        return k - 1
+    return i
+
+
+def street(walk: Walk, i: int, j: int) -> int:
+    """Read an address whose street word stands first: "12 bis, rue du Général de Gaulle"."""
+    start = house(walk, i)
+    while walk.sign(j, ".") and walk.glued(j) and len(walk.words[j - 1]) < 5:
+        j += 1
+    k = walk.over_particles(j)
+    if not (walk.near(k) and walk.large(k)) or walk.words[k] in walk.heads:
+        return j
+    sure = walk.words[i] in walk.language.kind("street_sure")
+    if start == i and not (sure and not walk.page.caps[k] or walk.rare(k) and len(walk.words[i]) > 2):
+        return j
+    end = line_of_words(walk, k)
+    return address(walk, start, end)
+
+
+def street_after(walk: Walk, i: int, j: int) -> int:
+    """Read an address whose street word stands last: "Flat 2, 145 Ferry Road", "186 The Crescent"."""
+    start = i
+    while start > 0 and i - start < 7 and (start == i or walk.near(start)) and walk.near(start) and (
+        walk.large(start - 1) or walk.sign(start - 1, "'.-") or walk.words[start - 1] == "s"
+        or walk.shapes[start - 1] == "l" and len(walk.words[start - 1]) == 2
+        or (walk.figures(start - 1) in (1, 2, 3) and walk.letters(start) and walk.glued(start))
+    ):
+        start -= 1
+    numbered = house(walk, start)
+    if numbered == start:
+        return j
+    k = numbered
+    for _ in range(4):  # Flat 2, Apt 3B, Unit 4
+        if walk.sign(k - 1, ",") and walk.figures(k - 2) and walk.words[k - 3] in walk.language.kind("house"):
+            k -= 3
+    return address(walk, k, j)
+
+
+def suffixed(walk: Walk) -> None:
+    """Find streets written as one word: "Nieuwstraat 186", "Hauptstraße 4"."""
+    endings = tuple(walk.language.kind("street_suffix"))
+    for i in range(walk.size if endings else 0):
+        if walk.words[i].endswith(endings) and walk.large(i) and len(walk.words[i]) > 6:
+            j = i + 1
+            while walk.sign(j, ",") or walk.words[j : j + 1] and walk.words[j] in ("n", "°", "nr"):
+                j += 1
+            if 0 < walk.figures(j) < 5:
+                start = i
+                while start > 0 and walk.near(start) and walk.large(start - 1) and walk.rare(start - 1):
+                    start -= 1
+                address(walk, start, j + 1)
+            elif house(walk, i) < i:
+                address(walk, house(walk, i), i + 1)
+
+
+def line_of_words(walk: Walk, k: int) -> int:
+    """Return the index after a street name: capitals, particles and signs up to a stop."""
+    end = k + 1
+    while end < walk.size and end - k < 9 and walk.near(end):
+        word = walk.words[end]
+        if walk.sign(end, "-'") and (walk.glued(end) or walk.glued(end + 1)) or word in walk.particles:
+            end += 1
+        elif walk.large(end) and word not in walk.not_name and not walk.label_at(end):
+            end += 1
+        elif word == "." and walk.shapes[end - 1] in "CI" and len(walk.words[end - 1]) < 4:
+            end += 1
+        else:
+            break
+    while end > k + 1 and (walk.sign(end - 1, "-'") or walk.shapes[end - 1] == "l" and (
+        walk.words[end - 1] in walk.particles
+    )):
+        end -= 1
+    return end
+
+
+def address(walk: Walk, start: int, end: int) -> int:
+    """Record a street with its numbers, then the postcode and town that follow it."""
+    boxes = walk.language.kind("house")
+    k = end
+    while k < walk.size and (walk.sign(k, ",-/°") or walk.words[k] in boxes and k > end):
+        k += 1
+    while 0 < walk.figures(k) < 4 and (walk.near(k) or k > end) and not walk.taken(k):
+        end = k = k + 1  # the number after the street, and the box
+        if walk.letters(k) and walk.glued(k) and len(walk.words[k]) == 1:
+            end = k = k + 1
+        while k < walk.size and (walk.sign(k, ",/") or walk.words[k] in boxes):
+            k += 1
+    if k < walk.size and k > end and walk.figures(k) and walk.words[k - 1] in boxes:
+        end = k + 1
+    walk.add(start, end, LOCATION, "address")
+    return address_tail(walk, end)
+
+
+def address_tail(walk: Walk, end: int) -> int:
+    """Record the postcode and town after an address, on the same line or the next."""
+    k = end
+    while k < walk.size and k - end < 4 and (walk.sign(k, ",-/|;(") or walk.words[k] == "\n"):
+        k += 1
+    first = k
+    if walk.large(k) and len(walk.words[k]) <= 2 and walk.sign(k + 1, "-"):
+        k += 2  # B-1000
+    if walk.figures(k) in (4, 5) and walk.large(walk.over_particles(k + 1)):
+        return walk.add(first, line_of_words(walk, walk.over_particles(k + 1)), LOCATION, "town of an address")
+    if first > end and walk.words[end] != "\n" and walk.large(k) and not walk.label_at(k):
+        last = line_of_words(walk, k)
+        if walk.rare(k) or walk.words[k] in walk.language.towns or walk.closes(last) and walk.plain(k):
+            return walk.add(k, last, LOCATION, "town of an address")
+    return end
+
+
+def before_codes(walk: Walk) -> None:
+    """Extend postcodes that follow their town ("Bury St Edmunds IP33 1LS", "Boise, ID 83702")."""
+    for span in [s for s in walk.spans if s.rule == "postcode"]:
+        i = k = walk.at(span.start)
+        if walk.sign(k - 1, ","):
+            k -= 1
+        start = k
+        while start > 0 and k - start < 7 and (start == k or walk.near(start)) and walk.near(start) and (
+            walk.large(start - 1) or walk.sign(start - 1, "-'.") or walk.words[start - 1] in walk.language.kind("town_join")
+        ) and not walk.taken(start - 1):
+            if walk.sign(start - 1, "-") and walk.page.gap(start - 1):
+                break
+            start -= 1
+        while start < k and not walk.large(start):
+            start += 1
+        if start < k:
+            walk.add(start, i, LOCATION, "town before its postcode")
+
+
+# ---------------------------------------------------------------------- institutions
+def institution(walk: Walk, kind: str, i: int, j: int) -> int:
+    """Read an institution: the name after its head word, or before it, or both."""
+    if walk.shapes[i] == "l" and len(walk.words[i]) <= 3:
+        return j
+    start, end, proper = i, j, 0
+    if kind == "institution_after":
+        start, proper = backwards(walk, i)
+        while walk.large(end) and walk.near(end) and (
+            walk.words[end] in walk.language.kind("adjective")
+            or walk.kind_at(end) == "institution_after"
+        ):
+            end += 1
+        if not proper and walk.near(end) and walk.large(end) and walk.rare(end) and not walk.eponymous(end):
+            # "University Hospital Letterkenny"
+            end, proper = town_end(walk, end), 1
+        if proper and end < walk.size and walk.words[end] in ("of", "at") and walk.large(end + 1):
+            end = town_end(walk, end + 1)
+        if proper and walk.large(end) and walk.near(end) and walk.rare(end) and not walk.label_at(end):
+            end = town_end(walk, end)
+    else:
+        end, proper = forwards(walk, j)
+    if not proper:
+        return j
+    before = walk.language.kind("institution_before")
+    while start > 0 and walk.near(start) and walk.words[start - 1] in before and walk.large(start - 1):
+        start -= 1
+    walk.add(start, end, INSTITUTION, "institution")
+    return after_institution(walk, end)
+
+
+def after_institution(walk: Walk, end: int) -> int:
+    """Record a town in parentheses or after a comma that ends the field: "CHU (Annecy)"."""
+    if not (walk.sign(end, "(,") and walk.near(end)) or not walk.large(end + 1):
+        return end
+    last = line_of_words(walk, end + 1)
+    bracket = walk.sign(end, "(") and walk.sign(last, ")")
+    comma = walk.sign(end, ",") and walk.closes(last) and walk.words[end + 1] not in walk.not_name
+    if (bracket or comma) and not walk.kind_at(end + 1):
+        return walk.add(end + 1, last, LOCATION, "town of an institution")
+    return end
+
+
+def forwards(walk: Walk, j: int) -> tuple[int, int]:
+    """Return the index after an institution's name and how many of its words are names."""
+    words, shapes = walk.words, walk.shapes
+    adjective, joins = walk.language.kind("adjective"), walk.language.kind("town_join")
+    saints = walk.language.kind("saint")
+    end = k = j
+    proper = 0
+    if walk.page.caps[j - 1]:  # in capitals words and names look alike: take a short field whole
+        while k < walk.size and k - j < 9 and walk.near(k) and (
+            walk.letters(k) or walk.sign(k, "-'.") and walk.glued(k)
+        ) and walk.words[k] not in walk.not_name and not walk.label_at(k):
+            proper += walk.large(k) and walk.words[k] not in adjective and len(walk.words[k]) > 2
+            k += 1
+        if walk.closes(k) and not walk.sign(k, ":") and walk.opens(j - 1):
+            return (k, proper) if k - j < 9 else (j, 0)
+        k, proper = j, 0
+    while k < walk.size and k - j < 14 and walk.near(k):
+        word, shape = words[k], shapes[k]
+        if word == "." and walk.glued(k) and len(words[k - 1]) <= 3:
+            k += 1
+            continue
+        if walk.sign(k, "-'&") and (walk.glued(k) or walk.glued(k + 1)):
+            k += 1
+            continue
+        if walk.letters(k) and word in adjective and not walk.label_at(k):
+            k += 1
+            continue
+        if word in walk.particles or word in joins:
+            k += 1
+            continue
+        if shape in "CX" and word not in walk.heads and not walk.label_at(k):
+            before = words[k - 1]
+            held = before in saints or before in "-'"
+            if word in walk.not_name or walk.kind_at(k).startswith("title"):
+                break
+            if not walk.plain(k) and walk.page.caps[k] and not held and not walk.named(k):
+                break
+            proper += 1
+        elif shape == "I" and walk.near(k):
+            pass
+        else:
+            break
+        k += 1
+        end = k
+    return end, proper
+
+
+def backwards(walk: Walk, i: int) -> tuple[int, int]:
+    """Return where an institution whose head stands last begins, and its count of names."""
+    words, adjective = walk.words, walk.language.kind("adjective")
+    k = start = i
+    proper = 0
+    while k > 0 and i - k < 10 and walk.near(k):
+        word, shape = words[k - 1], walk.shapes[k - 1]
+        if shape in "CX" and word in adjective:
+            start = k = k - 1
+        elif shape in "CX" and word not in walk.not_name and (
+            word not in walk.language.function or word in walk.language.kind("saint")
+        ):
+            if walk.label_at(k - 1) or walk.kind_at(k - 1).startswith("title"):
+                break
+            # a word of the language names a place only beside one that is none
+            if not walk.plain(k - 1) and walk.page.caps[k - 1] and not (
+                walk.named(k - 1) or words[k - 1] in walk.language.towns or walk.opens(k - 1)
+            ):
+                break
+            proper += 1
+            start = k = k - 1
+        elif walk.sign(k - 1, "-'&.") and (walk.glued(k) or walk.glued(k - 1)):
+            k -= 1
+        elif word in walk.language.kind("town_join") or word == "s":
+            k -= 1
+        else:
+            break
+    return start, proper
