@@ -93,7 +93,7 @@ class Page:
 def _shape(token: str) -> str:
     first = token[0]
     if first.isalpha():
-        if first.islower():
+        if token.islower():
             return "l"
         if not token.isupper():
             return "C"

@@ -175,7 +175,7 @@ def find(text: str, folded: str, language: Language) -> list[Found]:
     return found
 
 
-POSTCODE = re.compile(r"(?<![\w])[AC-FHKNPRTV-Y]\d[\dW]\s?[AC-FHKNPRTV-Y](?=\w*\d)[AC-FHKNPRTV-Y0-9]{3}(?!\w)|(?<![\w])[AC-FHKNPRTV-Y]\d[\dW]\s[AC-FHKNPRTV-Y][AC-FHKNPRTV-Y0-9]{3}(?!\w)|(?<![\w])[A-Z]{1,2}\d[A-Z\d]?\s?\d[A-Z]{2}(?!\w)|\b[A-Z]{2}\s\d{5}(?:-\d{4})?\b|(?<![\w.,])[1-9]\d{3}\s[A-Z]{2}(?=\s[A-Z])")
+POSTCODE = re.compile(r"(?<![\w])[AC-FHKNPRTV-Y]\d[\dW]\s?[AC-FHKNPRTV-Y](?=\w*\d)[AC-FHKNPRTV-Y0-9]{3}(?!\w)|(?<![\w])[AC-FHKNPRTV-Y]\d[\dW]\s[AC-FHKNPRTV-Y][AC-FHKNPRTV-Y0-9]{3}(?!\w)|(?<![\w])[A-Z]{1,2}\d[A-Z\d]?\s?\d[A-Z]{2}(?!\w)|\b[A-Z]{2} \d{5}(?:-\d{4})?\b(?! ?\d)|(?<![\w.,/-])[1-9]\d{3} [A-Z]{2}(?= [A-Z][^\W\d_])")
 CODE_TOWN = re.compile(
     r"(?<![\w.,/])(?P<land>(?:F|B|L|CH|D|NL|I|FR|BE)\s?-\s?)?(?:(?P<five>\d{5}|\d{2}\s\d{3})|(?P<four>[1-9]\d{3}))\s{1,2}"
     r"(?P<town>[A-ZÀ-Þ][^\W\d_]{2,}|(?:[LD]['’]|LE |LA |LES |Le |La |Les |St |ST |Saint |SAINT )[A-ZÀ-Þ][^\W\d_]+)"

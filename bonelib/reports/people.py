@@ -16,9 +16,9 @@ def announced(walk: Walk, cue: Phrase, i: int) -> int:
     if cue.kind.startswith("label"):
         return labelled(walk, cue.kind, i, j)
     if cue.kind == "born":
-        while walk.sign(j, ":."):
+        while walk.sign(j, ":.") or walk.words[j : j + 1] == ["\n"] and not walk.label_at(j + 1):
             j += 1
-        end = walk.name(j, sure=True) if walk.near(j) and walk.large(walk.over_particles(j)) else j
+        end = walk.name(j, sure=True) if walk.large(walk.over_particles(j)) else j
         return walk.person(j, end, PATIENT, "name after 'née'") if end > j else j
     if cue.kind == "credential":
         return credited(walk, i, j)
@@ -34,22 +34,21 @@ def titled(walk: Walk, kind: str, i: int, j: int) -> int:
             j += 1
             continue
         ahead = j + 1 if walk.words[j] == "\n" else j  # a name may be broken off its title
-        again = walk.language.cues.at(walk.words, ahead)
-        initial = walk.shapes[ahead : ahead + 1] == ["I"] or walk.glued(ahead) and kind != "title_patient"
-        if again is None or not again.kind.startswith("title") or (initial and kind == "title_person"):
-            break
+        again = walk.language.cues.at(walk.words, ahead) if ahead < walk.size else None
+        if again is None or not again.kind.startswith("title") or again.tokens[0] == "m":
+            break  # after a title, "M." is an initial
         if again.kind == "title_person":
             kind = again.kind
         j = ahead + len(again.tokens)
     if walk.sign(j, ":"):
         j += 1
-    if j < walk.size and walk.words[j] == "\n" and walk.large(j + 1) and walk.page.gap(j) <= 2:
+    if j < walk.size and walk.words[j] == "\n" and walk.large(walk.over_particles(j + 1)) and walk.page.gap(j) <= 2:
         if not walk.label_at(j + 1):
             j += 1
     elif not walk.near(j):
         return j
     found = PATIENT if kind == "title_patient" and not related(walk, i) else PERSON
-    end = walk.name(j, sure=True)
+    end = walk.name(j, sure=True, comma=found == PATIENT)
     if end == j:
         return initials(walk, j)
     walk.person(j, end, found, "name after a title")
@@ -84,11 +83,14 @@ def town_of_colleague(walk: Walk, j: int) -> int:
     k = j
     while k < walk.size and k - j < 7 and (k == j or walk.near(k)) and (
         walk.large(k) or walk.sign(k, "-'") and walk.glued(k) or walk.words[k] in walk.language.kind("town_join")
+        or k > j and 0 < walk.figures(k) < 5
     ):
         if walk.words[k] in walk.not_name or walk.kind_at(k).startswith(("title", "role", "inst", "street")):
             return 0
         k += 1
-    named = any(walk.words[x] in walk.language.given for x in range(j, k))
+    saint = walk.words[j : j + 1] and walk.words[j] in walk.language.kind("saint")
+    named = not saint and any(walk.words[x] in walk.language.given for x in range(j, k))
+    named |= not any(len(walk.words[x]) > 2 for x in range(j, k))
     return k if k > j and walk.closes(k) and not walk.sign(k, ":.") and not named else 0
 
 
@@ -155,7 +157,7 @@ def initials(walk: Walk, j: int) -> int:
         j += 1
     if not walk.letters(j) or not 2 <= len(walk.words[j]) <= 3 or walk.shapes[j] == "C":
         return j
-    if walk.words[j] in walk.particles or not walk.closes(j + 1) or walk.sign(j + 1, "':"):
+    if walk.words[j] in walk.language.kind("title_person") or not walk.closes(j + 1) or walk.sign(j + 1, "':"):
         return j
     if walk.shapes[j] == "l" and walk.words[j] in walk.language.function:
         return j
@@ -175,7 +177,9 @@ def credited(walk: Walk, i: int, j: int) -> int:
         if walk.words[start - 1] in walk.not_name and walk.plain(start) or walk.label_at(start - 1):
             break
         start -= 1
-    while start < k and (walk.words[start] in walk.language.function or walk.sign(start, ",.-")):
+    while start < k and walk.shapes[start] != "I" and (
+        walk.words[start] in walk.language.function or walk.sign(start, ",.-")
+    ):
         start += 1
     if start < k and any(walk.shapes[x] in "CX" for x in range(start, k)):
         walk.person(start, k, PERSON, "name before a credential")
@@ -229,7 +233,7 @@ def staff(walk: Walk, i: int) -> None:
     """Find initials of staff that fill a line: "JM/cd", or "JM" where a J. M. is named."""
     k = i + 1
     if walk.sign(k, "/") and walk.glued(k) and walk.glued(k + 1) and walk.letters(k + 1):
-        if walk.closes(k + 2) and len(walk.words[k + 1]) in (2, 3) and walk.shapes[k + 1] == "l":
+        if walk.closes(k + 2) and len(walk.words[k + 1]) in (2, 3) and walk.shapes[k + 1] in "lX":
             walk.add(i, k, PERSON, "initials of staff")
             walk.add(k + 1, k + 2, PERSON, "initials of staff")
     elif (i == 0 or walk.words[i - 1] == "\n") and (k >= walk.size or walk.words[k] == "\n"):

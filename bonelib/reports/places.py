@@ -111,7 +111,7 @@ def dated(walk: Walk, i: int, end: int) -> bool:
     j = end
     while j < walk.size and (walk.sign(j, ",-") or walk.words[j] in walk.language.kind("article")):
         j += 1
-    return end + 1 <= j < walk.size and walk.sign(end, ",") and walk.figures(j) and walk.taken(j)
+    return end + 1 <= j < walk.size and walk.sign(end, ",") and walk.taken(j)
 
 
 # ---------------------------------------------------------------------- addresses
@@ -131,7 +131,9 @@ def street(walk: Walk, i: int, j: int) -> int:
     while walk.sign(j, ".") and walk.glued(j) and len(walk.words[j - 1]) < 5:
         j += 1
     k = walk.over_particles(j)
-    if not (walk.near(k) and walk.large(k)) or walk.words[k] in walk.heads:
+    if walk.words[j : j + 1] and walk.words[j] in walk.particles and walk.figures(j + 1) and walk.sign(j + 2, "-"):
+        k = j + 1  # "rue du 8-Mai-1945"
+    if not (walk.near(k) and (walk.large(k) or k == j + 1)) or walk.words[k] in walk.heads:
         return j
     sure = walk.words[i] in walk.language.kind("street_sure")
     if start == i and not (sure and not walk.page.caps[k] or walk.rare(k) and len(walk.words[i]) > 2):
@@ -160,9 +162,10 @@ def street_after(walk: Walk, i: int, j: int) -> int:
 
 
 def suffixed(walk: Walk) -> None:
-    """Find streets written as one word: "Nieuwstraat 186", "Hauptstraße 4"."""
+    """Find streets written as one word ("Nieuwstraat 186") and fields of a number and names."""
     endings = tuple(walk.language.kind("street_suffix"))
-    for i in range(walk.size if endings else 0):
+    for i in range(walk.size):
+        numbered(walk, i)
         if walk.words[i].endswith(endings) and walk.large(i) and len(walk.words[i]) > 6:
             j = i + 1
             while walk.sign(j, ",") or walk.words[j : j + 1] and walk.words[j] in ("n", "°", "nr"):
@@ -176,12 +179,32 @@ def suffixed(walk: Walk) -> None:
                 address(walk, house(walk, i), i + 1)
 
 
+def numbered(walk: Walk, i: int) -> None:
+    """Find a field that is a house number with capitals, one no word: "10 Bóthar na Trá"."""
+    if not 0 < walk.figures(i) < 5 or walk.taken(i):
+        return
+    if walk.opens(i) and walk.near(i + 1) and walk.large(i + 1):
+        end = line_of_words(walk, i + 1)
+        while walk.near(end) and walk.letters(end) and walk.large(end + 1) and walk.near(end + 1):
+            end = line_of_words(walk, end + 1)  # "na", "an" of other tongues
+        if walk.closes(end) and walk.rare(i + 1) and end - i > 2 and not walk.sign(end, ":%."):
+            address(walk, i, end)
+    elif walk.closes(i + 1) and walk.near(i) and walk.large(i - 1) and not walk.sign(i + 1, ".:/-°"):
+        start = i
+        while start > 0 and walk.near(start) and walk.large(start - 1):
+            start -= 1
+        if i - start > 1 and walk.opens(start) and all(walk.rare(k) for k in range(start, i)):
+            address(walk, start, i + 1)
+
+
 def line_of_words(walk: Walk, k: int) -> int:
     """Return the index after a street name: capitals, particles and signs up to a stop."""
     end = k + 1
     while end < walk.size and end - k < 9 and walk.near(end):
         word = walk.words[end]
         if walk.sign(end, "-'") and (walk.glued(end) or walk.glued(end + 1)) or word in walk.particles:
+            end += 1
+        elif walk.figures(end) and walk.glued(end) and walk.sign(end - 1, "-"):
             end += 1
         elif walk.large(end) and word not in walk.not_name and not walk.label_at(end):
             end += 1
@@ -255,6 +278,9 @@ def institution(walk: Walk, kind: str, i: int, j: int) -> int:
     """Read an institution: the name after its head word, or before it, or both."""
     if walk.shapes[i] == "l" and len(walk.words[i]) <= 3:
         return j
+    before = walk.letters(i - 1) and walk.near(i) and walk.page.caps[i]
+    if before and kind == "institution" and walk.words[i - 1] not in walk.language.function:
+        return j  # "HISTOIRE CLINIQUE"
     start, end, proper = i, j, 0
     if kind == "institution_after":
         start, proper = backwards(walk, i)
@@ -283,7 +309,9 @@ def institution(walk: Walk, kind: str, i: int, j: int) -> int:
 
 def after_institution(walk: Walk, end: int) -> int:
     """Record a town in parentheses or after a comma that ends the field: "CHU (Annecy)"."""
-    if not (walk.sign(end, "(,") and walk.near(end)) or not walk.large(end + 1):
+    if end + 1 < walk.size and walk.words[end] == "\n" and walk.sign(end + 1, "("):
+        end += 1
+    if not walk.sign(end, "(,") or not walk.large(end + 1):
         return end
     last = line_of_words(walk, end + 1)
     bracket = walk.sign(end, "(") and walk.sign(last, ")")
@@ -306,7 +334,7 @@ def forwards(walk: Walk, j: int) -> tuple[int, int]:
         ) and walk.words[k] not in walk.not_name and not walk.label_at(k):
             proper += walk.large(k) and walk.words[k] not in adjective and len(walk.words[k]) > 2
             k += 1
-        if walk.closes(k) and not walk.sign(k, ":") and walk.opens(j - 1):
+        if walk.closes(k) and not walk.sign(k, ":"):
             return (k, proper) if k - j < 9 else (j, 0)
         k, proper = j, 0
     while k < walk.size and k - j < 14 and walk.near(k):

@@ -160,6 +160,8 @@ class Walk:
         word = self.words[i]
         if word in self.not_name and not (after_given and self.closes(i + 1)):
             return False
+        if self.kind_at(i) == "credential" and self.shapes[i] == "X":
+            return False
         if self.shapes[i] == "I":
             return self.sign(i + 1, ".") or word not in self.language.function
         if self.label_at(i) or self.kind_at(i).startswith(("title", "born", "label")) and not (
@@ -170,11 +172,15 @@ class Walk:
             return True
         # a word of the language is a surname where nothing follows it, or capitals mark it
         ends = self.closes(i + 1) and not self.sign(i + 1, ":")
+        if sure and ends and word in self.language.given:
+            return True
         if self.page.caps[i]:
             return sure and after_given and ends
         if self.shapes[i] == "X":
-            return sure and len(word) > 2
-        return sure and (ends or after_given) and word not in self.language.function
+            return (sure or after_given and ends) and len(word) > 2
+        return (sure or after_given and ends) and (ends or after_given) and (
+            word not in self.language.function
+        )
 
     def over_particles(self, i: int) -> int:
         """Skip "van den", "de la", "d'", "'t", "El" before a name; ``i`` if no name follows."""
@@ -217,7 +223,7 @@ class Walk:
                     end = i = i + 1
                 continue
             elif word == "-" and self.near(i) and self.near(i + 1) and self.named(i + 1) and (
-                self.large(i + 1) and not self.label_at(i + 1) and self.shapes[i + 1] == self.shapes[i - 1]
+                self.large(i + 1) and not self.kind_at(i + 1) and self.shapes[i + 1] == self.shapes[i - 1]
             ):
                 i += 2
             elif comma and word == "," and self.near(i + 1) and (
