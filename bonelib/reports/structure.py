@@ -28,32 +28,53 @@ class Section(NamedTuple):
     end: int
 
 
+# At the start of a line or of a sentence; closed by a colon, or alone on its line.
+HEADING = re.compile(
+    r"(?:^|(?<=\n)|(?<=[.;]\s)|(?<=\s\s))[ *#_=\-•\d.)]*"
+    r"(?P<head>[^\W\d_]+(?:[ '\-]{1,2}[^\W\d_]+){0,4}?)"
+    r"(?: *[*_]* *:(?!\d)|[ *_=\-]*(?=\n|$)|\s+-\s)"
+)
+
+
 @lru_cache(maxsize=8)
-def _headings(language: Language) -> re.Pattern:
-    terms = sorted(language.kind("section"), key=len, reverse=True)
-    either = "|".join(re.escape(t).replace(r"\ ", r"\s+") for t in terms)
-    # At the start of a line or of a sentence; closed by a colon, or alone on its line.
-    return re.compile(
-        rf"(?:^|(?<=\n)|(?<=[.;]\s)|(?<=\s\s))[ *#_=\-•\d.)]*(?P<head>{either})[ *_]*"
-        r"(?:(?<=\w)\s*:(?!\d)|[ *_=\-]*(?=\n|$)|\s+-\s)"
-    )
+def _heads(language: Language) -> dict[str, str]:
+    """Return the section of each heading, and of each one that lacks a letter."""
+    table = language.kind("section")
+    return {left: table[head] for head in table if len(head) > 5 for left in _shorter(head)} | table
+
+
+def _section(head: str, language: Language) -> str:
+    """Name the section that a folded heading opens, "" if it is none; one letter may be wrong."""
+    heads, head = _heads(language), re.sub(r"\s+", " ", head)
+    if head in heads or len(head) < 6 or head in language.words:
+        return heads.get(head, "")
+    return next((heads[left] for left in _shorter(head) if left in heads), "")
 
 
 def sections(text: str, language: Language) -> list[Section]:
     """Cut a report into its sections, in order; text before the first heading is ``other``."""
     found: list[Section] = []
     kind, start = OTHER, 0
-    for match in _headings(language).finditer(fold(text)):
-        if match.start() > start:
-            found.append(Section(kind, start, match.start()))
-        head = re.sub(r"\s+", " ", match["head"])
-        kind, start = language.kind("section")[head], match.end()
+    for match in HEADING.finditer(fold(text)):
+        opened = _section(match["head"], language)
+        if opened:
+            if match.start() > start:
+                found.append(Section(kind, start, match.start()))
+            kind, start = opened, match.end()
     found.append(Section(kind, start, len(text)))
     return [section for section in found if text[section.start : section.end].strip()]
 
 
 SHORT = frozenset("dr pr mme mlle m mr mrs ms st ste no n env ex cf vs fig art tel av bd resp approx ca i.e e.g al".split())
-STOP = re.compile(r"\n\s*\n|\n(?=\s*[-•*\u2022A-ZÀ-Þ0-9])|[.!?]+(?=[\s\"»)]|$)|(?<=[a-zà-ÿ)])[.!](?=[A-ZÀ-Þ][a-zà-ÿ])|;")
+STOP = re.compile(r"\n|[.!?]+(?=[\s\"»)]|$)|(?<=[a-zà-ÿ)])[.!](?=[A-ZÀ-Þ][a-zà-ÿ])|;")
+WRAP = 40  # characters: a shorter line ends a statement even without a full stop
+
+
+def _breaks(text: str, at: int) -> bool:
+    """Whether a line end closes a sentence, or only wraps it."""
+    line = text[text.rfind("\n", 0, at) + 1 : at].rstrip()
+    ahead = text[at + 1 : at + 12].lstrip(" \t")
+    return len(line) < WRAP or line[-1] in ".:;!?-=" or not ahead or ahead[0] in "\n-•*"
 
 
 def sentences(text: str, start: int = 0, end: int | None = None) -> list[tuple[int, int]]:
@@ -61,6 +82,8 @@ def sentences(text: str, start: int = 0, end: int | None = None) -> list[tuple[i
     end = len(text) if end is None else end
     found, at = [], start
     for match in STOP.finditer(text, start, end):
+        if match.group() == "\n" and not _breaks(text, match.start()):
+            continue
         if match.group()[0] == ".":
             before = re.search(r"[^\W\d_]+$", text[max(start, match.start() - 6) : match.start()])
             word = fold(before.group()) if before else ""
@@ -108,3 +131,28 @@ def triggers(language: Language) -> Phrases:
 
 # Of edsnlp's tables, words that in a radiograph's report state size or extent, not doubt.
 NOT_OURS = frozenset(("discret", "discrets", "discrete", "discretes", "si", "selon", "exploration", "risque", "soit", "pas"))
+
+
+@lru_cache(maxsize=8)
+def spelling(language: Language) -> dict[str, str]:
+    """Return, for what is left of each word of the tables when a letter goes, the word itself."""
+    phrases = [p for f in (triggers(language).first, language.vocabulary.first) for p in f.values()]
+    words = {token for some in phrases for phrase in some for token in phrase.tokens}
+    words = sorted(word for word in words if len(word) > 4 and word.isalpha())
+    return {left: word for word in words for left in (word, *_shorter(word))}
+
+
+def _shorter(word: str) -> list[str]:
+    return [word[:i] + word[i + 1 :] for i in range(len(word))]
+
+
+def corrected(word: str, language: Language) -> str:
+    """Return the word of the tables that an unknown word misspells by one letter, or itself.
+
+    The first letter must be right: "opaque" is no "plaque".
+    """
+    if len(word) < 5 or word in language.words or not word.isalpha():
+        return word
+    table = spelling(language)
+    found = (table[left] for left in (word, *_shorter(word)) if left in table)
+    return next((right for right in found if right[0] == word[0]), word)
