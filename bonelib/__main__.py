@@ -1,4 +1,4 @@
-"""The command line: ``bonelib run | phantom | data | runs``.
+"""The command line: ``bonelib run | phantom | data | deidentify | runs``.
 
 Arguments come in, one call to a room goes out per command; what the room returns is printed here
 and nowhere else. Mistakes of the user end in one message and exit code 2, a failed notebook in 1.
@@ -94,6 +94,26 @@ def _parser() -> argparse.ArgumentParser:
     )
     data.add_argument("--out", type=Path, help="write the table, .parquet or .csv")
 
+    clean = add(
+        _deidentify,
+        "deidentify",
+        "remove the identities of reports, keep the key apart",
+        "bonelib deidentify reports safe --language fr --mode surrogates --index index.csv",
+    )
+    clean.add_argument("source", type=Path, metavar="IN", help="folder, .csv or .parquet")
+    clean.add_argument("out", type=Path, metavar="OUT", help="folder, or table for a table")
+    clean.add_argument("--language", required=True, help="fr or en")
+    clean.add_argument("--mode", default="tags", help="tags (default) or surrogates")
+    clean.add_argument("--column", default="text", help="of a table: where the reports stand")
+    clean.add_argument(
+        "--keep", nargs="*", default=[], metavar="COLUMN", help="of a table: columns passed on"
+    )
+    clean.add_argument("--index", type=Path, help="CSV: report,patient,name,birth_date,accession")
+    clean.add_argument("--ledger", type=Path, help="folder of the key; default OUT-ledger")
+    clean.add_argument(
+        "--days", nargs=2, type=int, metavar=("LOW", "HIGH"), help="range dates move in (-1000 1000)"
+    )
+
     listing = add(_runs, "runs", "list the finished runs", "bonelib runs --profile demo")
     listing.add_argument("--profile", default="", help="tiny, demo or full; default all")
     return parser
@@ -168,6 +188,71 @@ def _data(name: str, root: Path, task: str, decode: int, out: Path | None) -> in
     return 0
 
 
+def _deidentify(
+    source: Path,
+    out: Path,
+    language: str,
+    mode: str,
+    column: str,
+    keep: list[str],
+    index: Path | None,
+    ledger: Path | None,
+    days: list[int] | None,
+) -> int:
+    """Write safe reports to ``out``, and what undoes it (key, removals, names) to ``ledger``."""
+    import contextlib
+    import csv
+    import secrets
+    from collections import Counter
+
+    from bonelib import reports, runs
+
+    ledger = ledger or out.with_name(f"{out.stem}-ledger")
+    _apart(source, out, ledger)
+    tongue = reports.language(language)
+    key_file = ledger / "key"
+    if not key_file.exists():
+        with runs.replacing(key_file) as temporary:
+            temporary.write_text(secrets.token_hex(32))
+    key_file.chmod(0o600)
+    options = {"mode": mode, "key": bytes.fromhex(key_file.read_text())}
+    options |= {"days": tuple(days)} if days else {}
+    sources = reports.read(source, column=column, index=index)
+    columns = [c for c in keep if c not in ("report", column)]
+    held: Counter[str] = Counter()
+    removed: Counter[str] = Counter()
+    number = 0
+    with contextlib.ExitStack() as stack:
+
+        def table(name: str, header: list[str]) -> Any:
+            path = stack.enter_context(runs.replacing(ledger / name))
+            writer = csv.writer(stack.enter_context(path.open("w", newline="", encoding="utf-8")))
+            writer.writerow(header)
+            return writer
+
+        names = table("reports.csv", ["number", "report", "patient", "held"])
+        removals = table("removals.csv", ["number", *reports.Removal._fields])
+        write = _safe_writer(stack, source.is_dir(), out, [*columns, column])
+        for number, one in enumerate(sources, 1):
+            outcome = reports.deidentify(
+                one.text, tongue, known=one.known, patient=one.patient, **options
+            )
+            name = f"r{number:07d}"  # file names hold patients' names too
+            names.writerow([name, one.name, one.patient, outcome.held])
+            removals.writerows([name, *removal] for removal in outcome.removals)
+            removed.update(removal.type for removal in outcome.removals)
+            if outcome.held:
+                held[outcome.held.partition(":")[0]] += 1
+            else:
+                write(name, [*(str(one.row.get(c) or "") for c in columns), outcome.text])
+    _say(f"{number - held.total()} of {number} reports written to {out}; the key is in {ledger}")
+    for name, count in removed.most_common():
+        _say(f"  {name} {count}")
+    for reason, count in held.most_common():
+        _say(f"  held back, {reason}: {count}")
+    return 0
+
+
 def _runs(profile: str) -> int:
     from bonelib import headless, runs
 
@@ -185,6 +270,65 @@ def _runs(profile: str) -> int:
             shown["run"] = short.str.ljust(short.str.len().max())
             _say(shown.to_string(index=False, justify="left", max_colwidth=100))
     return 0
+
+
+# ---------------------------------------------------------------------- what is written
+def _apart(source: Path, out: Path, ledger: Path) -> None:
+    """Refuse a place where safe reports, their key and their source would lie together."""
+    places = {"IN": source.resolve(), "OUT": out.resolve(), "the ledger": ledger.resolve()}
+    inside = [
+        f"{a} ({places[a]}) lies in {b} ({places[b]})"
+        for a in places
+        for b in places
+        if a != b and places[a].is_relative_to(places[b])
+    ]
+    if inside:
+        raise ValueError(f"Keep input, output and key apart: {'; '.join(inside)}.")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"{out} exists. Choose a new OUT: safe and unsafe reports must not mix.")
+
+
+def _safe_writer(
+    stack: Any, folder: bool, out: Path, columns: list[str]
+) -> Callable[[str, list[str]], None]:
+    """Return what writes one safe report: a file of a folder, or a row of a CSV or Parquet table."""
+    from bonelib import runs
+
+    if folder:
+
+        def write(name: str, values: list[str]) -> None:
+            with runs.replacing(out / f"{name}.txt") as temporary:
+                temporary.write_text(values[-1], encoding="utf-8")
+
+        return write
+    if out.suffix not in (".csv", ".parquet"):
+        raise ValueError(f"OUT must end in .csv or .parquet for a table, found {out.name!r}.")
+    path = stack.enter_context(runs.replacing(out))
+    if out.suffix == ".csv":
+        import csv
+
+        rows = csv.writer(stack.enter_context(path.open("w", newline="", encoding="utf-8")))
+        rows.writerow(["report", *columns])
+        return lambda name, values: rows.writerow([name, *values])
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    schema = pa.schema([(column, pa.string()) for column in ["report", *columns]])
+    file = stack.enter_context(parquet.ParquetWriter(path, schema))
+    waiting: list[dict[str, str]] = []
+
+    def flush() -> None:
+        file.write_table(pa.Table.from_pylist(waiting, schema=schema))
+        waiting.clear()
+
+    stack.callback(lambda: flush() if waiting else None)
+
+    def write_row(name: str, values: list[str]) -> None:
+        waiting.append(dict(zip(["report", *columns], [name, *values], strict=True)))
+        if len(waiting) >= 1000:
+            flush()
+
+    return write_row
 
 
 # ---------------------------------------------------------------------- what is printed

@@ -119,7 +119,7 @@ def wilson(hits: float, n: float, *, z: float = 1.959964) -> tuple[float, float]
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def table(
+def leak_table(
     counts: pd.DataFrame, *, patients: bool = False, draws: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
     """Sum counts into the leak table: one row a type, the published figures beside ours.
@@ -176,7 +176,7 @@ def check(leaks: pd.DataFrame, limits: Mapping[str, float]) -> None:
     """Stop where the recall of a type is below its limit.
 
     Args:
-        leaks: Of :func:`table`. limits: Least recall by type, e.g. ``{"PATIENT": 0.995}``.
+        leaks: Of :func:`leak_table`. limits: Least recall by type, e.g. ``{"PATIENT": 0.995}``.
 
     Raises:
         ValueError: Lists every type below its limit; or a limit for an unknown type.
