@@ -66,7 +66,7 @@ def find(text: str, language: Language, known: Known | None = None) -> list[Span
 
 def _cued(walk: Walk, i: int) -> int:
     """Read what the cues at token ``i`` announce; return the last token read."""
-    for cue in walk.language.cues.all(walk.words, i):
+    for cue in walk.language.cues.all(walk.righted, i):
         count = len(walk.spans)
         room = places if cue.kind.startswith(PLACES) else people
         further = room.announced(walk, cue, i)

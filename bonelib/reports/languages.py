@@ -106,6 +106,29 @@ def pieces(term: str) -> tuple[str, ...]:
     return tuple(TOKEN.findall(fold(term)))
 
 
+class Spelling:
+    """Rights a word that misspells one of a list by one letter: lost, added, changed or swapped.
+
+    The first letter must be right: "opaque" is no "plaque".
+    """
+
+    def __init__(self, words: Iterable[str], *, least: int = 5) -> None:
+        self.least = least
+        self.known = sorted({w for w in words if len(w) >= least and w.isalpha()})
+        self.left = {part: word for word in self.known for part in (word, *_shorter(word))}
+
+    def right(self, word: str) -> str:
+        """Return the word that is meant, or the same word if none is near."""
+        if len(word) < self.least or not word.isalpha():
+            return word
+        found = (self.left[part] for part in (word, *_shorter(word)) if part in self.left)
+        return next((right for right in found if right[0] == word[0]), word)
+
+
+def _shorter(word: str) -> list[str]:
+    return [word[:i] + word[i + 1 :] for i in range(len(word))]
+
+
 @dataclass(frozen=True)
 class Phrase:
     """A term of a table: its tokens, what it is, and the value it stands for."""
@@ -145,7 +168,7 @@ class Language:
 
     Attributes:
         terms: For each kind of ``words.csv``, its terms (folded) with their values.
-        cues: The terms that tell an identity, ready to be found.
+        cues: The terms that tell an identity, ready to be found; spelling: of their words.
         given, family, towns: First names, surnames and one-word towns of the lexicons, folded.
         stops: Function words and verbs. words: All that is language, not a name.
     """
@@ -154,6 +177,7 @@ class Language:
     terms: dict[str, dict[str, str]]
     cues: Phrases
     vocabulary: Phrases
+    spelling: Spelling
     given: frozenset[str]
     family: frozenset[str]
     towns: frozenset[str]
@@ -182,7 +206,7 @@ class Language:
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 CUES = (
     "title_patient", "title_person", "label_patient", "label_person", "label_place",
-    "label_institution", "relation", "signed", "role", "born", "credential", "street",
+    "label_institution", "relation", "signed", "role", "typist", "born", "credential", "street",
     "street_after", "institution", "institution_after", "place",
 )  # fmt: skip
 
@@ -231,6 +255,7 @@ def language(name: str, *, words: Path | None = None, vocabulary: Path | None = 
         terms,
         Phrases((t, k, v) for k in CUES for t, v in terms.get(k, {}).items()),
         Phrases((row["term"], row["kind"], row["value"]) for row in facts),
+        Spelling(t for k in CUES for term in terms.get(k, {}) for t in pieces(term)),
         given,
         family,
         towns,

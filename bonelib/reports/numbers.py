@@ -14,7 +14,10 @@ from functools import lru_cache
 from bonelib.reports.dates import number
 from bonelib.reports.languages import Language
 
-UNITS = r"\s?(?:mm|cm|ml|cc|mg|m?gy|[ud]gy|kv|mas|ms|hz|mhz|px|%|µ|x\s?\d|uh\b|hu\b|pixels|images|ui\b|g/|m2|m²)"
+UNITS = (
+    r" ?(?:(?:mm|cm|ml|cc|mg|m?gy|[ud]gy|kvp?|mas|ms|m?hz|px|uh|hu|ui|pixels|images|x ?\d+)(?!\w)"
+    r"|%|µ|g/|m²)"
+)
 Found = tuple[int, int, str, str]
 
 URL = re.compile(
@@ -25,12 +28,12 @@ URL = re.compile(
     r"(?:/[^\s<>\"')\]]*)?(?![\w.]\w)"
 )
 PHONE = re.compile(
-    r"(?<![\w+])(?:\+|00\s?)\d{2,3}(?:[\s./-]*\(0\))?(?:[\s./-]{0,3}\d){7,11}(?!\d)"  # +33 (0)1 …
-    r"|(?<![\w./-])0\d(?:\s?[\s./-]\s?\d\d){4}(?![\d/])"  # 01 23 45 67 89
+    r"(?<![\w+])(?:\+|00 ?)\d{2,3}(?:[ ./-]*\(0\))?(?:[ ./-]{0,3}\d){7,11}(?!\d)"  # +33 (0)1 …
+    r"|(?<![\w./-])0\d(?: ?[ ./-] ?\d\d){4}(?![\d/])"  # 01 23 45 67 89
     r"|(?<![\w./,-])0\d{9}(?!\d)"
-    r"|(?<![\w./-])\(?0\d{1,3}\)?\s?[/\s.-]\s?\d{2,3}(?:[\s.-]?\d{2,3}){1,3}(?![\d/])"  # 02/555.12.34
-    r"|(?<![\w./-])\(?0\d{3,4}\)?\s\d{3}\s?\d{3,4}(?!\d)"
-    r"|(?<![\w./-])(?:\+?1[\s.-])?\(?[2-9]\d\d\)?[\s.-]\d{3}[\s.-]\d{4}(?!\d)(?:\s?(?:ext|x|poste)\b\.?\s?\d{1,5})?"  # (555) 555-0123 ext. 4
+    r"|(?<![\w./-])\(?0\d{1,3}\)? ?[/ .-] ?\d{2,3}(?:[ .-]?\d{2,3}){1,3}(?![\d/])"  # 02/555.12.34
+    r"|(?<![\w./-])\(?0\d{3,4}\)? \d{3} ?\d{3,4}(?!\d)"
+    r"|(?<![\w./-])(?:\+?1[ .-])?\(?[2-9]\d\d\)?[ .-]\d{3}[ .-]\d{4}(?!\d)(?: ?(?:ext|x|poste)\b\.? ?\d{1,5})?"  # (555) 555-0123 ext. 4
 )
 NIR = re.compile(
     r"(?<![\d])[1278](?:[ .\-]?\d){2}[ .\-]?(?:\d[ ]?\d)[ .\-]?(?:2[ab]|\d[ ]?\d)[ .\-]?(?:\d[ ]?){3}[ .\-]?(?:\d[ ]?){3}"
@@ -152,7 +155,7 @@ def find(text: str, folded: str, language: Language) -> list[Found]:
         value, digits = match["value"], len(_digits(match["value"]))
         marked = any(sign in match["mark"] for sign in ":#=°")
         enough = digits >= 4 or (digits >= 2 and len(value) >= 4 and marked)
-        if enough and not re.match(UNITS.lstrip(), folded[match.end() : match.end() + 8].lstrip()):
+        if enough and not re.match(UNITS, folded[match.end() : match.end() + 8]):
             add(*match.span("value"), "ID", "label of a number")
     for match in LONG.finditer(folded):
         if len(_digits(match.group())) >= (7 if "/" in match.group() else 5):
@@ -177,7 +180,7 @@ def find(text: str, folded: str, language: Language) -> list[Found]:
 
 POSTCODE = re.compile(r"(?<![\w])[AC-FHKNPRTV-Y]\d[\dW]\s?[AC-FHKNPRTV-Y](?=\w*\d)[AC-FHKNPRTV-Y0-9]{3}(?!\w)|(?<![\w])[AC-FHKNPRTV-Y]\d[\dW]\s[AC-FHKNPRTV-Y][AC-FHKNPRTV-Y0-9]{3}(?!\w)|(?<![\w])[A-Z]{1,2}\d[A-Z\d]?\s?\d[A-Z]{2}(?!\w)|\b[A-Z]{2} \d{5}(?:-\d{4})?\b(?! ?\d)|(?<![\w.,/-])[1-9]\d{3} [A-Z]{2}(?= [A-Z][^\W\d_])")
 CODE_TOWN = re.compile(
-    r"(?<![\w.,/])(?P<land>(?:F|B|L|CH|D|NL|I|FR|BE)\s?-\s?)?(?:(?P<five>\d{5}|\d{2}\s\d{3})|(?P<four>[1-9]\d{3}))\s{1,2}"
+    r"(?<![\w.,/])(?P<land>(?:F|B|L|CH|D|NL|I|FR|BE)\s?-\s?)?(?:(?P<five>\d{5}|\d{2}\s\d{3})|(?P<four>[1-9]\d{3})) {1,2}"
     r"(?P<town>[A-ZÀ-Þ][^\W\d_]{2,}|(?:[LD]['’]|LE |LA |LES |Le |La |Les |St |ST |Saint |SAINT )[A-ZÀ-Þ][^\W\d_]+)"
     r"(?:[-'’ ](?:(?:sur|sous|en|lès|les|lez|le|la|de|du|des|d|l|SUR|SOUS|EN|LES|LEZ|LE|LA|DE|DU|DES|D|L)[-'’ ])*[A-ZÀ-Þ][^\W\d_]+){0,4}(?:\s(?:CEDEX|Cedex|cedex)(?:\s\d{1,2})?)?"
 )

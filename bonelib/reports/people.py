@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from bonelib.reports import places
 from bonelib.reports.languages import Phrase, pieces
 from bonelib.reports.walk import Walk
 
@@ -34,7 +35,7 @@ def titled(walk: Walk, kind: str, i: int, j: int) -> int:
             j += 1
             continue
         ahead = j + 1 if walk.words[j] == "\n" else j  # a name may be broken off its title
-        again = walk.language.cues.at(walk.words, ahead) if ahead < walk.size else None
+        again = walk.language.cues.at(walk.righted, ahead) if ahead < walk.size else None
         if again is None or not again.kind.startswith("title") or again.tokens[0] == "m":
             break  # after a title, "M." is an initial
         if again.kind == "title_person":
@@ -58,8 +59,11 @@ def titled(walk: Walk, kind: str, i: int, j: int) -> int:
 def others(walk: Walk, end: int, found: str, rule: str) -> int:
     """Go on after a name with "et", "/", "&" or a comma: "Drs Martin et Durand"."""
     joiner = walk.language.kind("joiner")
-    if walk.sign(end, ",") and town_of_colleague(walk, end + 1):
-        return walk.add(end + 1, town_of_colleague(walk, end + 1), LOCATION, "place after a name")
+    town = town_of_colleague(walk, end + 1) if walk.sign(end, ",") else 0
+    if town:
+        given = walk.words[end + 1] in walk.language.given
+        walk.add(end + 1, town, PERSON if given else LOCATION, "place after a name")
+        return places.address_tail(walk, town)
     while end < walk.size and (walk.words[end] in joiner or walk.sign(end, "/&,;+")):
         j = end + 1
         if j < walk.size and walk.words[j] == "\n":
@@ -78,20 +82,25 @@ def others(walk: Walk, end: int, found: str, rule: str) -> int:
 
 def town_of_colleague(walk: Walk, j: int) -> int:
     """Return the index after a town that fills the field after a name: "Dr Besnard, Alost"; or 0."""
-    if j < walk.size and walk.words[j] == "\n":
+    if j < walk.size and walk.words[j] == "\n" and walk.large(j + 1) and walk.rare(j + 1):
         j += 1
+    if not walk.large(j) and not walk.figures(j):
+        return 0
+    if walk.words[j] in walk.language.kind("article") and not (walk.large(j + 1) and walk.rare(j + 1)):
+        return 0
     k = j
     while k < walk.size and k - j < 7 and (k == j or walk.near(k)) and (
         walk.large(k) or walk.sign(k, "-'") and walk.glued(k) or walk.words[k] in walk.language.kind("town_join")
         or k > j and 0 < walk.figures(k) < 5
     ):
-        if walk.words[k] in walk.not_name or walk.kind_at(k).startswith(("title", "role", "inst", "street")):
+        if walk.words[k] in walk.not_name or walk.kind_at(k).startswith(NO_TOWN) or walk.taken(k):
             return 0
         k += 1
-    saint = walk.words[j : j + 1] and walk.words[j] in walk.language.kind("saint")
-    named = not saint and any(walk.words[x] in walk.language.given for x in range(j, k))
-    named |= not any(len(walk.words[x]) > 2 for x in range(j, k))
-    return k if k > j and walk.closes(k) and not walk.sign(k, ":.") and not named else 0
+    short = not any(len(walk.words[x]) > 2 for x in range(j, k))
+    return k if k > j and walk.closes(k) and not walk.sign(k, ":") and not short else 0
+
+
+NO_TOWN = ("title", "role", "inst", "street", "label", "signed", "typist")
 
 
 def related(walk: Walk, i: int) -> bool:
@@ -103,8 +112,10 @@ def related(walk: Walk, i: int) -> bool:
 def labelled(walk: Walk, kind: str, i: int, j: int) -> int:
     """Read the field of a label: "Nom : DUPONT, Jean", "Prescripteur : Dr Petit / Dr Roux"."""
     marked = False
-    while j < walk.size and walk.words[j] in (":", "=", ".", "°", "*", "|", ")", "_"):
-        marked |= walk.words[j] in ":=|"
+    while j < walk.size and (
+        walk.sign(j, ":=.°*|)_") or walk.words[j] == "\n" and walk.sign(j + 1, ":")
+    ):
+        marked |= walk.sign(j, ":=|")
         j += 1
     if not marked and kind != "label_patient":
         return i + 1
@@ -112,8 +123,11 @@ def labelled(walk: Walk, kind: str, i: int, j: int) -> int:
         j += 1  # the value stands below its label
     if j >= walk.size or (not marked and not walk.near(j)):
         return j
-    again = walk.language.cues.at(walk.words, j)
-    if again is not None and again.kind.startswith("title") and not walk.sign(j + 1, "^"):
+    again = walk.language.cues.at(walk.righted, j)
+    initial = again is not None and again.tokens[0] == "m"  # "Interne : M. Roux"
+    if again is not None and again.kind.startswith("title") and not (
+        walk.sign(j + 1, "^") or initial and kind == "label_person"
+    ):
         found = "title_person" if kind == "label_person" else again.kind
         return titled(walk, found, j, j + len(again.tokens))
     end = walk.name(j, sure=marked, comma=True) if marked or walk.large(j) else j
@@ -132,20 +146,33 @@ def weakly(walk: Walk, kind: str, j: int) -> int:
     """Read a name after a relation ("sa fille Marie"), a verb ("relu par") or a role."""
     rule = {"relation": "relation", "signed": "verb"}.get(kind, "role")
     skipped = walk.language.kind("article")
-    while j < walk.size and (walk.sign(j, ",:('") or walk.words[j] in skipped or walk.words[j] == "\n"):
+    while j < walk.size and (
+        walk.sign(j, ",:('") or walk.words[j] == "\n"
+        or walk.words[j] in skipped and not (walk.shapes[j] == "I" and walk.sign(j + 1, ".-"))
+    ):
         if walk.words[j] == "\n" and (kind != "signed" or walk.sign(j - 1, ".")):
             return j
         j += 1
     if j >= walk.size or walk.shapes[j] == "X" and initials(walk, j) > j:
         return min(j + 1, walk.size)
-    if walk.kind_at(j).startswith(("title", "label_id", "institution")):
+    if kind == "typist":
+        end = j + 1
+        brief = walk.letters(j) and len(walk.words[j]) in (2, 3) and walk.closes(end)
+        return walk.add(j, end, PERSON, "initials of staff") if brief else j
+    initial = walk.words[j] == "m" and walk.sign(j + 1, ".") and kind == "role"
+    if walk.kind_at(j).startswith(("title", "label_id", "institution")) and not initial:
         return j
     start = walk.over_particles(j)
     end = walk.name(j, sure=False) if walk.large(start) else j
+    if kind != "relation" and walk.large(j):
+        surely = walk.name(j, sure=True)  # "Dictated by STREET": a signature, if nothing follows
+        end = surely if walk.closes(surely) and surely - j < 5 and walk.shapes[j] != "I" else end
     if end == j:
         return initials(walk, j) if kind != "relation" else j
-    typo = end == j + 1 and not walk.named(j) and walk.language.misspelt(walk.words[j])
-    if (walk.page.caps[j] and not any(walk.named(k) for k in range(j, end))) or typo:
+    typo = end == j + 1 and walk.plain(j) and walk.language.misspelt(walk.words[j])
+    known = walk.shapes[j] == "I" or any(walk.named(k) for k in range(j, end))
+    known |= kind != "relation" and walk.closes(end)
+    if walk.page.caps[j] and not known or typo:
         return j
     walk.person(j, end, PERSON, f"name after a {rule}")
     return others(walk, end, PERSON, f"name after a {rule}") if kind == "signed" else end
@@ -174,7 +201,11 @@ def credited(walk: Walk, i: int, j: int) -> int:
         walk.large(start - 1) or walk.sign(start - 1, ".-'^") or walk.words[start - 1] in walk.particles
         or (walk.sign(start - 1, ",") and start < k)
     ):
-        if walk.words[start - 1] in walk.not_name and walk.plain(start) or walk.label_at(start - 1):
+        word = walk.words[start - 1]
+        ordinary = walk.page.caps[start - 1] and len(word) > 1 and not (
+            walk.plain(start - 1) or walk.named(start - 1) or word in walk.particles
+        )
+        if start < k - 1 and ordinary and walk.letters(start - 1) or walk.label_at(start - 1):
             break
         start -= 1
     while start < k and walk.shapes[start] != "I" and (

@@ -92,7 +92,7 @@ def towns(walk: Walk) -> None:
         if shapes[i] not in "CX" or len(words[i]) < 3 or walk.taken(i) or words[i] in walk.not_name:
             continue
         end = town_end(walk, i)
-        if dated(walk, i, end):
+        if not walk.kind_at(i).startswith("title") and dated(walk, i, end):
             walk.add(i, end, LOCATION, "town before a date")
             continue
         town = words[i] in walk.language.towns and len(words[i]) > 3
@@ -109,7 +109,9 @@ def dated(walk: Walk, i: int, end: int) -> bool:
     if i and walk.near(i) and walk.words[i - 1] not in ("\n", "-", "|", ")"):
         return False
     j = end
-    while j < walk.size and (walk.sign(j, ",-") or walk.words[j] in walk.language.kind("article")):
+    while j < walk.size and (
+        walk.sign(j, ",-") or walk.words[j] == "\n" or walk.words[j] in walk.language.kind("article")
+    ):
         j += 1
     return end + 1 <= j < walk.size and walk.sign(end, ",") and walk.taken(j)
 
@@ -120,7 +122,7 @@ def house(walk: Walk, i: int) -> int:
     k = i
     while k > 0 and i - k < 3 and (walk.sign(k - 1, ",") or walk.words[k - 1] in walk.language.kind("house")):
         k -= 1
-    if 0 < walk.figures(k - 1) < 5:
+    if 0 < walk.figures(k - 1) < 5 and not walk.taken(k - 1):
         return k - 1
     return i
 
@@ -152,8 +154,10 @@ def street_after(walk: Walk, i: int, j: int) -> int:
     ):
         start -= 1
     numbered = house(walk, start)
-    if numbered == start:
+    if numbered == start or start == i and j == i + 1:
         return j
+    while walk.near(j) and walk.large(j) and walk.kind_at(j) == "street_after":
+        j += 1  # "Park Avenue"
     k = numbered
     for _ in range(4):  # Flat 2, Apt 3B, Unit 4
         if walk.sign(k - 1, ",") and walk.figures(k - 2) and walk.words[k - 3] in walk.language.kind("house"):
@@ -183,14 +187,14 @@ def numbered(walk: Walk, i: int) -> None:
     """Find a field that is a house number with capitals, one no word: "10 Bóthar na Trá"."""
     if not 0 < walk.figures(i) < 5 or walk.taken(i):
         return
-    if walk.opens(i) and walk.near(i + 1) and walk.large(i + 1):
+    if (walk.opens(i) or walk.sign(i - 1, ",")) and walk.near(i + 1) and walk.large(i + 1):
         end = line_of_words(walk, i + 1)
         while walk.near(end) and walk.letters(end) and walk.large(end + 1) and walk.near(end + 1):
             end = line_of_words(walk, end + 1)  # "na", "an" of other tongues
         if walk.closes(end) and walk.rare(i + 1) and end - i > 2 and not walk.sign(end, ":%."):
             address(walk, i, end)
-    elif walk.closes(i + 1) and walk.near(i) and walk.large(i - 1) and not walk.sign(i + 1, ".:/-°"):
-        start = i
+    elif walk.closes(i + 1) and walk.near(i) and not walk.sign(i + 1, ".:/-°"):
+        start = i - 1 if walk.sign(i - 1, ",") else i
         while start > 0 and walk.near(start) and walk.large(start - 1):
             start -= 1
         if i - start > 1 and walk.opens(start) and all(walk.rare(k) for k in range(start, i)):
@@ -223,7 +227,9 @@ def address(walk: Walk, start: int, end: int) -> int:
     """Record a street with its numbers, then the postcode and town that follow it."""
     boxes = walk.language.kind("house")
     k = end
-    while k < walk.size and (walk.sign(k, ",-/°") or walk.words[k] in boxes and k > end):
+    while k < walk.size and (
+        walk.sign(k, ",-/°") or walk.words[k] in boxes and (k > end or len(walk.words[k]) > 1)
+    ):
         k += 1
     while 0 < walk.figures(k) < 4 and (walk.near(k) or k > end) and not walk.taken(k):
         end = k = k + 1  # the number after the street, and the box
@@ -279,7 +285,9 @@ def institution(walk: Walk, kind: str, i: int, j: int) -> int:
     if walk.shapes[i] == "l" and len(walk.words[i]) <= 3:
         return j
     before = walk.letters(i - 1) and walk.near(i) and walk.page.caps[i]
-    if before and kind == "institution" and walk.words[i - 1] not in walk.language.function:
+    if before and kind == "institution" and walk.words[i - 1] not in (
+        walk.language.function | walk.language.kind("institution_before").keys()
+    ):
         return j  # "HISTOIRE CLINIQUE"
     start, end, proper = i, j, 0
     if kind == "institution_after":
@@ -313,11 +321,13 @@ def after_institution(walk: Walk, end: int) -> int:
         end += 1
     if not walk.sign(end, "(,") or not walk.large(end + 1):
         return end
-    last = line_of_words(walk, end + 1)
+    last = max(line_of_words(walk, end + 1), town_end(walk, end + 1))
     bracket = walk.sign(end, "(") and walk.sign(last, ")")
     comma = walk.sign(end, ",") and walk.closes(last) and walk.words[end + 1] not in walk.not_name
     if (bracket or comma) and not walk.kind_at(end + 1):
-        return walk.add(end + 1, last, LOCATION, "town of an institution")
+        return after_institution(
+            walk, walk.add(end + 1, last, LOCATION, "town of an institution")
+        )
     return end
 
 
@@ -339,7 +349,7 @@ def forwards(walk: Walk, j: int) -> tuple[int, int]:
         k, proper = j, 0
     while k < walk.size and k - j < 14 and walk.near(k):
         word, shape = words[k], shapes[k]
-        if word == "." and walk.glued(k) and len(words[k - 1]) <= 3:
+        if word == "." and walk.glued(k) and (words[k - 1] in saints or shapes[k - 1] == "I"):
             k += 1
             continue
         if walk.sign(k, "-'&") and (walk.glued(k) or walk.glued(k + 1)):
@@ -385,6 +395,7 @@ def backwards(walk: Walk, i: int) -> tuple[int, int]:
             # a word of the language names a place only beside one that is none
             if not walk.plain(k - 1) and walk.page.caps[k - 1] and not (
                 walk.named(k - 1) or words[k - 1] in walk.language.towns or walk.opens(k - 1)
+                or word in walk.language.kind("saint")
             ):
                 break
             proper += 1

@@ -12,7 +12,7 @@ from functools import lru_cache
 from importlib import import_module
 from typing import NamedTuple
 
-from bonelib.reports.languages import Language, Phrases, fold
+from bonelib.reports.languages import Language, Phrases, Spelling, fold
 
 INDICATION, TECHNIQUE, FINDINGS, CONCLUSION = "indication", "technique", "findings", "conclusion"
 OTHER = "other"
@@ -37,18 +37,17 @@ HEADING = re.compile(
 
 
 @lru_cache(maxsize=8)
-def _heads(language: Language) -> dict[str, str]:
-    """Return the section of each heading, and of each one that lacks a letter."""
-    table = language.kind("section")
-    return {left: table[head] for head in table if len(head) > 5 for left in _shorter(head)} | table
+def _heads(language: Language) -> Spelling:
+    words = (word for head in language.kind("section") for word in head.split())
+    return Spelling(words, least=6)
 
 
 def _section(head: str, language: Language) -> str:
     """Name the section that a folded heading opens, "" if it is none; one letter may be wrong."""
-    heads, head = _heads(language), re.sub(r"\s+", " ", head)
-    if head in heads or len(head) < 6 or head in language.words:
-        return heads.get(head, "")
-    return next((heads[left] for left in _shorter(head) if left in heads), "")
+    table, head = language.kind("section"), " ".join(head.split())
+    if head in table or head in language.words:
+        return table.get(head, "")
+    return table.get(" ".join(map(_heads(language).right, head.split())), "")
 
 
 def sections(text: str, language: Language) -> list[Section]:
@@ -134,25 +133,11 @@ NOT_OURS = frozenset(("discret", "discrets", "discrete", "discretes", "si", "sel
 
 
 @lru_cache(maxsize=8)
-def spelling(language: Language) -> dict[str, str]:
-    """Return, for what is left of each word of the tables when a letter goes, the word itself."""
+def _spelling(language: Language) -> Spelling:
     phrases = [p for f in (triggers(language).first, language.vocabulary.first) for p in f.values()]
-    words = {token for some in phrases for phrase in some for token in phrase.tokens}
-    words = sorted(word for word in words if len(word) > 4 and word.isalpha())
-    return {left: word for word in words for left in (word, *_shorter(word))}
-
-
-def _shorter(word: str) -> list[str]:
-    return [word[:i] + word[i + 1 :] for i in range(len(word))]
+    return Spelling(token for some in phrases for phrase in some for token in phrase.tokens)
 
 
 def corrected(word: str, language: Language) -> str:
-    """Return the word of the tables that an unknown word misspells by one letter, or itself.
-
-    The first letter must be right: "opaque" is no "plaque".
-    """
-    if len(word) < 5 or word in language.words or not word.isalpha():
-        return word
-    table = spelling(language)
-    found = (table[left] for left in (word, *_shorter(word)) if left in table)
-    return next((right for right in found if right[0] == word[0]), word)
+    """Return the word of the tables that an unknown word misspells by one letter, or itself."""
+    return word if word in language.words else _spelling(language).right(word)

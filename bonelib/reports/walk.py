@@ -31,6 +31,7 @@ class Walk:
     def __init__(self, page: Page, language: Language, spans: list[Span]) -> None:
         self.page, self.language = page, language
         self.words, self.shapes, self.size = page.words, page.shapes, len(page.words)
+        self.righted = [self._right(i) for i in range(self.size)]
         self.spans: list[Span] = []
         self.people: dict[str, str] = {}
         self.busy = bytearray(len(page.text) + 1)
@@ -40,6 +41,14 @@ class Walk:
         self.not_name = language.kind("not_name")
         self.eponyms = language.kind("eponym")
         self.heads = language.kind("eponym_head")
+
+    def _right(self, i: int) -> str:
+        """Return the token with a misspelt cue put right: in lower case, or before a colon."""
+        word = self.words[i]
+        if len(word) < 5 or word in self.language.words or self.shapes[i] not in "lCX":
+            return word
+        labels = self.shapes[i] != "l" and ":" in self.words[i + 1 : i + 4]
+        return self.language.spelling.right(word) if self.shapes[i] == "l" or labels else word
 
     # ------------------------------------------------------------------ what a token is
     def named(self, i: int) -> bool:
@@ -87,12 +96,12 @@ class Walk:
         return i >= self.size or self.shapes[i] in "np" or not self.near(i)
 
     def kind_at(self, i: int) -> str:
-        cue = self.language.cues.at(self.words, i) if self.letters(i) else None
+        cue = self.language.cues.at(self.righted, i) if self.letters(i) else None
         return cue.kind if cue else ""
 
     def label_at(self, i: int) -> bool:
         """Whether a label with its colon begins at the token: a new field."""
-        for cue in self.language.cues.all(self.words, i) if self.letters(i) else ():
+        for cue in self.language.cues.all(self.righted, i) if self.letters(i) else ():
             if cue.kind.startswith("label") and self.sign(i + len(cue.tokens), ":"):
                 return True
         k = i  # a label that no table knows: words, then a colon
@@ -138,6 +147,8 @@ class Walk:
         if word in self.not_name or (shape == "l" and len(word) < 3):
             return False
         if shape == "I":
+            if self.sign(i + 1, "'") and self.glued(i + 1) and self.large(i + 2):
+                return sure or self.named(i + 2)  # "N'Diaye"
             return self.sign(i + 1, ".-") or (sure and self.near(i + 1) and self.large(i + 1))
         if self.named(i) and shape in "CX":
             return sure or not caps or self.plain(i) or word in self.language.given
@@ -148,8 +159,11 @@ class Walk:
                 self.words[i + 1] not in self.not_name and (not caps or self.named(i + 1))
             )
         if caps:
-            return self.plain(i) or (sure and word not in self.language.stops) or (
-                sure and self.closes(i + 1)
+            followed = self.near(i + 1) and self.large(i + 1) and (
+                self.plain(i + 1) or self.named(i + 1)
+            )
+            return self.plain(i) or sure and (
+                word not in self.language.stops or followed or self.closes(i + 1)
             )
         return sure or self.plain(i)
 
@@ -170,6 +184,14 @@ class Walk:
             return False
         if self.plain(i) or (self.named(i) and word not in self.language.function):
             return True
+        if self.shapes[i] == "C" and word in self.language.given and self.shapes[i - 1] == "X":
+            return True  # "JENKINS May"
+        if sure and word in self.language.function and word not in self.particles:
+            # "Ahmed Aït Ahmed", "Cormac Ní Bhriain", "Freya May"
+            followed = self.near(i + 1) and self.large(i + 1) and (
+                self.named(i + 1) or self.plain(i + 1) and not self.page.caps[i]
+            )
+            return followed or after_given and len(word) > 2 and self.closes(i + 1)
         # a word of the language is a surname where nothing follows it, or capitals mark it
         ends = self.closes(i + 1) and not self.sign(i + 1, ":")
         if sure and ends and word in self.language.given:
@@ -186,7 +208,7 @@ class Walk:
         """Skip "van den", "de la", "d'", "'t", "El" before a name; ``i`` if no name follows."""
         at = i
         while at < self.size and at - i < 6 and (at == i or self.near(at)):
-            if self.words[at] in self.particles and self.page.gap(at) <= 2:
+            if self.words[at] in self.particles:
                 at += 1
             elif self.sign(at, "'-") and (at > i or self.glued(at + 1)):
                 at += 1
