@@ -111,7 +111,11 @@ def _parser() -> argparse.ArgumentParser:
     clean.add_argument("--index", type=Path, help="CSV: report,patient,name,birth_date,accession")
     clean.add_argument("--ledger", type=Path, help="folder of the key; default OUT-ledger")
     clean.add_argument(
-        "--days", nargs=2, type=int, metavar=("LOW", "HIGH"), help="range dates move in (-1000 1000)"
+        "--days",
+        nargs=2,
+        type=int,
+        metavar=("LOW", "HIGH"),
+        help="range dates move in (-1000 1000)",
     )
 
     listing = add(_runs, "runs", "list the finished runs", "bonelib runs --profile demo")

@@ -8,7 +8,6 @@ sections, sentences and facts. A language is rows in ``words.csv`` and ``vocabul
     found = reports.facts(outcome.text, language)
 """
 
-from bonelib.reports.statements import KINDS, Fact, agreement, facts, table
 from bonelib.reports.identities import TYPES, Known, find
 from bonelib.reports.languages import Language, language, names
 from bonelib.reports.leaks import (
@@ -23,6 +22,7 @@ from bonelib.reports.leaks import (
 from bonelib.reports.pairing import pair
 from bonelib.reports.removal import MODES, Outcome, Removal, deidentify, stream
 from bonelib.reports.sources import Source, read
+from bonelib.reports.statements import KINDS, Fact, agreement, facts, table
 from bonelib.reports.structure import Section, sections, sentences
 from bonelib.reports.surrogates import DAYS
 from bonelib.reports.walk import Span

@@ -149,7 +149,9 @@ def _read(match: re.Match, rule: str, language: Language) -> Found | None:
     start = match.start()
     if rule == "date: day/month":
         start = min(s for _, s, _ in parts)
-    return Found(start, match.end(), rule, year, month, day, tuple(sorted(parts, key=lambda p: p[1])))
+    return Found(
+        start, match.end(), rule, year, month, day, tuple(sorted(parts, key=lambda p: p[1]))
+    )
 
 
 def number(words: str, language: Language) -> int:

@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
 
-from bonelib.reports import dates, numbers, people, places
+from bonelib.reports import dates, institutions, numbers, people, places
+from bonelib.reports import known as known_names
 from bonelib.reports.languages import Language, Page
 from bonelib.reports.walk import Span, Walk
 
@@ -56,11 +57,11 @@ def find(text: str, language: Language, known: Known | None = None) -> list[Span
         if walk.shapes[i] in "CXIl" and not walk.taken(i):
             i = _cued(walk, i)
         i += 1
-    people.header(walk, known.names, PATIENT)
-    people.header(walk, known.others, PERSON)
+    known_names.header(walk, known.names, PATIENT)
+    known_names.header(walk, known.others, PERSON)
     places.towns(walk)
     people.free(walk)
-    people.again(walk)
+    known_names.again(walk)
     return merged(walk.spans)
 
 
@@ -68,14 +69,15 @@ def _cued(walk: Walk, i: int) -> int:
     """Read what the cues at token ``i`` announce; return the last token read."""
     for cue in walk.language.cues.all(walk.righted, i):
         count = len(walk.spans)
-        room = places if cue.kind.startswith(PLACES) else people
-        further = room.announced(walk, cue, i)
+        reader = people
+        if cue.kind.startswith("institution"):
+            reader = institutions
+        elif cue.kind.startswith(("label_place", "label_institution", "place", "street")):
+            reader = places
+        further = reader.announced(walk, cue, i)
         if len(walk.spans) > count:
             return max(further - 1, i)
     return i
-
-
-PLACES = ("label_place", "label_institution", "place", "street", "institution")
 
 
 def merged(spans: Iterable[Span]) -> list[Span]:

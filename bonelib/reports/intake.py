@@ -11,11 +11,18 @@ import unicodedata
 from bonelib.reports.languages import Language, fold
 
 LONGEST = 2_000_000  # characters; a report has about 2,000
-CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060\ufeff\u00ad]")
-TAG = re.compile(r"<!--.*?-->|<(style|script)\b.*?</\1\s*>|</?[a-z][a-z0-9]*(?:\s[^<>]*)?/?>|<![a-z][^<>]*>", re.I | re.S)
+CONTROL = re.compile(
+    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060\ufeff\u00ad]"
+)
+TAG = re.compile(
+    r"<!--.*?-->|<(style|script)\b.*?</\1\s*>|</?[a-z][a-z0-9]*(?:\s[^<>]*)?/?>|<![a-z][^<>]*>",
+    re.I | re.S,
+)
 BREAK = re.compile(r"<(?:br|/p|/div|/tr|/li|/h\d)\b[^<>]*>", re.I)
 RTF_BREAK = re.compile(r"\\(?:par|line|sect|page|row|cell)(?![a-z])\s?")
-RTF_HIDDEN = re.compile(r"\{\\(?:\*|fonttbl|colortbl|stylesheet|info|pict)(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\}")
+RTF_HIDDEN = re.compile(
+    r"\{\\(?:\*|fonttbl|colortbl|stylesheet|info|pict)(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\}"
+)
 RTF_WORD = re.compile(r"\\[a-z]{1,20}-?\d{0,6} ?|\\[*~_]")
 RTF_BYTE = re.compile(r"\\'([0-9a-fA-F]{2})")
 RTF_CODE = re.compile(r"\\u(-?\d{2,5}) ?(?:\\'[0-9a-fA-F]{2}|\?)?")
@@ -33,7 +40,9 @@ def read(data: bytes) -> str:
         try:
             return data.decode("utf-16")
         except UnicodeDecodeError:
-            raise ValueError("The bytes claim UTF-16 and aren't. Save the report as UTF-8.") from None
+            raise ValueError(
+                "The bytes claim UTF-16 and aren't. Save the report as UTF-8."
+            ) from None
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:

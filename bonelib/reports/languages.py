@@ -19,7 +19,9 @@ from functools import lru_cache
 from pathlib import Path
 
 HERE = Path(__file__).parent
-SPACES = "\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u3000\t"
+SPACES = (
+    "\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u3000\t"
+)
 TOKEN = re.compile(r"[^\W\d_]+|\d+|\n|[^\w\s]|_")
 
 
@@ -190,7 +192,6 @@ class Language:
         """Return the terms of one kind, folded, with their values; empty if there are none."""
         return self.terms.get(kind, {})
 
-
     def misspelt(self, word: str) -> bool:
         """Whether a folded word is one letter away from a word of the language."""
         if len(word) < 6 or word in self.given or word in self.family:
@@ -279,7 +280,9 @@ def provider(kind: str, locale: str) -> type | None:
             return None
         return importlib.import_module(name).Provider
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f"{error}. Install it with: pip install bonelib[reports]") from None
+        raise ModuleNotFoundError(
+            f"{error}. Install it with: pip install bonelib[reports]"
+        ) from None
 
 
 @lru_cache(maxsize=8)
@@ -317,7 +320,9 @@ def _language_words(name: str) -> tuple[set[str], set[str], set[str]]:
         resources = Path(importlib.util.find_spec("edsnlp").origin).parent / "resources"
         lorem = importlib.import_module("faker.providers.lorem")
     except (ModuleNotFoundError, AttributeError) as error:
-        raise ModuleNotFoundError(f"{error}. Install it with: pip install bonelib[reports]") from None
+        raise ModuleNotFoundError(
+            f"{error}. Install it with: pip install bonelib[reports]"
+        ) from None
     function = {token for word in stop for token in pieces(word)}
     verbs: set[str] = set()
     medical: set[str] = set()
@@ -333,7 +338,7 @@ def _language_words(name: str) -> tuple[set[str], set[str], set[str]]:
             verbs = {sys.intern(fold(row["term"])) for row in csv.DictReader(file)}
     drugs = json.loads((resources / "drugs.json").read_text(encoding="utf-8"))
     medical |= {t for terms in drugs.values() for term in terms for t in pieces(term) if len(t) > 4}
-    country = f"faker.providers.address.{ {'fr': 'fr_FR', 'en': 'en_US'}.get(name, f'{name}_{name.upper()}')}"
+    country = f"faker.providers.address.{ {'fr': 'fr_FR', 'en': 'en_US'}.get(name, f'{name}_{name.upper()}') }"
     countries = getattr(importlib.import_module(country).Provider, "countries", ())
     medical |= {token for land in countries for token in pieces(land) if len(token) > 3}
     return function, verbs, medical

@@ -41,7 +41,7 @@ NIR = re.compile(
 )
 NISS = re.compile(r"(?<![\d])\d\d[ .\-]?\d\d[ .\-]?\d\d[ .\-/]{0,3}\d{3}[ .\-/]{0,3}\d\d(?!\d)")
 NHS = re.compile(r"(?<![\d.,/-])\d{3}[ \-]?\d{3}[ \-]?\d{4}(?!\d)")
-CODE = r"(?=[\w/.\-]*\d)[a-z0-9][a-z0-9]*(?:(?:\s?[/._\-]\s?|\s)?(?=[a-z0-9_/.\-]*\d)[a-z0-9]+)*"
+CODE = r"(?=[\w/.\-]*\d)[a-z0-9]+(?:(?:[._\-]| ?/ ?)(?=[a-z0-9_/.\-]*\d)[a-z0-9]+)*"
 LONG = re.compile(
     r"(?<![\w.,/-])(?:"
     r"\d{6,}"
@@ -113,7 +113,7 @@ def _patterns(language: Language) -> dict[str, re.Pattern]:
         ),
         "phone": re.compile(
             rf"(?<![\w])(?:{either('label_phone')})(?!\w)\s*(?:n[°o]\s*)?[:.=]?\s*(?:\((?:prive|pro|dom|mobile|home|work)\)\s*:?\s*)?"
-            r"(?P<value>\+?\(?\d(?:[\s./()-]{0,3}\d){2,14})(?!" + UNITS + ")"
+            r"(?P<value>\+?\(?\d(?:[ ./()-]{0,2}\d){2,14})(?!" + UNITS + ")"
         ),
         "age": re.compile(
             rf"(?<![\d.,/-])(?P<value>9\d|1[0-2]\d)(?=[\s-]{{0,2}}(?:{either('age')})(?![\w]))"
@@ -178,7 +178,9 @@ def find(text: str, folded: str, language: Language) -> list[Found]:
     return found
 
 
-POSTCODE = re.compile(r"(?<![\w])[AC-FHKNPRTV-Y]\d[\dW]\s?[AC-FHKNPRTV-Y](?=\w*\d)[AC-FHKNPRTV-Y0-9]{3}(?!\w)|(?<![\w])[AC-FHKNPRTV-Y]\d[\dW]\s[AC-FHKNPRTV-Y][AC-FHKNPRTV-Y0-9]{3}(?!\w)|(?<![\w])[A-Z]{1,2}\d[A-Z\d]?\s?\d[A-Z]{2}(?!\w)|\b[A-Z]{2} \d{5}(?:-\d{4})?\b(?! ?\d)|(?<![\w.,/-])[1-9]\d{3} [A-Z]{2}(?= [A-Z][^\W\d_])")
+POSTCODE = re.compile(
+    r"(?<![\w])[AC-FHKNPRTV-Y]\d[\dW]\s?[AC-FHKNPRTV-Y](?=\w*\d)[AC-FHKNPRTV-Y0-9]{3}(?!\w)|(?<![\w])[AC-FHKNPRTV-Y]\d[\dW]\s[AC-FHKNPRTV-Y][AC-FHKNPRTV-Y0-9]{3}(?!\w)|(?<![\w])[A-Z]{1,2}\d[A-Z\d]?\s?\d[A-Z]{2}(?!\w)|\b[A-Z]{2} \d{5}(?:-\d{4})?\b(?! ?\d)|(?<![\w.,/-])[1-9]\d{3} [A-Z]{2}(?= [A-Z][^\W\d_])"
+)
 CODE_TOWN = re.compile(
     r"(?<![\w.,/])(?P<land>(?:F|B|L|CH|D|NL|I|FR|BE)\s?-\s?)?(?:(?P<five>\d{5}|\d{2}\s\d{3})|(?P<four>[1-9]\d{3})) {1,2}"
     r"(?P<town>[A-ZÀ-Þ][^\W\d_]{2,}|(?:[LD]['’]|LE |LA |LES |Le |La |Les |St |ST |Saint |SAINT )[A-ZÀ-Þ][^\W\d_]+)"
@@ -205,8 +207,15 @@ def known(folded: str, ids: tuple[str, ...], birth: date | None) -> list[Found]:
     if birth is not None:
         year, month, day = f"{birth.year:04d}", f"{birth.month:02d}", f"{birth.day:02d}"
         gap = r"\W{0,3}"
-        orders = ((day, month, year), (year, month, day), (month, day, year), (day, month, year[2:]))
-        pattern = "|".join(gap.join(p.replace("0", "0?", 1) if p[0] == "0" else p for p in o) for o in orders)
+        orders = (
+            (day, month, year),
+            (year, month, day),
+            (month, day, year),
+            (day, month, year[2:]),
+        )
+        pattern = "|".join(
+            gap.join(p.replace("0", "0?", 1) if p[0] == "0" else p for p in o) for o in orders
+        )
         for match in re.finditer(rf"(?<!\d)(?:{pattern})(?!\d)", folded):
             found.append((*match.span(), "DATE", "birth date of the header"))
     return found

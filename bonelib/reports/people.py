@@ -1,9 +1,7 @@
-"""Names of people: after titles, labels, relations and verbs, by form, from the header, again."""
-
-from collections.abc import Iterable
+"""Names of people: after titles, labels, relations and verbs, and by form alone."""
 
 from bonelib.reports import places
-from bonelib.reports.languages import Phrase, pieces
+from bonelib.reports.languages import Phrase
 from bonelib.reports.walk import Walk
 
 PATIENT, PERSON, LOCATION = "PATIENT", "PERSON", "LOCATION"
@@ -43,7 +41,12 @@ def titled(walk: Walk, kind: str, i: int, j: int) -> int:
         j = ahead + len(again.tokens)
     if walk.sign(j, ":"):
         j += 1
-    if j < walk.size and walk.words[j] == "\n" and walk.large(walk.over_particles(j + 1)) and walk.page.gap(j) <= 2:
+    if (
+        j < walk.size
+        and walk.words[j] == "\n"
+        and walk.large(walk.over_particles(j + 1))
+        and walk.page.gap(j) <= 2
+    ):
         if not walk.label_at(j + 1):
             j += 1
     elif not walk.near(j):
@@ -86,12 +89,23 @@ def town_of_colleague(walk: Walk, j: int) -> int:
         j += 1
     if not walk.large(j) and not walk.figures(j):
         return 0
-    if walk.words[j] in walk.language.kind("article") and not (walk.large(j + 1) and walk.rare(j + 1)):
+    if walk.words[j] in walk.language.kind("article") and not (
+        walk.large(j + 1) and walk.rare(j + 1)
+    ):
         return 0
     k = j
-    while k < walk.size and k - j < 7 and (k == j or walk.near(k)) and (
-        walk.large(k) or walk.sign(k, "-'") and walk.glued(k) or walk.words[k] in walk.language.kind("town_join")
-        or k > j and 0 < walk.figures(k) < 5
+    while (
+        k < walk.size
+        and k - j < 7
+        and (k == j or walk.near(k))
+        and (
+            walk.large(k)
+            or walk.sign(k, "-'")
+            and walk.glued(k)
+            or walk.words[k] in walk.language.kind("town_join")
+            or k > j
+            and 0 < walk.figures(k) < 5
+        )
     ):
         if walk.words[k] in walk.not_name or walk.kind_at(k).startswith(NO_TOWN) or walk.taken(k):
             return 0
@@ -125,8 +139,10 @@ def labelled(walk: Walk, kind: str, i: int, j: int) -> int:
         return j
     again = walk.language.cues.at(walk.righted, j)
     initial = again is not None and again.tokens[0] == "m"  # "Interne : M. Roux"
-    if again is not None and again.kind.startswith("title") and not (
-        walk.sign(j + 1, "^") or initial and kind == "label_person"
+    if (
+        again is not None
+        and again.kind.startswith("title")
+        and not (walk.sign(j + 1, "^") or initial and kind == "label_person")
     ):
         found = "title_person" if kind == "label_person" else again.kind
         return titled(walk, found, j, j + len(again.tokens))
@@ -147,8 +163,10 @@ def weakly(walk: Walk, kind: str, j: int) -> int:
     rule = {"relation": "relation", "signed": "verb"}.get(kind, "role")
     skipped = walk.language.kind("article")
     while j < walk.size and (
-        walk.sign(j, ",:('") or walk.words[j] == "\n"
-        or walk.words[j] in skipped and not (walk.shapes[j] == "I" and walk.sign(j + 1, ".-"))
+        walk.sign(j, ",:('")
+        or walk.words[j] == "\n"
+        or walk.words[j] in skipped
+        and not (walk.shapes[j] == "I" and walk.sign(j + 1, ".-"))
     ):
         if walk.words[j] == "\n" and (kind != "signed" or walk.sign(j - 1, ".")):
             return j
@@ -184,7 +202,11 @@ def initials(walk: Walk, j: int) -> int:
         j += 1
     if not walk.letters(j) or not 2 <= len(walk.words[j]) <= 3 or walk.shapes[j] == "C":
         return j
-    if walk.words[j] in walk.language.kind("title_person") or not walk.closes(j + 1) or walk.sign(j + 1, "':"):
+    if (
+        walk.words[j] in walk.language.kind("title_person")
+        or not walk.closes(j + 1)
+        or walk.sign(j + 1, "':")
+    ):
         return j
     if walk.shapes[j] == "l" and walk.words[j] in walk.language.function:
         return j
@@ -197,19 +219,29 @@ def credited(walk: Walk, i: int, j: int) -> int:
         return j
     k = i - 1 if walk.sign(i - 1, ",") else i
     start = k
-    while start > 0 and (start == k or walk.near(start)) and (
-        walk.large(start - 1) or walk.sign(start - 1, ".-'^") or walk.words[start - 1] in walk.particles
-        or (walk.sign(start - 1, ",") and start < k)
+    while (
+        start > 0
+        and (start == k or walk.near(start))
+        and (
+            walk.large(start - 1)
+            or walk.sign(start - 1, ".-'^")
+            or walk.words[start - 1] in walk.particles
+            or (walk.sign(start - 1, ",") and start < k)
+        )
     ):
         word = walk.words[start - 1]
-        ordinary = walk.page.caps[start - 1] and len(word) > 1 and not (
-            walk.plain(start - 1) or walk.named(start - 1) or word in walk.particles
+        ordinary = (
+            walk.page.caps[start - 1]
+            and len(word) > 1
+            and not (walk.plain(start - 1) or walk.named(start - 1) or word in walk.particles)
         )
         if start < k - 1 and ordinary and walk.letters(start - 1) or walk.label_at(start - 1):
             break
         start -= 1
-    while start < k and walk.shapes[start] != "I" and (
-        walk.words[start] in walk.language.function or walk.sign(start, ",.-")
+    while (
+        start < k
+        and walk.shapes[start] != "I"
+        and (walk.words[start] in walk.language.function or walk.sign(start, ",.-"))
     ):
         start += 1
     if start < k and any(walk.shapes[x] in "CX" for x in range(start, k)):
@@ -306,9 +338,14 @@ def paired(walk: Walk, i: int, j: int) -> bool:
     if len(names) < 2 or not given:
         return False
     if not any(walk.plain(k) for k in given):  # "petite image claire": words that are names too
-        return bool(set(family) & set(rare)) and not walk.page.caps[i] or bool(rare) and not (
-            walk.page.caps[i]
-        ) and walk.shapes[i] in "CX" and not walk.opens(i)
+        return (
+            bool(set(family) & set(rare))
+            and not walk.page.caps[i]
+            or bool(rare)
+            and not (walk.page.caps[i])
+            and walk.shapes[i] in "CX"
+            and not walk.opens(i)
+        )
     return bool(rare)
 
 
@@ -325,7 +362,9 @@ def heading(walk: Walk, i: int) -> bool:
 def lonely(walk: Walk, i: int, j: int) -> bool:
     """Whether a capitalised word that is no word of the language fills its field in the header."""
     before = i == 0 or walk.words[i - 1] in ("\n", "|") or walk.sign(i - 1, "-") or not walk.near(i)
-    after = j >= walk.size or walk.words[j] in ("\n", "|", ".") or walk.sign(j, "-") or not walk.near(j)
+    after = (
+        j >= walk.size or walk.words[j] in ("\n", "|", ".") or walk.sign(j, "-") or not walk.near(j)
+    )
     return before and after and len(walk.words[i]) > 3 and not walk.language.misspelt(walk.words[i])
 
 
@@ -337,81 +376,3 @@ def alone(walk: Walk, i: int, j: int) -> bool:
         return False
     large = [k for k in range(i, j) if walk.shapes[k] in "CX"]
     return 1 < len(large) < 6 and any(walk.named(k) for k in large)
-
-
-# ---------------------------------------------------------------------- known names
-def header(walk: Walk, names: Iterable[str], kind: str) -> None:
-    """Search the names of an index in every spelling: case, accents, order, initials, gaps."""
-    parts = {p for name in names for p in pieces(name.replace("^", " ")) if len(p) > 1}
-    parts = {p for p in parts if p.isalpha() and (p not in walk.particles or len(parts) == 1)}
-    if not parts:
-        return
-    longest, count = max(map(len, parts)), len(walk.spans)
-    joined = {a + b for a in parts for b in parts if a != b}
-    for i, word in enumerate(walk.words):
-        if not walk.letters(i):
-            continue
-        if word in parts:
-            if meant(walk, i, parts):
-                walk.person(i, i + 1, kind, "name of the header")
-        elif word in joined:
-            walk.person(i, i + 1, kind, "name of the header, joined")
-        elif len(word) < longest:
-            broken(walk, i, parts, longest, kind)
-    letters = {p[0] for p in parts}
-    for span in walk.spans[count:]:
-        i = walk.at(span.start)
-        for k in (i - 1, i - 2, i + 1):
-            alike = 0 <= k < walk.size and walk.shapes[k] == "I" and walk.words[k] in letters
-            if alike and (k != i - 2 or walk.sign(i - 1, ".-")) and walk.page.gap(max(i, k)) < 3:
-                if k < i or walk.closes(k + 1):
-                    walk.add(k, k + 1, kind, "initial of the header")
-
-
-def broken(walk: Walk, i: int, parts: set[str], longest: int, kind: str) -> None:
-    """Find "DU PONT", "D U P O N T", "Du-pont": the pieces of one part, beginning at ``i``."""
-    whole, k = walk.words[i], i + 1
-    if not any(part.startswith(whole) for part in parts):
-        return
-    while k < walk.size and len(whole) < longest and walk.page.gap(k) <= 2:
-        if walk.sign(k, "-.'"):
-            k += 1
-            continue
-        if not walk.letters(k):
-            return
-        whole, k = whole + walk.words[k], k + 1
-        if whole in parts and len(whole) > 3:
-            walk.person(i, k, kind, "name of the header, in pieces")
-            return
-
-
-def meant(walk: Walk, i: int, parts: set[str]) -> bool:
-    """Whether a part of a known name is meant where it is also a word ("petit", "roche")."""
-    word = walk.words[i]
-    if walk.taken(i) or beside(walk, i, parts):
-        return True
-    if walk.plain(i) and word not in walk.eponyms:
-        return len(word) > 2 or (walk.shapes[i] in "CX" and not walk.opens(i))
-    if walk.eponymous(i) or not walk.large(i) or walk.page.caps[i]:
-        return False
-    return walk.shapes[i] == "X" or not walk.opens(i)
-
-
-def beside(walk: Walk, i: int, parts: set[str]) -> bool:
-    """Whether another part of the same name stands next to token ``i``."""
-    for step in (-1, 1):
-        k = i + step
-        for _ in range(3):
-            if 0 <= k < walk.size and (walk.sign(k, "-'.,^") or walk.words[k] in walk.particles):
-                k += step
-        if 0 <= k < walk.size and walk.words[k] in parts and walk.words[k] != walk.words[i]:
-            return True
-    return False
-
-
-def again(walk: Walk) -> None:
-    """Find again, anywhere, the words of the people found."""
-    for i, word in enumerate(walk.words):
-        kind = walk.people.get(word)
-        if kind and not walk.taken(i) and not walk.eponymous(i):
-            walk.add(i, i + 1, kind, "found elsewhere in the report")

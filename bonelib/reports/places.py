@@ -1,4 +1,4 @@
-"""Places: addresses by their street word and postcode, institutions by their head word, towns."""
+"""Places: addresses by their street word and postcode, towns by preposition, field and lexicon."""
 
 from bonelib.reports.languages import Phrase
 from bonelib.reports.walk import Walk
@@ -13,11 +13,7 @@ def announced(walk: Walk, cue: Phrase, i: int) -> int:
         return labelled(walk, cue.kind, j)
     if cue.kind == "place":
         return placed(walk, j)
-    if cue.kind == "street":
-        return street(walk, i, j)
-    if cue.kind == "street_after":
-        return street_after(walk, i, j)
-    return institution(walk, cue.kind, i, j)
+    return street(walk, i, j) if cue.kind == "street" else street_after(walk, i, j)
 
 
 def labelled(walk: Walk, kind: str, j: int) -> int:
@@ -31,17 +27,25 @@ def labelled(walk: Walk, kind: str, j: int) -> int:
     while end < walk.size and walk.shapes[end] != "n" and (end == j or walk.near(end)):
         if end > j and (walk.label_at(end) or walk.sign(end, "|;")):
             break
-        if walk.sign(end, "-") and walk.page.gap(end) and (
-            walk.label_at(end + 1) or not (walk.figures(end + 1) in (4, 5) or walk.rare(end + 1))
-            if end + 1 < walk.size else True
+        if (
+            walk.sign(end, "-")
+            and walk.page.gap(end)
+            and (
+                walk.label_at(end + 1)
+                or not (walk.figures(end + 1) in (4, 5) or walk.rare(end + 1))
+                if end + 1 < walk.size
+                else True
+            )
         ):
             break
         end += 1
     while end > j and walk.shapes[end - 1] == "p":
         end -= 1
     proper = [k for k in range(j, end) if walk.large(k) or walk.figures(k)]
-    if not proper or kind == "label_institution" and not any(
-        walk.rare(k) or walk.kind_at(k) == "institution" for k in range(j, end)
+    if (
+        not proper
+        or kind == "label_institution"
+        and not any(walk.rare(k) or walk.kind_at(k) == "institution" for k in range(j, end))
     ):
         return j
     rule = "after an address label" if kind == "label_place" else "after an institution label"
@@ -69,7 +73,12 @@ def town_end(walk: Walk, k: int) -> int:
     """Return the index after a town that begins at ``k``: "Villeneuve-d'Ascq", "Stoke on Trent"."""
     joins, end = walk.language.kind("town_join"), k + 1
     while end < walk.size:
-        if walk.sign(end, "-'") and walk.glued(end) and walk.glued(end + 1) and walk.letters(end + 1):
+        if (
+            walk.sign(end, "-'")
+            and walk.glued(end)
+            and walk.glued(end + 1)
+            and walk.letters(end + 1)
+        ):
             end += 2
         elif walk.near(end) and walk.rare(end) and not walk.label_at(end):
             end += 1
@@ -110,7 +119,9 @@ def dated(walk: Walk, i: int, end: int) -> bool:
         return False
     j = end
     while j < walk.size and (
-        walk.sign(j, ",-") or walk.words[j] == "\n" or walk.words[j] in walk.language.kind("article")
+        walk.sign(j, ",-")
+        or walk.words[j] == "\n"
+        or walk.words[j] in walk.language.kind("article")
     ):
         j += 1
     return end + 1 <= j < walk.size and walk.sign(end, ",") and walk.taken(j)
@@ -120,11 +131,23 @@ def dated(walk: Walk, i: int, end: int) -> bool:
 def house(walk: Walk, i: int) -> int:
     """Return where the house number before token ``i`` begins ("12 bis,"); ``i`` if none does."""
     k = i
-    while k > 0 and i - k < 3 and (walk.sign(k - 1, ",") or walk.words[k - 1] in walk.language.kind("house")):
+    while (
+        k > 0
+        and i - k < 3
+        and (walk.sign(k - 1, ",") or walk.words[k - 1] in walk.language.kind("house"))
+    ):
         k -= 1
     if 0 < walk.figures(k - 1) < 5 and not walk.taken(k - 1):
         return k - 1
     return i
+
+
+def flat(walk: Walk, k: int) -> int:
+    """Return where "Flat 2," before a house number at ``k`` begins; ``k`` if none does."""
+    boxes = walk.language.kind("house")
+    return (
+        k - 3 if walk.sign(k - 1, ",") and walk.figures(k - 2) and walk.words[k - 3] in boxes else k
+    )
 
 
 def street(walk: Walk, i: int, j: int) -> int:
@@ -133,12 +156,19 @@ def street(walk: Walk, i: int, j: int) -> int:
     while walk.sign(j, ".") and walk.glued(j) and len(walk.words[j - 1]) < 5:
         j += 1
     k = walk.over_particles(j)
-    if walk.words[j : j + 1] and walk.words[j] in walk.particles and walk.figures(j + 1) and walk.sign(j + 2, "-"):
+    if (
+        walk.words[j : j + 1]
+        and walk.words[j] in walk.particles
+        and walk.figures(j + 1)
+        and walk.sign(j + 2, "-")
+    ):
         k = j + 1  # "rue du 8-Mai-1945"
     if not (walk.near(k) and (walk.large(k) or k == j + 1)) or walk.words[k] in walk.heads:
         return j
     sure = walk.words[i] in walk.language.kind("street_sure")
-    if start == i and not (sure and not walk.page.caps[k] or walk.rare(k) and len(walk.words[i]) > 2):
+    if start == i and not (
+        sure and not walk.page.caps[k] or walk.rare(k) and len(walk.words[i]) > 2
+    ):
         return j
     end = line_of_words(walk, k)
     return address(walk, start, end)
@@ -147,10 +177,19 @@ def street(walk: Walk, i: int, j: int) -> int:
 def street_after(walk: Walk, i: int, j: int) -> int:
     """Read an address whose street word stands last: "Flat 2, 145 Ferry Road", "186 The Crescent"."""
     start = i
-    while start > 0 and i - start < 7 and (start == i or walk.near(start)) and walk.near(start) and (
-        walk.large(start - 1) or walk.sign(start - 1, "'.-") or walk.words[start - 1] == "s"
-        or walk.shapes[start - 1] == "l" and len(walk.words[start - 1]) == 2
-        or (walk.figures(start - 1) in (1, 2, 3) and walk.letters(start) and walk.glued(start))
+    while (
+        start > 0
+        and i - start < 7
+        and (start == i or walk.near(start))
+        and walk.near(start)
+        and (
+            walk.large(start - 1)
+            or walk.sign(start - 1, "'.-")
+            or walk.words[start - 1] == "s"
+            or walk.shapes[start - 1] == "l"
+            and len(walk.words[start - 1]) == 2
+            or (walk.figures(start - 1) in (1, 2, 3) and walk.letters(start) and walk.glued(start))
+        )
     ):
         start -= 1
     numbered = house(walk, start)
@@ -158,11 +197,7 @@ def street_after(walk: Walk, i: int, j: int) -> int:
         return j
     while walk.near(j) and walk.large(j) and walk.kind_at(j) == "street_after":
         j += 1  # "Park Avenue"
-    k = numbered
-    for _ in range(4):  # Flat 2, Apt 3B, Unit 4
-        if walk.sign(k - 1, ",") and walk.figures(k - 2) and walk.words[k - 3] in walk.language.kind("house"):
-            k -= 3
-    return address(walk, k, j)
+    return address(walk, flat(walk, numbered), j)
 
 
 def suffixed(walk: Walk) -> None:
@@ -176,7 +211,12 @@ def suffixed(walk: Walk) -> None:
                 j += 1
             if 0 < walk.figures(j) < 5:
                 start = i
-                while start > 0 and walk.near(start) and walk.large(start - 1) and walk.rare(start - 1):
+                while (
+                    start > 0
+                    and walk.near(start)
+                    and walk.large(start - 1)
+                    and walk.rare(start - 1)
+                ):
                     start -= 1
                 address(walk, start, j + 1)
             elif house(walk, i) < i:
@@ -192,12 +232,20 @@ def numbered(walk: Walk, i: int) -> None:
         while walk.near(end) and walk.letters(end) and walk.large(end + 1) and walk.near(end + 1):
             end = line_of_words(walk, end + 1)  # "na", "an" of other tongues
         if walk.closes(end) and walk.rare(i + 1) and end - i > 2 and not walk.sign(end, ":%."):
-            address(walk, i, end)
-    elif walk.closes(i + 1) and walk.near(i) and not walk.sign(i + 1, ".:/-°"):
+            address(walk, flat(walk, i), end)
+    elif (
+        walk.closes(i + 1)
+        and walk.near(i)
+        and not (walk.sign(i + 1, ".:/-°") and walk.glued(i + 1))
+    ):
         start = i - 1 if walk.sign(i - 1, ",") else i
         while start > 0 and walk.near(start) and walk.large(start - 1):
             start -= 1
-        if i - start > 1 and walk.opens(start) and all(walk.rare(k) for k in range(start, i)):
+        if (
+            i - start > 1
+            and walk.opens(start)
+            and all(walk.rare(k) for k in range(start, i) if walk.letters(k))
+        ):
             address(walk, start, i + 1)
 
 
@@ -206,7 +254,11 @@ def line_of_words(walk: Walk, k: int) -> int:
     end = k + 1
     while end < walk.size and end - k < 9 and walk.near(end):
         word = walk.words[end]
-        if walk.sign(end, "-'") and (walk.glued(end) or walk.glued(end + 1)) or word in walk.particles:
+        if (
+            walk.sign(end, "-'")
+            and (walk.glued(end) or walk.glued(end + 1))
+            or word in walk.particles
+        ):
             end += 1
         elif walk.figures(end) and walk.glued(end) and walk.sign(end - 1, "-"):
             end += 1
@@ -216,9 +268,11 @@ def line_of_words(walk: Walk, k: int) -> int:
             end += 1
         else:
             break
-    while end > k + 1 and (walk.sign(end - 1, "-'") or walk.shapes[end - 1] == "l" and (
-        walk.words[end - 1] in walk.particles
-    )):
+    while end > k + 1 and (
+        walk.sign(end - 1, "-'")
+        or walk.shapes[end - 1] == "l"
+        and (walk.words[end - 1] in walk.particles)
+    ):
         end -= 1
     return end
 
@@ -252,10 +306,17 @@ def address_tail(walk: Walk, end: int) -> int:
     if walk.large(k) and len(walk.words[k]) <= 2 and walk.sign(k + 1, "-"):
         k += 2  # B-1000
     if walk.figures(k) in (4, 5) and walk.large(walk.over_particles(k + 1)):
-        return walk.add(first, line_of_words(walk, walk.over_particles(k + 1)), LOCATION, "town of an address")
+        return walk.add(
+            first, line_of_words(walk, walk.over_particles(k + 1)), LOCATION, "town of an address"
+        )
     if first > end and walk.words[end] != "\n" and walk.large(k) and not walk.label_at(k):
         last = line_of_words(walk, k)
-        if walk.rare(k) or walk.words[k] in walk.language.towns or walk.closes(last) and walk.plain(k):
+        if (
+            walk.rare(k)
+            or walk.words[k] in walk.language.towns
+            or walk.closes(last)
+            and walk.plain(k)
+        ):
             return walk.add(k, last, LOCATION, "town of an address")
     return end
 
@@ -267,9 +328,18 @@ def before_codes(walk: Walk) -> None:
         if walk.sign(k - 1, ","):
             k -= 1
         start = k
-        while start > 0 and k - start < 7 and (start == k or walk.near(start)) and walk.near(start) and (
-            walk.large(start - 1) or walk.sign(start - 1, "-'.") or walk.words[start - 1] in walk.language.kind("town_join")
-        ) and not walk.taken(start - 1):
+        while (
+            start > 0
+            and k - start < 7
+            and (start == k or walk.near(start))
+            and walk.near(start)
+            and (
+                walk.large(start - 1)
+                or walk.sign(start - 1, "-'.")
+                or walk.words[start - 1] in walk.language.kind("town_join")
+            )
+            and not walk.taken(start - 1)
+        ):
             if walk.sign(start - 1, "-") and walk.page.gap(start - 1):
                 break
             start -= 1
@@ -277,133 +347,3 @@ def before_codes(walk: Walk) -> None:
             start += 1
         if start < k:
             walk.add(start, i, LOCATION, "town before its postcode")
-
-
-# ---------------------------------------------------------------------- institutions
-def institution(walk: Walk, kind: str, i: int, j: int) -> int:
-    """Read an institution: the name after its head word, or before it, or both."""
-    if walk.shapes[i] == "l" and len(walk.words[i]) <= 3:
-        return j
-    before = walk.letters(i - 1) and walk.near(i) and walk.page.caps[i]
-    if before and kind == "institution" and walk.words[i - 1] not in (
-        walk.language.function | walk.language.kind("institution_before").keys()
-    ):
-        return j  # "HISTOIRE CLINIQUE"
-    start, end, proper = i, j, 0
-    if kind == "institution_after":
-        start, proper = backwards(walk, i)
-        while walk.large(end) and walk.near(end) and (
-            walk.words[end] in walk.language.kind("adjective")
-            or walk.kind_at(end) == "institution_after"
-        ):
-            end += 1
-        if not proper and walk.near(end) and walk.large(end) and walk.rare(end) and not walk.eponymous(end):
-            # "University Hospital Letterkenny"
-            end, proper = town_end(walk, end), 1
-        if proper and end < walk.size and walk.words[end] in ("of", "at") and walk.large(end + 1):
-            end = town_end(walk, end + 1)
-        if proper and walk.large(end) and walk.near(end) and walk.rare(end) and not walk.label_at(end):
-            end = town_end(walk, end)
-    else:
-        end, proper = forwards(walk, j)
-    if not proper:
-        return j
-    before = walk.language.kind("institution_before")
-    while start > 0 and walk.near(start) and walk.words[start - 1] in before and walk.large(start - 1):
-        start -= 1
-    walk.add(start, end, INSTITUTION, "institution")
-    return after_institution(walk, end)
-
-
-def after_institution(walk: Walk, end: int) -> int:
-    """Record a town in parentheses or after a comma that ends the field: "CHU (Annecy)"."""
-    if end + 1 < walk.size and walk.words[end] == "\n" and walk.sign(end + 1, "("):
-        end += 1
-    if not walk.sign(end, "(,") or not walk.large(end + 1):
-        return end
-    last = max(line_of_words(walk, end + 1), town_end(walk, end + 1))
-    bracket = walk.sign(end, "(") and walk.sign(last, ")")
-    comma = walk.sign(end, ",") and walk.closes(last) and walk.words[end + 1] not in walk.not_name
-    if (bracket or comma) and not walk.kind_at(end + 1):
-        return after_institution(
-            walk, walk.add(end + 1, last, LOCATION, "town of an institution")
-        )
-    return end
-
-
-def forwards(walk: Walk, j: int) -> tuple[int, int]:
-    """Return the index after an institution's name and how many of its words are names."""
-    words, shapes = walk.words, walk.shapes
-    adjective, joins = walk.language.kind("adjective"), walk.language.kind("town_join")
-    saints = walk.language.kind("saint")
-    end = k = j
-    proper = 0
-    if walk.page.caps[j - 1]:  # in capitals words and names look alike: take a short field whole
-        while k < walk.size and k - j < 9 and walk.near(k) and (
-            walk.letters(k) or walk.sign(k, "-'.") and walk.glued(k)
-        ) and walk.words[k] not in walk.not_name and not walk.label_at(k):
-            proper += walk.large(k) and walk.words[k] not in adjective and len(walk.words[k]) > 2
-            k += 1
-        if walk.closes(k) and not walk.sign(k, ":"):
-            return (k, proper) if k - j < 9 else (j, 0)
-        k, proper = j, 0
-    while k < walk.size and k - j < 14 and walk.near(k):
-        word, shape = words[k], shapes[k]
-        if word == "." and walk.glued(k) and (words[k - 1] in saints or shapes[k - 1] == "I"):
-            k += 1
-            continue
-        if walk.sign(k, "-'&") and (walk.glued(k) or walk.glued(k + 1)):
-            k += 1
-            continue
-        if walk.letters(k) and word in adjective and not walk.label_at(k):
-            k += 1
-            continue
-        if word in walk.particles or word in joins:
-            k += 1
-            continue
-        if shape in "CX" and word not in walk.heads and not walk.label_at(k):
-            before = words[k - 1]
-            held = before in saints or before in "-'"
-            if word in walk.not_name or walk.kind_at(k).startswith("title"):
-                break
-            if not walk.plain(k) and walk.page.caps[k] and not held and not walk.named(k):
-                break
-            proper += 1
-        elif shape == "I" and walk.near(k):
-            pass
-        else:
-            break
-        k += 1
-        end = k
-    return end, proper
-
-
-def backwards(walk: Walk, i: int) -> tuple[int, int]:
-    """Return where an institution whose head stands last begins, and its count of names."""
-    words, adjective = walk.words, walk.language.kind("adjective")
-    k = start = i
-    proper = 0
-    while k > 0 and i - k < 10 and walk.near(k):
-        word, shape = words[k - 1], walk.shapes[k - 1]
-        if shape in "CX" and word in adjective:
-            start = k = k - 1
-        elif shape in "CX" and word not in walk.not_name and (
-            word not in walk.language.function or word in walk.language.kind("saint")
-        ):
-            if walk.label_at(k - 1) or walk.kind_at(k - 1).startswith("title"):
-                break
-            # a word of the language names a place only beside one that is none
-            if not walk.plain(k - 1) and walk.page.caps[k - 1] and not (
-                walk.named(k - 1) or words[k - 1] in walk.language.towns or walk.opens(k - 1)
-                or word in walk.language.kind("saint")
-            ):
-                break
-            proper += 1
-            start = k = k - 1
-        elif walk.sign(k - 1, "-'&.") and (walk.glued(k) or walk.glued(k - 1)):
-            k -= 1
-        elif word in walk.language.kind("town_join") or word == "s":
-            k -= 1
-        else:
-            break
-    return start, proper

@@ -94,7 +94,9 @@ def deidentify(
     if reason:
         return Outcome("", removals, reason)
     news = [removal.new for removal in removals] + [""]
-    return Outcome("".join(part for pair in zip(kept, news, strict=True) for part in pair), removals)
+    return Outcome(
+        "".join(part for pair in zip(kept, news, strict=True) for part in pair), removals
+    )
 
 
 def residue(kept: str, own: set[str], language: Language) -> str:

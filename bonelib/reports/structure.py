@@ -64,7 +64,9 @@ def sections(text: str, language: Language) -> list[Section]:
     return [section for section in found if text[section.start : section.end].strip()]
 
 
-SHORT = frozenset("dr pr mme mlle m mr mrs ms st ste no n env ex cf vs fig art tel av bd resp approx ca i.e e.g al".split())
+SHORT = frozenset(
+    "dr pr mme mlle m mr mrs ms st ste no n env ex cf vs fig art tel av bd resp approx ca i.e e.g al".split()
+)
 STOP = re.compile(r"\n|[.!?]+(?=[\s\"»)]|$)|(?<=[a-zà-ÿ)])[.!](?=[A-ZÀ-Þ][a-zà-ÿ])|;")
 WRAP = 40  # characters: a shorter line ends a statement even without a full stop
 
@@ -89,9 +91,16 @@ def sentences(text: str, start: int = 0, end: int | None = None) -> list[tuple[i
             ahead = text[match.end() : match.end() + 3].lstrip()[:1]
             if word in SHORT and ahead != "" and not text[match.end() : match.end() + 1] == "\n":
                 continue
-            if len(word) == 1 and ahead.isupper() and word.isalpha() and text[match.start() - 1].isupper():
+            if (
+                len(word) == 1
+                and ahead.isupper()
+                and word.isalpha()
+                and text[match.start() - 1].isupper()
+            ):
                 continue  # an initial
-            if text[match.start() - 1 : match.start()].isdigit() and (ahead.isdigit() or ahead == "/"):
+            if text[match.start() - 1 : match.start()].isdigit() and (
+                ahead.isdigit() or ahead == "/"
+            ):
                 continue  # the guard of numbers
         found.append((at, match.end()))
         at = match.end()
@@ -129,7 +138,20 @@ def triggers(language: Language) -> Phrases:
 
 
 # Of edsnlp's tables, words that in a radiograph's report state size or extent, not doubt.
-NOT_OURS = frozenset(("discret", "discrets", "discrete", "discretes", "si", "selon", "exploration", "risque", "soit", "pas"))
+NOT_OURS = frozenset(
+    (
+        "discret",
+        "discrets",
+        "discrete",
+        "discretes",
+        "si",
+        "selon",
+        "exploration",
+        "risque",
+        "soit",
+        "pas",
+    )
+)
 
 
 @lru_cache(maxsize=8)

@@ -15,7 +15,14 @@ from functools import lru_cache
 
 from bonelib.reports import dates
 from bonelib.reports.identities import (
-    AGE, DATE, ID, NATIONAL_ID, PATIENT, PERSON, PHONE, URL,
+    AGE,
+    DATE,
+    ID,
+    NATIONAL_ID,
+    PATIENT,
+    PERSON,
+    PHONE,
+    URL,
 )  # fmt: skip
 from bonelib.reports.languages import TOKEN, Language, fold, provider
 from bonelib.reports.numbers import POSTCODE, valid_nhs, valid_nir, valid_niss
@@ -109,6 +116,7 @@ class Surrogates:
 
     def name(self, old: str) -> str:
         """Replace each word of a name: a first name by one of its sex, another by a surname."""
+
         def word(match: re.Match) -> str:
             token, plain = match.group(), fold(match.group())
             if not token[0].isalpha() or plain in self.language.kind("particle"):
@@ -200,4 +208,3 @@ def _like(word: str, old: str) -> str:
     if old.isupper() and len(old) > 1:
         return word.upper()
     return word.lower() if old.islower() else word
-

@@ -105,8 +105,11 @@ class Walk:
             if cue.kind.startswith("label") and self.sign(i + len(cue.tokens), ":"):
                 return True
         k = i  # a label that no table knows: words, then a colon
-        while k < min(i + 4, self.size) and self.letters(k) and not self.named(k) and (
-            k == i or self.page.gap(k) == 1
+        while (
+            k < min(i + 4, self.size)
+            and self.letters(k)
+            and not self.named(k)
+            and (k == i or self.page.gap(k) == 1)
         ):
             k += 1
         return i < k and self.large(i) and self.sign(k, ":") and self.page.gap(k) <= 1
@@ -155,15 +158,20 @@ class Walk:
         if shape == "l":
             return sure and (self.plain(i) or (self.named(i) and word not in self.language.stops))
         if word in self.language.function:
-            return sure and self.near(i + 1) and self.large(i + 1) and (
-                self.words[i + 1] not in self.not_name and (not caps or self.named(i + 1))
+            return (
+                sure
+                and self.near(i + 1)
+                and self.large(i + 1)
+                and (self.words[i + 1] not in self.not_name and (not caps or self.named(i + 1)))
             )
         if caps:
-            followed = self.near(i + 1) and self.large(i + 1) and (
-                self.plain(i + 1) or self.named(i + 1)
+            followed = (
+                self.near(i + 1) and self.large(i + 1) and (self.plain(i + 1) or self.named(i + 1))
             )
-            return self.plain(i) or sure and (
-                word not in self.language.stops or followed or self.closes(i + 1)
+            return (
+                self.plain(i)
+                or sure
+                and (word not in self.language.stops or followed or self.closes(i + 1))
             )
         return sure or self.plain(i)
 
@@ -177,21 +185,27 @@ class Walk:
         if self.kind_at(i) == "credential" and self.shapes[i] == "X":
             return False
         if self.shapes[i] == "I":
-            return self.sign(i + 1, ".") or word not in self.language.function
-        if self.label_at(i) or self.kind_at(i).startswith(("title", "born", "label")) and not (
-            self.named(i)
+            return self.sign(i + 1, ".'") or word not in self.language.function
+        if (
+            self.label_at(i)
+            or self.kind_at(i).startswith(("title", "born", "label"))
+            and not (self.named(i))
         ):
             return False
         if self.plain(i) or (self.named(i) and word not in self.language.function):
             return True
         if self.shapes[i] == "C" and word in self.language.given and self.shapes[i - 1] == "X":
             return True  # "JENKINS May"
-        if sure and word in self.language.function and word not in self.particles:
+        short = word in self.language.function or len(word) < 4
+        if sure and short and word not in self.particles:
             # "Ahmed Aït Ahmed", "Cormac Ní Bhriain", "Freya May"
-            followed = self.near(i + 1) and self.large(i + 1) and (
-                self.named(i + 1) or self.plain(i + 1) and not self.page.caps[i]
+            followed = (
+                self.near(i + 1)
+                and self.large(i + 1)
+                and (self.named(i + 1) or self.plain(i + 1) and not self.page.caps[i])
             )
-            return followed or after_given and len(word) > 2 and self.closes(i + 1)
+            if followed or len(word) > 2 and self.closes(i + 1):
+                return True
         # a word of the language is a surname where nothing follows it, or capitals mark it
         ends = self.closes(i + 1) and not self.sign(i + 1, ":")
         if sure and ends and word in self.language.given:
@@ -200,8 +214,10 @@ class Walk:
             return sure and after_given and ends
         if self.shapes[i] == "X":
             return (sure or after_given and ends) and len(word) > 2
-        return (sure or after_given and ends) and (ends or after_given) and (
-            word not in self.language.function
+        return (
+            (sure or after_given and ends)
+            and (ends or after_given)
+            and (word not in self.language.function)
         )
 
     def over_particles(self, i: int) -> int:
@@ -244,12 +260,23 @@ class Walk:
                 if self.letters(i) and self.glued(i) and self.large(i):  # "J.Martin"
                     end = i = i + 1
                 continue
-            elif word == "-" and self.near(i) and self.near(i + 1) and self.named(i + 1) and (
-                self.large(i + 1) and not self.kind_at(i + 1) and self.shapes[i + 1] == self.shapes[i - 1]
+            elif (
+                word == "-"
+                and self.near(i)
+                and self.near(i + 1)
+                and self.named(i + 1)
+                and (
+                    self.large(i + 1)
+                    and not self.kind_at(i + 1)
+                    and self.shapes[i + 1] == self.shapes[i - 1]
+                )
             ):
                 i += 2
-            elif comma and word == "," and self.near(i + 1) and (
-                self.more(i + 1, sure=True, after_given=True)
+            elif (
+                comma
+                and word == ","
+                and self.near(i + 1)
+                and (self.more(i + 1, sure=True, after_given=True))
             ):
                 i, comma = i + 2, False
             elif self.near(i) and self.more(i, sure=sure, after_given=given):
@@ -262,9 +289,11 @@ class Walk:
                 if after == i or not self.near(after):
                     break
                 sound = self.more(after, sure=sure, after_given=True)
-                if not (sound or (sure and self.large(after) and self.closes(after + 1)) or (
-                    loose and self.lower(after)
-                )):
+                if not (
+                    sound
+                    or (sure and self.large(after) and self.closes(after + 1))
+                    or (loose and self.lower(after))
+                ):
                     break
                 i = after + 1
             else:
@@ -279,26 +308,42 @@ class Walk:
         """Whether the full stop after token ``i`` marks an initial or a shortened first name."""
         if self.shapes[i] == "I":
             return True
-        return self.shapes[i] == "C" and len(self.words[i]) <= 3 and self.large(i + 2) and (
-            self.plain(i) and self.near(i + 2)
+        return (
+            self.shapes[i] == "C"
+            and len(self.words[i]) <= 3
+            and self.large(i + 2)
+            and (self.plain(i) and self.near(i + 2))
         )
 
     def eponymous(self, i: int) -> bool:
         """Whether the token stands where an eponym does: "maladie de X", "X's disease", "X sign"."""
         links = self.language.kind("eponym_link")
         k = i - 1
-        while k > 0 and (self.words[k] in links or self.sign(k, "-'") or (
-            self.sign(k + 1, "-") or self.words[k + 1] in self.language.kind("joiner")
-        )) and i - k < 7:
+        while (
+            k > 0
+            and (
+                self.words[k] in links
+                or self.sign(k, "-'")
+                or (self.sign(k + 1, "-") or self.words[k + 1] in self.language.kind("joiner"))
+            )
+            and i - k < 7
+        ):
             k -= 1
         if 0 <= k < i - 1 and self.words[k] in self.heads:
             return True
         if "after" not in self.language.kind("eponym_side"):
             return False
         k = i + 1
-        while k < self.size and k - i < 7 and (
-            self.sign(k, "-'") or self.words[k] == "s" or self.words[k] in self.language.kind("joiner")
-            or self.sign(k - 1, "-") or self.words[k - 1] in self.language.kind("joiner")
+        while (
+            k < self.size
+            and k - i < 7
+            and (
+                self.sign(k, "-'")
+                or self.words[k] == "s"
+                or self.words[k] in self.language.kind("joiner")
+                or self.sign(k - 1, "-")
+                or self.words[k - 1] in self.language.kind("joiner")
+            )
         ):
             k += 1
         return k < self.size and self.words[k] in self.heads
