@@ -295,7 +295,7 @@ def _apart(source: Path, out: Path, ledger: Path) -> None:
 def _safe_writer(
     stack: Any, folder: bool, out: Path, columns: list[str]
 ) -> Callable[[str, list[str]], None]:
-    """Return what writes one safe report: a file of a folder, or a row of a CSV or Parquet table."""
+    """Return what writes one safe report: a file of a folder, or a row of a table."""
     from bonelib import runs
 
     if folder:

@@ -69,7 +69,8 @@ def _patterns(language: Language) -> list[tuple[str, re.Pattern]]:
             + UNITS + r"))(?!\d))?")),
         ("date: month first", re.compile(
             rf"(?:(?P<weekday>\b(?:{week})\.?,?\s+))?\b(?P<month>{month})\.?\s*(?P<day>[0-3]?\d)"
-            r"(?:st|nd|rd|th)?(?![\d/:])(?!\.\d)(?! ?" + UNITS + r")(?:\s*,?\s*(?P<year>(?:19|20)\d\d)(?!\d))?")),
+            r"(?:st|nd|rd|th)?(?![\d/:])(?!\.\d)(?! ?" + UNITS + r")"
+            r"(?:\s*,?\s*(?P<year>(?:19|20)\d\d)(?!\d))?")),
         ("date: month and year", re.compile(
             rf"\b(?P<month>{month})\b\.?(?:\s*[-/,']?\s*|\s+(?:of|de)\s+)(?P<year>(?:19|20)\d\d|(?<=')\d\d)"
             r"(?!\d)")),
@@ -87,7 +88,8 @@ def _patterns(language: Language) -> list[tuple[str, re.Pattern]]:
             rf"(?<![\w/])(?:{cue})\s+(?P<day>[0-3]?\d)(?P<s>[/-])(?P<month>[0-3]?\d)(?![\w/]|[.,-]\d)"
             rf"(?! ?(?:{UNITS}|{words('fraction') or '&'}))")),
         ("date: year", re.compile(
-            r"(?<![\w/.,-])(?<!\d )(?P<year>19[2-9]\d|20[0-4]\d)(?![\w/])(?![.,-]\d)(?! ?" + UNITS + ")")),
+            r"(?<![\w/.,-])(?<!\d )(?P<year>19[2-9]\d|20[0-4]\d)(?![\w/])(?![.,-]\d)"
+            r"(?! ?" + UNITS + ")")),
     ]  # fmt: skip
 
 

@@ -1,15 +1,18 @@
 """What comes in as a report: bytes of unknown encoding, mark-up, another language; judged first.
 
-``read`` makes text of bytes, ``clean`` takes mark-up and control characters out, ``problem`` says in
-words why a text can't be judged safe. What has a problem is held back by ``removal.deidentify``.
+``read`` makes text of bytes, ``clean`` takes mark-up and control characters out, ``problem`` says
+why a text can't be judged safe. What has a problem is held back by ``removal.deidentify``.
 """
 
 import html
 import re
 import unicodedata
+from functools import lru_cache
+from importlib import import_module
 
 from bonelib.reports.languages import Language, fold
 
+NEIGHBOURS = ("fr", "en", "de", "nl", "es", "it", "pt")
 LONGEST = 2_000_000  # characters; a report has about 2,000
 CONTROL = re.compile(
     r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060\ufeff\u00ad]"
@@ -108,21 +111,11 @@ def letters_of_other_scripts(text: str) -> int:
     return len(re.findall(r"[\u0370-\u1cff\u2c00-\ud7ff\uf900-\ufdff\ufe70-\ufefe]", text[:20000]))
 
 
+@lru_cache(maxsize=8)
 def strangers(name: str) -> dict[str, frozenset[str]]:
-    """Return the function words of other languages that this one lacks."""
-    import importlib
-    from functools import lru_cache
-
-    @lru_cache(maxsize=1)
-    def stops(code: str) -> frozenset[str]:
-        module = importlib.import_module(f"spacy.lang.{code}.stop_words")
-        return frozenset(fold(w) for w in module.STOP_WORDS)
-
-    if name not in _STRANGERS:
-        own = stops(name)
-        codes = ("fr", "en", "de", "nl", "es", "it", "pt")
-        _STRANGERS[name] = {c: stops(c) - own for c in codes if c != name}
-    return _STRANGERS[name]
-
-
-_STRANGERS: dict[str, dict[str, frozenset[str]]] = {}
+    """Return the function words of other languages that this one lacks (of spaCy)."""
+    stops = {
+        code: frozenset(map(fold, import_module(f"spacy.lang.{code}.stop_words").STOP_WORDS))
+        for code in {*NEIGHBOURS, name}
+    }
+    return {code: words - stops[name] for code, words in stops.items() if code != name}

@@ -246,7 +246,7 @@ def language(name: str, *, words: Path | None = None, vocabulary: Path | None = 
     own = {
         token
         for kind, table in terms.items()
-        if kind not in ("locale", "town_locale", "eponym", "particle")
+        if not kind.endswith("locale") and kind not in ("eponym", "particle")
         for term in table
         for token in pieces(term)
     }
@@ -338,9 +338,10 @@ def _language_words(name: str) -> tuple[set[str], set[str], set[str]]:
             verbs = {sys.intern(fold(row["term"])) for row in csv.DictReader(file)}
     drugs = json.loads((resources / "drugs.json").read_text(encoding="utf-8"))
     medical |= {t for terms in drugs.values() for term in terms for t in pieces(term) if len(t) > 4}
-    country = f"faker.providers.address.{ {'fr': 'fr_FR', 'en': 'en_US'}.get(name, f'{name}_{name.upper()}') }"
-    countries = getattr(importlib.import_module(country).Provider, "countries", ())
-    medical |= {token for land in countries for token in pieces(land) if len(token) > 3}
+    folder = Path(importlib.import_module("faker.providers.address").__file__).parent
+    for locale in _same(name, folder):
+        lands = getattr(provider("address", locale), "countries", ())
+        medical |= {token for land in lands for token in pieces(land) if len(token) > 3}
     return function, verbs, medical
 
 

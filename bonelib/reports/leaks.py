@@ -15,7 +15,8 @@ import pandas as pd
 from bonelib.reports.identities import TYPES
 from bonelib.reports.walk import Span
 
-# Englebert et al. 2024 (arXiv:2405.08932), their French port of DEDUCE, 100 reports of one hospital.
+# n, precision, recall, F1 on 100 reports of one hospital: Englebert et al. 2024, arXiv:2405.08932,
+# a French port of DEDUCE.
 PUBLISHED = {
     "PATIENT": (132, 0.96, 1.00, 0.98),
     "PERSON": (100, 0.66, 0.94, 0.78),

@@ -12,7 +12,7 @@ from datetime import date
 from functools import lru_cache
 
 from bonelib.reports.dates import number
-from bonelib.reports.languages import Language
+from bonelib.reports.languages import Language, fold
 
 UNITS = (
     r" ?(?:(?:mm|cm|ml|cc|mg|m?gy|[ud]gy|kvp?|mas|ms|m?hz|px|uh|hu|ui|pixels|images|x ?\d+)(?!\w)"
@@ -33,10 +33,12 @@ PHONE = re.compile(
     r"|(?<![\w./,-])0\d{9}(?!\d)"
     r"|(?<![\w./-])\(?0\d{1,3}\)? ?[/ .-] ?\d{2,3}(?:[ .-]?\d{2,3}){1,3}(?![\d/])"  # 02/555.12.34
     r"|(?<![\w./-])\(?0\d{3,4}\)? \d{3} ?\d{3,4}(?!\d)"
-    r"|(?<![\w./-])(?:\+?1[ .-])?\(?[2-9]\d\d\)?[ .-]\d{3}[ .-]\d{4}(?!\d)(?: ?(?:ext|x|poste)\b\.? ?\d{1,5})?"  # (555) 555-0123 ext. 4
+    r"|(?<![\w./-])(?:\+?1[ .-])?\(?[2-9]\d\d\)?[ .-]\d{3}[ .-]\d{4}(?!\d)"  # (555) 555-0123
+    r"(?: ?(?:ext|x|poste)\b\.? ?\d{1,5})?"
 )
 NIR = re.compile(
-    r"(?<![\d])[1278](?:[ .\-]?\d){2}[ .\-]?(?:\d[ ]?\d)[ .\-]?(?:2[ab]|\d[ ]?\d)[ .\-]?(?:\d[ ]?){3}[ .\-]?(?:\d[ ]?){3}"
+    r"(?<![\d])[1278](?:[ .\-]?\d){2}[ .\-]?(?:\d[ ]?\d)[ .\-]?(?:2[ab]|\d[ ]?\d)[ .\-]?"
+    r"(?:\d[ ]?){3}[ .\-]?(?:\d[ ]?){3}"
     r"[ .\-/|]{0,4}(?:cle\s*:?\s*)?\d{2}(?!\d)"
 )
 NISS = re.compile(r"(?<![\d])\d\d[ .\-]?\d\d[ .\-]?\d\d[ .\-/]{0,3}\d{3}[ .\-/]{0,3}\d\d(?!\d)")
@@ -100,7 +102,10 @@ def _patterns(language: Language) -> dict[str, re.Pattern]:
         terms = sorted(language.kind(kind), key=len, reverse=True)
         return "|".join(re.escape(t).replace(r"\ ", r"\s+") for t in terms) or "(?!)"
 
-    mark = r"\s*(?:(?:n[°o.]{1,2}|no\.?|number|numero|\#)\s*)?[:=.#°]?\s*(?:(?:n[°o]|no\.?|\#)\s*:?\s*)?"
+    mark = (
+        r"\s*(?:(?:n[°o.]{1,2}|no\.?|number|numero|\#)\s*)?[:=.#°]?"
+        r"\s*(?:(?:n[°o]|no\.?|\#)\s*:?\s*)?"
+    )
     spoken = either("number")
     joiner = either("joiner")
     number_words = rf"(?:{spoken})(?:(?:\s+|-)(?:(?:{joiner})[\s-]+)?(?:{spoken}))*"
@@ -109,7 +114,9 @@ def _patterns(language: Language) -> dict[str, re.Pattern]:
             rf"(?<![\w])(?:{either('label_id')})(?!\w)(?P<mark>{mark})(?P<value>{CODE})"
         ),
         "national": re.compile(
-            rf"(?<![\w])(?:{either('label_national')})(?!\w){mark}(?:n[°o]\s*)?\(?\w{{0,4}}\)?\s*:?\s*(?P<value>[\da-z]{{0,2}}\d[\dab .\-/]{{6,24}}\d[a-d]?)(?!\d)"
+            rf"(?<![\w])(?:{either('label_national')})(?!\w){mark}"
+            r"(?:n[°o]\s*)?\(?\w{0,4}\)?\s*:?\s*"
+            r"(?P<value>[\da-z]{0,2}\d(?:(?: ?[.\-/] ?| )?[\dab]){5,22}[a-d]?)(?!\d)"
         ),
         "phone": re.compile(
             rf"(?<![\w])(?:{either('label_phone')})(?!\w)\s*(?:n[°o]\s*)?[:.=]?\s*(?:\((?:prive|pro|dom|mobile|home|work)\)\s*:?\s*)?"
@@ -178,20 +185,30 @@ def find(text: str, folded: str, language: Language) -> list[Found]:
     return found
 
 
+EIRCODE = r"(?<![\w])[AC-FHKNPRTV-Y]\d[\dW]"  # the first part of an Irish postcode
 POSTCODE = re.compile(
-    r"(?<![\w])[AC-FHKNPRTV-Y]\d[\dW]\s?[AC-FHKNPRTV-Y](?=\w*\d)[AC-FHKNPRTV-Y0-9]{3}(?!\w)|(?<![\w])[AC-FHKNPRTV-Y]\d[\dW]\s[AC-FHKNPRTV-Y][AC-FHKNPRTV-Y0-9]{3}(?!\w)|(?<![\w])[A-Z]{1,2}\d[A-Z\d]?\s?\d[A-Z]{2}(?!\w)|\b[A-Z]{2} \d{5}(?:-\d{4})?\b(?! ?\d)|(?<![\w.,/-])[1-9]\d{3} [A-Z]{2}(?= [A-Z][^\W\d_])"
+    EIRCODE + r"\s?[AC-FHKNPRTV-Y](?=\w*\d)[AC-FHKNPRTV-Y0-9]{3}(?!\w)"
+    "|" + EIRCODE + r" [AC-FHKNPRTV-Y][AC-FHKNPRTV-Y0-9]{3}(?!\w)"
+    r"|(?<![\w])[A-Z]{1,2}\d[A-Z\d]?\s?\d[A-Z]{2}(?!\w)"  # OX1 3BG
+    r"|\b[A-Z]{2} \d{5}(?:-\d{4})?\b(?! ?\d)"  # ID 83702
+    r"|(?<![\w.,/-])[1-9]\d{3} [A-Z]{2}(?= [A-Z][^\W\d_])"  # 1012 AB Amsterdam
+)  # fmt: skip
+SMALL = (
+    r"(?:(?:sur|sous|en|l[eè]s|lez|le|la|de|du|des|d|l"
+    r"|SUR|SOUS|EN|LES|LEZ|LE|LA|DE|DU|DES|D|L)[-'’ ])*"
 )
 CODE_TOWN = re.compile(
-    r"(?<![\w.,/])(?P<land>(?:F|B|L|CH|D|NL|I|FR|BE)\s?-\s?)?(?:(?P<five>\d{5}|\d{2}\s\d{3})|(?P<four>[1-9]\d{3})) {1,2}"
-    r"(?P<town>[A-ZÀ-Þ][^\W\d_]{2,}|(?:[LD]['’]|LE |LA |LES |Le |La |Les |St |ST |Saint |SAINT )[A-ZÀ-Þ][^\W\d_]+)"
-    r"(?:[-'’ ](?:(?:sur|sous|en|lès|les|lez|le|la|de|du|des|d|l|SUR|SOUS|EN|LES|LEZ|LE|LA|DE|DU|DES|D|L)[-'’ ])*[A-ZÀ-Þ][^\W\d_]+){0,4}(?:\s(?:CEDEX|Cedex|cedex)(?:\s\d{1,2})?)?"
+    r"(?<![\w.,/])(?P<land>(?:F|B|L|CH|D|NL|I|FR|BE)\s?-\s?)?"
+    r"(?:(?P<five>\d{5}|\d{2}\s\d{3})|(?P<four>[1-9]\d{3})) {1,2}"
+    r"(?P<town>[A-ZÀ-Þ][^\W\d_]{2,}"
+    r"|(?:[LD]['’]|L[EAea] |LES |Les |St |ST |Saint |SAINT )[A-ZÀ-Þ][^\W\d_]+)"
+    r"(?:[-'’ ]" + SMALL + r"[A-ZÀ-Þ][^\W\d_]+){0,4}"
+    r"(?:\s(?:CEDEX|Cedex|cedex)(?:\s\d{1,2})?)?"
 )
 
 
 def fold_first(town: str) -> str:
     """Return the last word of a town, folded, which is no word of the language if it is a town."""
-    from bonelib.reports.languages import fold
-
     return re.split(r"[\s'’]", fold(town))[-1]
 
 

@@ -84,7 +84,7 @@ def others(walk: Walk, end: int, found: str, rule: str) -> int:
 
 
 def town_of_colleague(walk: Walk, j: int) -> int:
-    """Return the index after a town that fills the field after a name: "Dr Besnard, Alost"; or 0."""
+    """Return the index after a town in the field after a name ("Dr Besnard, Alost"), or 0."""
     if j < walk.size and walk.words[j] == "\n" and walk.large(j + 1) and walk.rare(j + 1):
         j += 1
     if not walk.large(j) and not walk.figures(j):

@@ -175,7 +175,7 @@ def street(walk: Walk, i: int, j: int) -> int:
 
 
 def street_after(walk: Walk, i: int, j: int) -> int:
-    """Read an address whose street word stands last: "Flat 2, 145 Ferry Road", "186 The Crescent"."""
+    """Read an address whose street word stands last: "145 Ferry Road", "186 The Crescent"."""
     start = i
     while (
         start > 0

@@ -14,7 +14,7 @@ MODES = ("tags", "surrogates")
 
 
 class Removal(NamedTuple):
-    """One removal: offsets in the cleaned text, type, rule, what stood there and what stands now."""
+    """One removal: offsets in the cleaned text, type, rule, what stood there, what stands now."""
 
     start: int
     end: int

@@ -65,7 +65,7 @@ def sections(text: str, language: Language) -> list[Section]:
 
 
 SHORT = frozenset(
-    "dr pr mme mlle m mr mrs ms st ste no n env ex cf vs fig art tel av bd resp approx ca i.e e.g al".split()
+    "dr pr mme mlle m mr mrs ms st ste no n env ex cf vs fig art tel av bd resp ca al".split()
 )
 STOP = re.compile(r"\n|[.!?]+(?=[\s\"»)]|$)|(?<=[a-zà-ÿ)])[.!](?=[A-ZÀ-Þ][a-zà-ÿ])|;")
 WRAP = 40  # characters: a shorter line ends a statement even without a full stop

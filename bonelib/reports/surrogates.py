@@ -35,11 +35,13 @@ DAYS = (-1000, 1000)  # as in the published French port (Englebert et al. 2024)
 def _pools(language: Language) -> dict[str, tuple[str, ...]]:
     """Return what surrogates are drawn from: one-word names and towns of the first locales."""
     pools: dict[str, set[str]] = {"female": set(), "male": set(), "family": set(), "town": set()}
-    for locale in list(language.locales)[:4] if language.name != "en" else ("en_GB", "en_US"):
+    for locale in language.kind("surrogate_locale"):
         person = provider("person", locale)
         for pool, attribute in (
-            ("female", "first_names_female"), ("male", "first_names_male"), ("family", "last_names"),
-        ):  # fmt: skip
+            ("female", "first_names_female"),
+            ("male", "first_names_male"),
+            ("family", "last_names"),
+        ):
             pools[pool] |= {str(n) for n in getattr(person, attribute, ())}
     for locale in language.kind("town_locale"):
         address = provider("address", locale)
@@ -84,6 +86,7 @@ class Surrogates:
             self.days += 1
 
     def draw(self, *what: str) -> int:
+        """Return the number that the key, the patient and ``what`` give."""
         message = "\0".join((self.patient, *what)).encode()
         return int.from_bytes(hmac.new(self.key, message, hashlib.sha256).digest()[:8], "big")
 

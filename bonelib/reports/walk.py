@@ -61,6 +61,7 @@ class Walk:
         return self.words[i] not in self.language.words
 
     def letters(self, i: int) -> bool:
+        """Whether the token is a word."""
         return 0 <= i < self.size and self.shapes[i] in "CXIl"
 
     def large(self, i: int) -> bool:
@@ -78,9 +79,11 @@ class Walk:
         return 0 < i < self.size and self.page.gap(i) <= 2 and self.shapes[i] != "n"
 
     def glued(self, i: int) -> bool:
+        """Whether nothing stands between the token and the one before."""
         return 0 < i < self.size and self.page.gap(i) == 0
 
     def sign(self, i: int, signs: str) -> bool:
+        """Whether the token is one of these signs."""
         return 0 <= i < self.size and self.words[i] in signs and self.shapes[i] == "p"
 
     def rare(self, i: int) -> bool:
@@ -96,6 +99,7 @@ class Walk:
         return i >= self.size or self.shapes[i] in "np" or not self.near(i)
 
     def kind_at(self, i: int) -> str:
+        """Name the kind of the longest cue that begins at the token, "" if none does."""
         cue = self.language.cues.at(self.righted, i) if self.letters(i) else None
         return cue.kind if cue else ""
 
@@ -115,6 +119,7 @@ class Walk:
         return i < k and self.large(i) and self.sign(k, ":") and self.page.gap(k) <= 1
 
     def taken(self, i: int) -> bool:
+        """Whether the token belongs to what was found."""
         return bool(self.busy[self.page.starts[i]])
 
     def at(self, start: int) -> int:
@@ -123,6 +128,7 @@ class Walk:
 
     # ------------------------------------------------------------------ what is found
     def mark(self, start: int, end: int) -> None:
+        """Note that these characters belong to what was found."""
         self.busy[start:end] = b"\1" * (end - start)
 
     def add(self, i: int, j: int, kind: str, rule: str) -> int:
@@ -143,7 +149,7 @@ class Walk:
 
     # ------------------------------------------------------------------ a name
     def first(self, i: int, *, sure: bool) -> bool:
-        """Whether a name may begin at ``i``, after a title or a label (``sure``) or a weaker cue."""
+        """Whether a name may begin at ``i``, after a title or label (``sure``) or a weaker cue."""
         if not self.letters(i):
             return False
         word, shape, caps = self.words[i], self.shapes[i], self.page.caps[i]
@@ -302,6 +308,7 @@ class Walk:
         return end
 
     def lower(self, i: int) -> bool:
+        """Whether the token is a long word that the language does not know."""
         return self.letters(i) and len(self.words[i]) > 2 and self.plain(i)
 
     def shortened(self, i: int) -> bool:
@@ -316,7 +323,7 @@ class Walk:
         )
 
     def eponymous(self, i: int) -> bool:
-        """Whether the token stands where an eponym does: "maladie de X", "X's disease", "X sign"."""
+        """Whether the token stands as an eponym does: "maladie de X", "X's disease", "X sign"."""
         links = self.language.kind("eponym_link")
         k = i - 1
         while (
