@@ -1,0 +1,50 @@
+"""Draw the synthetic cohort, read a data set and say what is in it."""
+
+from pathlib import Path
+
+from bonelib.commands.telling import say, summary, tenths, write
+
+
+def phantom(folder: Path, dicom: Path | None, **options: int) -> int:
+    """Draw the synthetic cohort into a folder."""
+    from bonelib import phantom as drawing
+
+    drawing.write(folder, **options, progress=tenths())
+    say(f"Written to {folder}. Read it with: bonelib data phantom {folder}")
+    if dicom is not None:
+        drawing.write_dicom(folder, dicom)
+        say(f"Written to {dicom}. Read it with: bonelib data dicom {dicom}")
+    return 0
+
+
+def data(name: str, root: Path, task: str, classes: str, decode: int, out: Path | None) -> int:
+    """Read a data set, check its files, and write its table if asked."""
+    from bonelib import datasets, images, runs
+
+    if out is not None and out.suffix not in (".parquet", ".csv"):
+        raise ValueError(f"--out must end in .parquet or .csv, found {out.name!r}.")
+    if (task or classes) and name not in datasets.BY_NAME:
+        known = " and ".join(datasets.BY_NAME)
+        raise ValueError(f"--task and --classes are for {known}; {name} knows its tasks.")
+    table = datasets.read(name, root, task=task, classes=datasets.class_names(classes))
+    say(summary(table))
+    for row in table.attrs.get("refused", []):  # of a DICOM export: no rows of the table
+        say(f"  left out: {row['file']}: {row['reason']}")
+    if decode:
+        folder = runs.cache_folder("images")
+        cache = images.cache(table, size=decode, folder=folder, progress=tenths())
+        unreadable, notes = cache.excluded, cache.notes
+    else:
+        unreadable, notes = images.verify(table, progress=tenths()), []
+    for note in notes:
+        say(f"  note: {note}")
+    say(f"{len(unreadable)} of {len(table)} files can't be read" + (":" if len(unreadable) else ""))
+    for row in unreadable.itertuples():
+        say(f"  {row.image_id} ({row.path}): {row.reason}")
+    if len(unreadable):  # the decision to leave them out is the reader's of the table
+        reasons = unreadable.set_index("image_id")["reason"]
+        table["unreadable"] = table["image_id"].map(reasons)
+    if out is not None:
+        write(table, out)
+        say(f"{len(table)} rows written to {out}")
+    return 0

@@ -1,0 +1,77 @@
+"""What is printed, and tables written for a user."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def say(line: str) -> None:
+    """Print a line at once."""
+    print(line, flush=True)
+
+
+def tenths() -> Callable[[int, int], None]:
+    """Return a callback that prints at each tenth of the way."""
+    shown = 0
+
+    def progress(done: int, total: int) -> None:
+        nonlocal shown
+        if done * 10 // max(total, 1) > shown:
+            shown = done * 10 // total
+            say(f"  {done} of {total} images")
+
+    return progress
+
+
+def short(path: Path) -> str:
+    """Name a path from here, where it lies below."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
+def metrics(row: dict[str, Any]) -> str:
+    """Put the metrics of a run on one line."""
+    known = {k.removeprefix("metrics."): v for k, v in row.items() if v is not None and v == v}
+    return "  ".join(
+        f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}" for k, v in known.items()
+    )
+
+
+def summary(table: "pd.DataFrame") -> str:
+    """Count a cohort table: labels of every task, sites, views, centres, and the reader's notes."""
+    from bonelib import cohort
+
+    patients = table[cohort.PATIENT].nunique()
+    lines = [f"{len(table)} radiographs, {patients or 'unknown number of'} patients"]
+    for task in cohort.labelled(table):
+        values = table[task.column].dropna()
+        if task.kind == "regression":
+            numbers = values.astype(float)
+            text = f"{len(values)} values, {numbers.min():g} to {numbers.max():g}"
+        else:
+            count = values.astype(str).value_counts()
+            text = ", ".join(f"{name} {count.get(name, 0)}" for name in task.classes)
+        lines.append(f"  {task.name}: {text}")
+    for column in (cohort.SITE, cohort.VIEW, cohort.CENTER):
+        terms = table[column].explode() if column != cohort.CENTER else table[column]
+        count = terms.dropna().astype(str).value_counts()
+        if len(count):
+            lines.append(f"  {column}: " + ", ".join(f"{k} {v}" for k, v in count.items()))
+    return "\n".join([*lines, *(f"  note: {note}" for note in table.attrs.get("notes", []))])
+
+
+def write(table: "pd.DataFrame", path: Path) -> None:
+    """Write a cohort table, .parquet or .csv, by rename."""
+    from bonelib import cohort, runs
+
+    with runs.replacing(path) as temporary:
+        if path.suffix == ".parquet":
+            table.to_parquet(temporary, index=False)
+            return
+        flat = table.copy()  # several terms in one cell: separated as datasets.table reads them
+        for column in {cohort.SITE, cohort.VIEW} & set(flat):
+            flat[column] = [";".join(terms) for terms in flat[column]]
+        flat.to_csv(temporary, index=False)

@@ -1,0 +1,349 @@
+"""What a language brings: its table of cues, its lexicons, and how words are compared.
+
+A language is the rows of ``words.csv`` (cues, triggers, eponyms, headings), those of
+``vocabulary.csv`` (terms of the facts) and the ``locale`` rows, which name Faker providers. German
+or Dutch is such rows and no code. Medical words and verbs come from edsnlp (Assistance Publique,
+Hôpitaux de Paris), stop words from spaCy, names and towns from Faker.
+"""
+
+import csv
+import gzip
+import importlib
+import json
+import re
+import sys
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+HERE = Path(__file__).parent
+SPACES = (
+    "\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u3000\t"
+)
+TOKEN = re.compile(r"[^\W\d_]+|\d+|\n|[^\w\s]|_")
+
+
+def _foldings() -> dict[int, str]:
+    """Map each letter to its lower-case base letter, one character for one."""
+    table = {}
+    for code in range(0x20, 0x2100):
+        if unicodedata.combining(chr(code)):
+            continue
+        base = unicodedata.normalize("NFKD", chr(code).lower())[:1]
+        if base and base != chr(code):
+            table[code] = base
+    letters = {"ø": "o", "Ø": "o", "đ": "d", "Đ": "d", "ł": "l", "Ł": "l", "ı": "i", "ß": "s"}
+    marks = dict.fromkeys("’‘ʼ´`", "'") | dict.fromkeys("‐‑‒–—−", "-")
+    return table | str.maketrans(letters | marks | dict.fromkeys(SPACES, " "))
+
+
+FOLDING = _foldings()
+
+
+def fold(text: str) -> str:
+    """Return ``text`` in lower case without accents, of the same length, so that offsets hold."""
+    return text.translate(FOLDING)
+
+
+class Page:
+    """A text cut into tokens: words, numbers, signs and line ends, with their offsets.
+
+    Attributes:
+        words: Folded tokens. starts, ends: Their offsets in the text.
+        shapes: ``C`` capitalised, ``X`` upper case, ``I`` one capital, ``l`` lower case, ``d``
+            digits, ``n`` line end, ``p`` any other sign. Scripts without case count as ``C``.
+        caps: Whether the token stands in a line written in capitals.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text, self.folded = text, fold(text)
+        self.words: list[str] = []
+        self.starts: list[int] = []
+        self.ends: list[int] = []
+        self.shapes: list[str] = []
+        self.caps: list[bool] = []
+        large = small = first = 0
+        for match in TOKEN.finditer(text):
+            start, end = match.span()
+            token = text[start:end]
+            shape = _shape(token)
+            self.words.append(self.folded[start:end])
+            self.starts.append(start)
+            self.ends.append(end)
+            self.shapes.append(shape)
+            if shape == "n":
+                self._close(first, large, small)
+                first, large, small = len(self.words), 0, 0
+            elif end - start > 2:
+                large += shape == "X"
+                small += shape in "lC"
+        self._close(first, large, small)
+
+    def _close(self, first: int, large: int, small: int) -> None:
+        self.caps += [large > 4 * small] * (len(self.words) - first)
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def gap(self, index: int) -> int:
+        """Count the characters between token ``index - 1`` and token ``index``."""
+        return self.starts[index] - self.ends[index - 1] if 0 < index < len(self) else 1
+
+
+def _shape(token: str) -> str:
+    first = token[0]
+    if first.isalpha():
+        if token.islower():
+            return "l"
+        if not token.isupper():
+            return "C"
+        return "X" if len(token) > 1 else "I"
+    return "n" if first == "\n" else "d" if first.isdigit() else "p"
+
+
+def pieces(term: str) -> tuple[str, ...]:
+    """Cut a term of a table as the text will be cut."""
+    return tuple(TOKEN.findall(fold(term)))
+
+
+class Spelling:
+    """Rights a word that misspells one of a list by one letter: lost, added, changed or swapped.
+
+    The first letter must be right: "opaque" is no "plaque".
+    """
+
+    def __init__(self, words: Iterable[str], *, least: int = 5) -> None:
+        self.least = least
+        self.known = sorted({w for w in words if len(w) >= least and w.isalpha()})
+        self.left = {part: word for word in self.known for part in (word, *_shorter(word))}
+
+    def right(self, word: str) -> str:
+        """Return the word that is meant, or the same word if none is near."""
+        if len(word) < self.least or not word.isalpha():
+            return word
+        found = (self.left[part] for part in (word, *_shorter(word)) if part in self.left)
+        return next((right for right in found if right[0] == word[0]), word)
+
+
+def _shorter(word: str) -> list[str]:
+    return [word[:i] + word[i + 1 :] for i in range(len(word))]
+
+
+@dataclass(frozen=True)
+class Phrase:
+    """A term of a table: its tokens, what it is, and the value it stands for."""
+
+    tokens: tuple[str, ...]
+    kind: str
+    value: str
+
+
+class Phrases:
+    """Find the terms of tables in tokens: the longest from each place, by their first word."""
+
+    def __init__(self, rows: Iterable[tuple[str, str, str]]) -> None:
+        self.first: dict[str, list[Phrase]] = {}
+        for term, kind, value in rows:
+            tokens = pieces(term)
+            if tokens:
+                self.first.setdefault(tokens[0], []).append(Phrase(tokens, kind, value))
+        for phrases in self.first.values():
+            phrases.sort(key=lambda phrase: -len(phrase.tokens))
+
+    def all(self, words: Sequence[str], index: int) -> Iterator[Phrase]:
+        """Yield the terms that begin at ``index``, the longest first."""
+        for phrase in self.first.get(words[index], ()):
+            size = len(phrase.tokens)
+            if size == 1 or tuple(words[index : index + size]) == phrase.tokens:
+                yield phrase
+
+    def at(self, words: Sequence[str], index: int) -> Phrase | None:
+        """Return the longest term that begins at ``index``, or None."""
+        return next(self.all(words, index), None)
+
+
+@dataclass(frozen=True, eq=False)
+class Language:
+    """The tables of one language; made by :func:`language`.
+
+    Attributes:
+        terms: For each kind of ``words.csv``, its terms (folded) with their values.
+        cues: The terms that tell an identity, ready to be found; spelling: of their words.
+        given, family, towns: First names, surnames and one-word towns of the lexicons, folded.
+        stops: Function words and verbs. words: All that is language, not a name.
+    """
+
+    name: str
+    terms: dict[str, dict[str, str]]
+    cues: Phrases
+    vocabulary: Phrases
+    spelling: Spelling
+    given: frozenset[str]
+    family: frozenset[str]
+    towns: frozenset[str]
+    stops: frozenset[str]
+    function: frozenset[str]
+    words: frozenset[str]
+    locales: tuple[str, ...] = field(default=())
+
+    def kind(self, kind: str) -> dict[str, str]:
+        """Return the terms of one kind, folded, with their values; empty if there are none."""
+        return self.terms.get(kind, {})
+
+    def misspelt(self, word: str) -> bool:
+        """Whether a folded word is one letter away from a word of the language."""
+        if len(word) < 6 or word in self.given or word in self.family:
+            return False
+        parts = [(word[:i], word[i:]) for i in range(len(word) + 1)]
+        near = {a + b[1:] for a, b in parts if b}
+        near |= {a + b[1] + b[0] + b[2:] for a, b in parts if len(b) > 1}
+        near |= {a + c + b[1:] for a, b in parts if b for c in LETTERS}
+        near |= {a + c + b for a, b in parts for c in LETTERS}
+        return not near.isdisjoint(self.words)
+
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+CUES = (
+    "title_patient", "title_person", "label_patient", "label_person", "label_place",
+    "label_institution", "relation", "signed", "role", "typist", "born", "credential", "street",
+    "street_after", "institution", "institution_after", "place",
+)  # fmt: skip
+
+
+def names(path: Path | None = None) -> tuple[str, ...]:
+    """List the languages that the table of cues knows."""
+    return tuple(sorted({row["language"] for row in _rows(path or HERE / "words.csv")} - {"*"}))
+
+
+@lru_cache(maxsize=8)
+def language(name: str, *, words: Path | None = None, vocabulary: Path | None = None) -> Language:
+    """Load the tables and lexicons of a language; about two seconds the first time.
+
+    Args:
+        name: ``fr`` or ``en``, or a language whose rows you have added.
+        words: Another table of cues (``language,kind,term,value``; ``*`` is every language).
+        vocabulary: Another table of facts (``language,term,kind,value``).
+
+    Raises:
+        ValueError: The table has no rows of that language.
+    """
+    words, vocabulary = words or HERE / "words.csv", vocabulary or HERE / "vocabulary.csv"
+    if name not in names(words):
+        raise ValueError(f"Unknown language {name!r}. {words.name} has {', '.join(names(words))}.")
+    terms: dict[str, dict[str, str]] = {}
+    for row in _rows(words):
+        if row["language"] in (name, "*"):
+            for term in row["term"].split("|"):
+                folded = term if row["kind"].endswith(("locale", "written")) else fold(term.strip())
+                terms.setdefault(row["kind"], {})[folded] = row["value"]
+    facts = [row for row in _rows(vocabulary) if row["language"] == name]
+    locales = tuple(terms.get("locale", ()))
+    given, family, towns = lexicon(locales, tuple(terms.get("town_locale", ())))
+    function, verbs, medical = _language_words(name)
+    stops = frozenset(function | verbs | set(terms.get("stop", ())))
+    own = {
+        token
+        for kind, table in terms.items()
+        if not kind.endswith("locale") and kind not in ("eponym", "particle")
+        for term in table
+        for token in pieces(term)
+    }
+    own |= {token for row in facts for token in pieces(row["term"])}
+    return Language(
+        name,
+        terms,
+        Phrases((t, k, v) for k in CUES for t, v in terms.get(k, {}).items()),
+        Phrases((row["term"], row["kind"], row["value"]) for row in facts),
+        Spelling(t for k in CUES for term in terms.get(k, {}) for t in pieces(term)),
+        given,
+        family,
+        towns,
+        stops,
+        frozenset(function | set(terms.get("stop", ()))),
+        frozenset(stops | medical | own),
+        locales,
+    )
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def provider(kind: str, locale: str) -> type | None:
+    """Return a Faker provider (``person``, ``address``) of a locale, None where it has none."""
+    name = f"faker.providers.{kind}.{locale}"
+    try:
+        if importlib.util.find_spec(name) is None:
+            return None
+        return importlib.import_module(name).Provider
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"{error}. Install it with: pip install bonelib[reports]"
+        ) from None
+
+
+@lru_cache(maxsize=8)
+def lexicon(
+    locales: tuple[str, ...], places: tuple[str, ...]
+) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
+    """Return first names, surnames and towns of Faker's locales: single folded words.
+
+    Names of several words give their words of three letters and more; of towns only those of one
+    word are kept, since "Saint" or "sur" alone is no town.
+    """
+    given: set[str] = set()
+    family: set[str] = set()
+    towns: set[str] = set()
+    for locale in locales:
+        person, address = provider("person", locale), provider("address", locale)
+        for name in vars(person) if person else ():
+            into = given if name.startswith("first_names") else family
+            if name.startswith("first_names") or name.endswith("last_names"):
+                for entry in getattr(person, name):
+                    into |= {t for t in pieces(str(entry)) if len(t) > 2}
+        for name in ("cities", "wilayas", "concelhos") if locale in places else ():
+            for entry in getattr(address, name, ()):
+                found = pieces(entry if isinstance(entry, str) else str(entry[-1]))
+                if len(found) == 1 and len(found[0]) > 3:
+                    towns.add(found[0])
+    return frozenset(given), frozenset(family), frozenset(towns)
+
+
+@lru_cache(maxsize=8)
+def _language_words(name: str) -> tuple[set[str], set[str], set[str]]:
+    """Return function words, verbs and medical words, folded."""
+    try:
+        stop = importlib.import_module(f"spacy.lang.{name}.stop_words").STOP_WORDS
+        resources = Path(importlib.util.find_spec("edsnlp").origin).parent / "resources"
+        lorem = importlib.import_module("faker.providers.lorem")
+    except (ModuleNotFoundError, AttributeError) as error:
+        raise ModuleNotFoundError(
+            f"{error}. Install it with: pip install bonelib[reports]"
+        ) from None
+    function = {token for word in stop for token in pieces(word)}
+    verbs: set[str] = set()
+    medical: set[str] = set()
+    for locale in _same(name, Path(lorem.__file__).parent):
+        words = importlib.import_module(f"faker.providers.lorem.{locale}").Provider.word_list
+        medical |= {token for word in words for token in pieces(word)}
+    with gzip.open(resources / "cim10.csv.gz", "rt", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            # A capital inside a label is an eponym or a place, which `words` must not hold.
+            medical |= {fold(w) for w in re.findall(r"(?<![\w])[^\W\d_A-ZÀ-Þ]\w+", row["long"])}
+    if name == "fr":  # verbs of edsnlp are French
+        with gzip.open(resources / "verbs.csv.gz", "rt", encoding="utf-8") as file:
+            verbs = {sys.intern(fold(row["term"])) for row in csv.DictReader(file)}
+    drugs = json.loads((resources / "drugs.json").read_text(encoding="utf-8"))
+    medical |= {t for terms in drugs.values() for term in terms for t in pieces(term) if len(t) > 4}
+    folder = Path(importlib.import_module("faker.providers.address").__file__).parent
+    for locale in _same(name, folder):
+        lands = getattr(provider("address", locale), "countries", ())
+        medical |= {token for land in lands for token in pieces(land) if len(token) > 3}
+    return function, verbs, medical
+
+
+def _same(name: str, folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.glob(f"{name}_*") if (p / "__init__.py").exists())

@@ -1,0 +1,189 @@
+"""Facts of a report: site, side, view, finding, entity, attribute, each with its polarity.
+
+The words are in ``vocabulary.csv`` (language, term, kind, value) and map to the values the cohort
+table, the captions and the synthetic cohort use. ``sign`` rows are attributes whose absence is a
+statement of its own: "no periosteal reaction" is ``periosteum=none``, present. One-letter terms
+count where they can mean nothing else: a side beside a site, a view among the technique.
+"""
+
+import re
+from bisect import bisect_left
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import pandas as pd
+
+from bonelib.reports import structure
+from bonelib.reports.languages import Language, Page
+from bonelib.reports.structure import ABSENT, PRESENT, UNCERTAIN, Section
+
+PLACE_KINDS = ("site", "side", "view")
+KINDS = (*PLACE_KINDS, "finding", "entity", "attribute")
+
+
+class Fact(NamedTuple):
+    """One statement: kind, value, polarity; where it stands, in which section, if it is past."""
+
+    kind: str
+    value: str
+    polarity: str
+    start: int
+    end: int
+    section: str
+    history: bool
+
+
+class _Hit(NamedTuple):
+    first: int  # token
+    last: int  # token, excluded
+    kind: str
+    value: str
+
+
+def facts(text: str, language: Language) -> list[Fact]:
+    """Read every statement of a report, in order; repeated ones are repeated.
+
+    Read a report after its identities have gone: a Mrs Hand is no hand.
+    Findings, entities and attributes come from findings and conclusion (or from all of the text
+    where no such heading stands); site, side and view from anywhere.
+    """
+    # Tags are no words; blanks of the same length keep the offsets.
+    page = Page(re.sub(r"<[A-Z_]+>", lambda tag: " " * len(tag.group()), text))
+    parts = structure.sections(text, language)
+    whole = not any(part.kind in (structure.FINDINGS, structure.CONCLUSION) for part in parts)
+    found: list[Fact] = []
+    for part in parts:
+        told = whole or part.kind in (structure.FINDINGS, structure.CONCLUSION)
+        for start, end in structure.sentences(text, part.start, part.end):
+            first, last = bisect_left(page.starts, start), bisect_left(page.starts, end)
+            tokens = [i for i in range(first, last) if page.shapes[i] != "n"]
+            found += _sentence(page, tokens, part, told, language)
+    return found
+
+
+def _sentence(
+    page: Page, tokens: list[int], part: Section, told: bool, language: Language
+) -> list[Fact]:
+    triggers = structure.triggers(language)
+    words = [structure.corrected(page.words[i], language) for i in tokens]
+    shapes = [page.shapes[i] for i in tokens]
+    terms: list[_Hit] = []
+    cues: list[_Hit] = []
+    i = 0
+    while i < len(words):
+        term = language.vocabulary.at(words, i)
+        cue = triggers.at(words, i)
+        if cue and (not term or len(cue.tokens) > len(term.tokens)):
+            cues.append(_Hit(i, i + len(cue.tokens), cue.kind, ""))
+            i += len(cue.tokens)
+        elif term:
+            terms.append(_Hit(i, i + len(term.tokens), term.kind, term.value))
+            i += len(term.tokens)
+        else:
+            i += 1
+    found = []
+    for term in terms:
+        kind, value = term.kind, term.value
+        letter = term.last - term.first == 1 and len(words[term.first]) == 1
+        if letter and not (shapes[term.first] == "I" and _meant(term, terms, part)):
+            continue
+        if kind not in PLACE_KINDS and not told:
+            continue
+        past = any(c.kind in ("history", "family") and c.first < term.first for c in cues)
+        polarity = PRESENT if kind in PLACE_KINDS else _polarity(words, term, cues)
+        if kind == "sign":
+            kind = "attribute"
+            if polarity == ABSENT:
+                value, polarity = f"{value.partition('=')[0]}=none", PRESENT
+            elif "=" not in value:
+                continue
+        if kind in KINDS:
+            start, end = page.starts[tokens[term.first]], page.ends[tokens[term.last - 1]]
+            found.append(Fact(kind, value, polarity, start, end, part.kind, past))
+    return found
+
+
+def _meant(term: _Hit, terms: list[_Hit], part: Section) -> bool:
+    """Whether a one-letter term may be meant: a side beside a site, a view of the technique."""
+    if term.kind == "side":
+        return any(
+            t.kind == "site" and (0 <= term.first - t.last <= 1 or 0 <= t.first - term.last <= 1)
+            for t in terms
+        )
+    return part.kind in (structure.TECHNIQUE, structure.OTHER) or any(
+        t is not term and t.kind in ("site", "view") for t in terms
+    )
+
+
+def _polarity(words: list[str], term: _Hit, cues: list[_Hit]) -> str:
+    """Say whether a term is present, absent or uncertain by the nearest trigger that reaches it."""
+    before, after = [], []
+    for cue in cues:
+        if cue.last <= term.first and cue.kind in ("negation_pre", "uncertain_pre"):
+            if _reaches(words, cue.last, term.first, cues, len(words)):
+                before.append(cue)
+        elif cue.first >= term.last and cue.kind in ("negation_post", "uncertain_post"):
+            if _reaches(words, term.last, cue.first, cues, cue.first):
+                after.append(cue)
+    if before:
+        nearest = max(before, key=lambda cue: cue.first)
+        return UNCERTAIN if nearest.kind == "uncertain_pre" else ABSENT
+    if after:
+        nearest = min(after, key=lambda cue: cue.first)
+        return UNCERTAIN if nearest.kind == "uncertain_post" else ABSENT
+    return PRESENT
+
+
+def _reaches(words: list[str], start: int, end: int, cues: list[_Hit], last: int) -> bool:
+    """Whether nothing between two tokens ends the reach of a trigger.
+
+    A comma ends it, unless a list goes on behind it ("no fracture, lesion or effusion").
+    """
+    if end - start > structure.REACH:
+        return False
+    if any(cue.kind == "ends" and start <= cue.first < end for cue in cues):
+        return False
+    commas = [i for i in range(start, end) if words[i] in (",", "(")]
+    if not commas:
+        return True
+    return len(commas) < 4 and any(word in LISTS for word in words[commas[-1] : last])
+
+
+LISTS = frozenset(("ou", "ni", "or", "nor", "oder", "noch"))
+
+
+def table(reports: Iterable[tuple[str, list[Fact]]]) -> pd.DataFrame:
+    """Sum facts into one row a report, kind and value: ``report, kind, value, polarity``.
+
+    What is said twice counts once; present outweighs uncertain, uncertain outweighs absent. What
+    belongs to the past or to the family is left out.
+    """
+    rank = {PRESENT: 0, UNCERTAIN: 1, ABSENT: 2}
+    rows = []
+    for report, found in reports:
+        best: dict[tuple[str, str], str] = {}
+        for fact in found:
+            key = (fact.kind, fact.value)
+            if not fact.history and rank[fact.polarity] < rank.get(best.get(key, ""), 3):
+                best[key] = fact.polarity
+        rows += [(report, kind, value, polarity) for (kind, value), polarity in best.items()]
+    return pd.DataFrame(rows, columns=["report", "kind", "value", "polarity"])
+
+
+def agreement(ours: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
+    """Compare facts with planted ones: precision, recall and F1 by kind, and over all.
+
+    A fact agrees if report, kind, value and polarity do.
+    """
+    columns = ["report", "kind", "value", "polarity"]
+    one, other = (set(map(tuple, t[columns].astype(str).to_numpy())) for t in (ours, truth))
+    rows = []
+    for kind in (*KINDS, "ALL"):
+        a = {row for row in one if kind in (row[1], "ALL")}
+        b = {row for row in other if kind in (row[1], "ALL")}
+        hits = len(a & b)
+        precision = hits / len(a) if a else float("nan")
+        recall = hits / len(b) if b else float("nan")
+        f1 = 2 * hits / (len(a) + len(b)) if a or b else float("nan")
+        rows.append((kind, len(b), precision, recall, f1))
+    return pd.DataFrame(rows, columns=["kind", "n", "precision", "recall", "f1"])
