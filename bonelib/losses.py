@@ -49,14 +49,12 @@ class Objective:
 def positives(keys: Tensor) -> Tensor:
     """Return which pairs mean the same: ``(B, K)`` attribute keys to ``(B, B)`` of bool.
 
-    Two rows match when all their keys are equal. A missing key (-1) matches nothing, so such a row
-    is positive to itself alone.
+    Two rows match when they say the same: all keys equal, where saying nothing (-1) equals saying
+    nothing. A row of which no key is known matches itself alone.
     """
-    return _equal(keys).all(dim=-1) | torch.eye(len(keys), dtype=torch.bool, device=keys.device)
-
-
-def _equal(keys: Tensor) -> Tensor:
-    return (keys[:, None] == keys[None]) & (keys[:, None] >= 0)
+    said = keys >= 0
+    same = (keys[:, None] == keys[None]).all(dim=-1) & said.any(dim=1)
+    return same | torch.eye(len(keys), dtype=torch.bool, device=keys.device)
 
 
 def targets(
@@ -65,11 +63,12 @@ def targets(
     """Return how each row's probability should lie over the batch: ``(B, B)``, rows sum to one.
 
     Args:
-        keys: ``(B, K)``, -1 where missing.
-        temperature: 0 spreads evenly over the rows with all keys equal (UniCL). Above 0 the target
+        keys: ``(B, K)``, -1 where nothing is said.
+        temperature: 0 spreads evenly over the rows that mean the same (UniCL). Above 0 the target
             is the softmax of the share of equal keys over this temperature, so that a partial
             match (same site, other sign) counts for part (MedCLIP, Wang et al. 2022,
-            arXiv:2210.10163, section 3.3, with attribute keys in place of its label vectors).
+            arXiv:2210.10163, section 3.3, with attribute keys in place of its label vectors). The
+            share is of the keys that at least one of the two rows says.
         weights: What each of the K keys is worth in that share; equal if not given.
 
     Raises:
@@ -81,8 +80,10 @@ def targets(
     worth = torch.ones(keys.shape[1]) if weights is None else torch.as_tensor(weights)
     if len(worth) != keys.shape[1] or (worth <= 0).any():
         raise ValueError(f"{keys.shape[1]} keys need as many positive weights, found {weights}.")
-    worth = worth.to(keys.device).double()
-    share = _equal(keys).double() @ (worth / worth.sum())
+    worth, said = worth.to(keys.device).double(), keys >= 0
+    equal = (keys[:, None] == keys[None]) & said[:, None]
+    either = (said[:, None] | said[None]).double() @ worth
+    share = (equal.double() @ worth) / either.clamp_min(1e-12)
     share = share.fill_diagonal_(1.0)  # a row always means itself
     return (share / temperature).softmax(dim=1)
 
@@ -137,7 +138,7 @@ def contrastive_loss(
         image_features: ``(B, D)``, unit rows.
         text_features: ``(B, D)``, unit rows.
         logit_scale: The factor s itself, not its logarithm.
-        keys: ``(B, K)`` integers, -1 where missing.
+        keys: ``(B, K)`` integers, -1 where a caption says nothing.
         key_temperature: Above 0, partial matches of the keys count (see ``targets``).
         key_weights: What each key is worth in a partial match.
     """

@@ -54,12 +54,12 @@ def retrieval(
     Args:
         image_features: ``(N, D)`` unit rows.
         text_features: ``(N, D)`` unit rows, caption i beside image i.
-        keys: ``(N, K)`` attribute keys, -1 where missing.
+        keys: ``(N, K)`` attribute keys, -1 where a caption says nothing.
     """
     similarity = image_features @ text_features.T  # (N, N)
     right = np.eye(len(similarity), dtype=bool)
     if keys is not None:
-        right |= ((keys[:, None] == keys[None]) & (keys[:, None] >= 0)).all(-1)
+        right |= (keys[:, None] == keys[None]).all(-1) & (keys >= 0).any(1)
     best = np.where(right, similarity, -np.inf).max(axis=1, keepdims=True)
     # Equal captions come out of a matrix product equal to the last bits only.
     ahead = (similarity > best + TIE).sum(axis=1)
