@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pretraining
 
 ROWS: list[dict] = []
 
@@ -512,6 +513,7 @@ def main() -> int:
         near_duplicates,
     ):
         measure()
+    pretraining.run(row)
     path = Path(__file__).with_name("results.json")
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(ROWS, indent=1) + "\n")
