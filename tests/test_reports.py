@@ -223,7 +223,7 @@ def test_the_offset_of_dates_lies_in_the_range_and_is_one_a_patient(french):
         ("", "empty"), (" \n\x00 ", "empty"), (b"\xff\xfe\x00", "encoding"),
         (bytes(range(128, 160)) * 9, "encoding"), ("Mme L\ufffdvy, genou gauche", "encoding"),
         (ENGLISH, "language"), ("Der Patient klagt über Schmerzen im linken Knie und " * 3, "language"),
-        ("Le genou {\\*\\x \\'e9 de M. L\\'", "mark-up"), ("é" * 2_000_001, "too long"),
+        ("Le genou {\\*\\x \\'e9 de M. L\\'", "mark-up"), ("é" * 100_001, "too long"),
     ],
     ids=str,
 )  # fmt: skip
@@ -243,10 +243,9 @@ def test_encodings_and_markup_are_read(french, encoding):
     assert reports.deidentify(rtf, french).text.strip() == "Mme <PATIENT> a une lésion."
 
 
-def test_a_report_of_a_megabyte_and_noise_are_read_without_a_crash(french):
-    long = FRENCH * (1_000_000 // len(FRENCH))
-    assert not reports.deidentify(reports.read_inline(long)[0], french).held
-    for noise in ("((((" * 500, "1 " * 5000, "Dr " * 3000, "- " * 5000, "A." * 3000, "<a " * 2000):
+def test_a_report_of_a_megabyte_is_held_back_and_noise_read_without_a_crash(french):
+    assert reports.deidentify("Genou gauche. " * 80_000, french).held.startswith("too long")
+    for noise in ("((((" * 50, "1 " * 300, "Dr " * 200, "- " * 300, "A." * 200, "<a " * 200):
         reports.deidentify(f"Genou gauche. {noise}", french)
 
 
@@ -358,7 +357,7 @@ def test_a_third_language_is_rows_and_no_code(tmp_path):
     rows = [
         ("*", "locale", "de_DE", ""), ("de", "title_person", "dr|prof", ""), ("de", "order", "dmy", ""),
         ("de", "title_patient", "herr|frau", ""), ("de", "particle", "von|van", ""),
-        ("de", "month", "märz", "3"), ("de", "surrogate_locale", "de_DE", ""),
+        ("de", "month", "märz", "3"), ("de", "noun_capitals", "yes", ""), ("de", "surrogate_locale", "de_DE", ""),
         ("de", "section", "befund", "findings"), ("de", "negation_pre", "kein|keine", ""),
     ]  # fmt: skip
     words, facts = tmp_path / "words.csv", tmp_path / "vocabulary.csv"
