@@ -285,7 +285,9 @@ def free(walk: Walk) -> None:
         j = max(walk.name(i, sure=False), i + 1)
         if inside and (given or family):
             walk.person(i, j, PERSON, "name of the lexicon")
-        elif inside and shape == "C" and len(word) > 3 and by_capital and not language.misspelt(word):
+        elif (
+            inside and shape == "C" and len(word) > 3 and by_capital and not language.misspelt(word)
+        ):
             walk.person(i, j, PERSON, "capital inside a sentence")
         elif alone(walk, i, j):
             walk.person(i, j, PERSON, "signature")
@@ -312,7 +314,11 @@ def staff(walk: Walk, i: int) -> None:
 def initial(walk: Walk, i: int) -> None:
     """Find an initial with its surname, "J. Dupont" or "M.SMITH", wherever it stands."""
     k = i
-    while walk.shapes[k : k + 1] == ["I"] and walk.sign(k + 1, ".") and walk.glued(k + 1):
+    while (
+        k - i < 8
+        and walk.shapes[k : k + 1] == ["I"]
+        and (walk.sign(k + 1, ".") and walk.glued(k + 1))
+    ):
         k += 2
         if walk.sign(k, "-") and walk.glued(k):
             k += 1
