@@ -144,6 +144,37 @@ def table() -> None:
     )  # fmt: skip
 
 
+def reports_removed() -> None:
+    """De-identify reports of 2,000 characters, alone and with facts, beside edsnlp's pipeline."""
+    import edsnlp
+
+    from bonelib import reports
+
+    text = (
+        "Nom : DURAND   Prénom : Odile   Né(e) le : 12/03/1956   IPP : 8001234567\n"
+        "Indication : Mme Durand, adressée par le Dr Petit, douleur du genou gauche.\n"
+        "Résultat : " + "Pas de fracture. Lésion lytique du fémur, limites nettes. " * 30
+    )
+    language = reports.language("fr")
+    pipeline = edsnlp.blank("eds")
+    for pipe in ("eds.normalizer", "eds.sentences", "eds.dates", "eds.negation", "eds.hypothesis"):
+        pipeline.add_pipe(pipe)
+    other = cpu(lambda: pipeline(text)) * 1000
+
+    def whole() -> None:
+        reports.facts(reports.deidentify(text, language).text, language)
+
+    for name, call, least in (
+        ("de-identify one", lambda: reports.deidentify(text, language), 150),
+        ("de-identify, sections, facts of one", whole, 30),
+    ):
+        ours = cpu(call) * 1000
+        row(
+            f"reports: {name} / edsnlp dates and negation",
+            ours, other, unit="ms", target=f"<= {1000 / least:.3g} ms", met=ours <= 1000 / least,
+        )  # fmt: skip
+
+
 def films(folder: Path, count: int) -> list[str]:
     """Write JPEGs of 2,000 x 2,500: smooth with grain, 1 MB each, as radiographs have."""
     from PIL import Image
@@ -504,6 +535,7 @@ def main() -> int:
         bootstrap,
         table,
         fetch,
+        reports_removed,
         first_pass,
         hospital_file,
         drawing,

@@ -41,8 +41,8 @@ Home: <LOCATION>12 Larkspur Street</LOCATION>, <LOCATION>Oxford OX3 9DU</LOCATIO
 Clinical history: Mr <PATIENT>Okonjo-Smythe</PATIENT>, a <AGE>94</AGE>-year-old man, came with his
 wife <PERSON>Anna</PERSON>. Referred by Dr <PERSON>A. Green</PERSON> on <DATE>12 March 2021</DATE>.
 Findings: No fracture of the left knee. Small effusion. Codman triangle. Kellgren-Lawrence grade 3.
-Impression: Giant cell tumor. Discussed with Dr <PERSON>Patel</PERSON>, <PHONE>020 7946 0958</PHONE>.
-Signed by <PERSON>Mary O'Brien</PERSON>, MD on the <DATE>twelfth of March two thousand and one</DATE>
+Impression: Giant cell tumor. Seen with Dr <PERSON>Patel</PERSON>, <PHONE>020 7946 0958</PHONE>
+Signed by <PERSON>Mary O'Brien</PERSON>, MD on the <DATE>twelfth of March two thousand</DATE>
 """
 TEXTS = {"fr": FRENCH, "en": ENGLISH}
 KNOWN = {
@@ -222,8 +222,9 @@ def test_the_offset_of_dates_lies_in_the_range_and_is_one_a_patient(french):
     [
         ("", "empty"), (" \n\x00 ", "empty"), (b"\xff\xfe\x00", "encoding"),
         (bytes(range(128, 160)) * 9, "encoding"), ("Mme L\ufffdvy, genou gauche", "encoding"),
-        (ENGLISH, "language"), ("Der Patient klagt über Schmerzen im linken Knie und " * 3, "language"),
-        ("Le genou {\\*\\x \\'e9 de M. L\\'", "mark-up"), ("é" * 2_000_001, "too long"),
+        (ENGLISH, "language"),
+        ("Der Patient klagt über Schmerzen im linken Knie und " * 3, "language"),
+        ("Le genou {\\*\\x \\'e9 de M. L\\'", "mark-up"), ("é" * 100_001, "too long"),
     ],
     ids=str,
 )  # fmt: skip
@@ -243,10 +244,9 @@ def test_encodings_and_markup_are_read(french, encoding):
     assert reports.deidentify(rtf, french).text.strip() == "Mme <PATIENT> a une lésion."
 
 
-def test_a_report_of_a_megabyte_and_noise_are_read_without_a_crash(french):
-    long = FRENCH * (1_000_000 // len(FRENCH))
-    assert not reports.deidentify(reports.read_inline(long)[0], french).held
-    for noise in ("((((" * 500, "1 " * 5000, "Dr " * 3000, "- " * 5000, "A." * 3000, "<a " * 2000):
+def test_a_report_of_a_megabyte_is_held_back_and_noise_read_without_a_crash(french):
+    assert reports.deidentify("Genou gauche. " * 80_000, french).held.startswith("too long")
+    for noise in ("((((" * 50, "1 " * 300, "Dr " * 200, "- " * 300, "A." * 200, "<a " * 200):
         reports.deidentify(f"Genou gauche. {noise}", french)
 
 
@@ -356,9 +356,11 @@ def test_the_vocabulary_speaks_the_terms_of_the_cohort_and_the_captions():
 
 def test_a_third_language_is_rows_and_no_code(tmp_path):
     rows = [
-        ("*", "locale", "de_DE", ""), ("de", "title_person", "dr|prof", ""), ("de", "order", "dmy", ""),
+        ("*", "locale", "de_DE", ""), ("de", "title_person", "dr|prof", ""),
+        ("de", "order", "dmy", ""),
         ("de", "title_patient", "herr|frau", ""), ("de", "particle", "von|van", ""),
-        ("de", "month", "märz", "3"), ("de", "surrogate_locale", "de_DE", ""),
+        ("de", "month", "märz", "3"), ("de", "noun_capitals", "yes", ""),
+        ("de", "surrogate_locale", "de_DE", ""),
         ("de", "section", "befund", "findings"), ("de", "negation_pre", "kein|keine", ""),
     ]  # fmt: skip
     words, facts = tmp_path / "words.csv", tmp_path / "vocabulary.csv"
@@ -380,13 +382,16 @@ def test_a_third_language_is_rows_and_no_code(tmp_path):
 # ---------------------------------------------------------------------- pairing
 def test_reports_pair_by_patient_and_day_and_ambiguous_ones_are_counted():
     texts = pd.DataFrame(
-        [("r1", "p1", "2020-01-01", ""), ("r2", "p2", "2020-01-02", ""), ("r3", "p2", "2020-01-02", ""),
-         ("r4", "p3", "2020-01-03", "A4"), ("r5", "p3", "2020-01-03", "A5"), ("r6", "p9", "2020-01-01", "")],
+        [("r1", "p1", "2020-01-01", ""), ("r2", "p2", "2020-01-02", ""),
+         ("r3", "p2", "2020-01-02", ""),
+         ("r4", "p3", "2020-01-03", "A4"), ("r5", "p3", "2020-01-03", "A5"),
+         ("r6", "p9", "2020-01-01", "")],
         columns=["report", "patient", "date", "accession"],
     )  # fmt: skip
     images = pd.DataFrame(
         [("s1", "p1", "20200101", ""), ("s1", "p1", "20200101", ""), ("s2", "p2", "20200102", ""),
-         ("s3", "p2", "20200102", ""), ("s5", "p3", "20200103", "A5"), ("s4", "p3", "20200103", "A4")],
+         ("s3", "p2", "20200102", ""), ("s5", "p3", "20200103", "A5"),
+         ("s4", "p3", "20200103", "A4")],
         columns=["study", "patient", "date", "accession"],
     )  # fmt: skip
     pairs = reports.pair(texts, images)

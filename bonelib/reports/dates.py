@@ -41,13 +41,14 @@ def _months(language: Language) -> dict[str, int]:
 @lru_cache(maxsize=8)
 def _patterns(language: Language) -> list[tuple[str, re.Pattern]]:
     def words(kind: str) -> str:
-        return "|".join(sorted(map(re.escape, language.kind(kind)), key=len, reverse=True))
+        terms = sorted(map(re.escape, language.kind(kind)), key=len, reverse=True)
+        return "|".join(terms) or "(?!)"
 
     month = "|".join(sorted(_months(language), key=len, reverse=True))
     week, number = words("weekday"), words("number")
-    joiner = words("joiner") or "&"
+    joiner = words("joiner")
     spoken = rf"(?:{number})(?:(?:\s+|-)(?:{joiner}\s+|{joiner}-)?(?:{number}))*"
-    cue = "|".join(sorted(map(re.escape, language.kind("date_cue")), key=len, reverse=True))
+    cue = words("date_cue")
     time = r"(?:t\d\d:\d\d(?::\d\d)?(?:\.\d+)?z?)?"
     day = rf"(?:(?P<weekday>\b(?:{week})\.?,?\s+))?(?P<day>(?<!\d)(?<!\d[.,])(?:[0-2]?\d|3[01]))"
     ordinal = r"(?:er|st|nd|rd|th|e|\.)?"
@@ -86,7 +87,7 @@ def _patterns(language: Language) -> list[tuple[str, re.Pattern]]:
             r"(?<![\d/.,-])(?P<month>0?[1-9]|1[0-2])(?P<s>\s?[/.-]\s?)(?P<year>(?:19|20)\d\d)(?![\d/])")),
         ("date: day/month", re.compile(
             rf"(?<![\w/])(?:{cue})\s+(?P<day>[0-3]?\d)(?P<s>[/-])(?P<month>[0-3]?\d)(?![\w/]|[.,-]\d)"
-            rf"(?! ?(?:{UNITS}|{words('fraction') or '&'}))")),
+            rf"(?! ?(?:{UNITS}|{words('fraction')}))")),
         ("date: year", re.compile(
             r"(?<![\w/.,-])(?<!\d )(?P<year>19[2-9]\d|20[0-4]\d)(?![\w/])(?![.,-]\d)"
             r"(?! ?" + UNITS + ")")),

@@ -68,7 +68,7 @@ def beside(walk: Walk, i: int, parts: set[str]) -> bool:
     for step in (-1, 1):
         k = i + step
         for _ in range(3):
-            if 0 <= k < walk.size and (walk.sign(k, "-'.,^") or walk.words[k] in walk.particles):
+            if 0 <= k < walk.size and (walk.sign(k, "-',^") or walk.words[k] in walk.particles):
                 k += step
         if 0 <= k < walk.size and walk.words[k] in parts and walk.words[k] != walk.words[i]:
             return True

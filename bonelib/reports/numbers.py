@@ -75,7 +75,7 @@ def valid_nir(text: str) -> bool:
 
 
 def valid_niss(text: str) -> bool:
-    """Whether the check digits of a Belgian national number are right, in either century."""
+    """Whether the check digits of a Belgian number are right, born before or after 2000."""
     plain = _digits(text)
     if len(plain) != 11:
         return False

@@ -36,9 +36,8 @@ def pair(reports: pd.DataFrame, studies: pd.DataFrame) -> pd.DataFrame:
     ]
     twice = reports["report"][reports["report"].duplicated()] if "report" in reports else ()
     if missing or len(twice):
-        missing += [f"{len(twice)} reports are listed twice, e.g. {twice.iloc[0]}"] * bool(
-            len(twice)
-        )
+        if len(twice):
+            missing.append(f"{len(twice)} reports are listed twice, e.g. {twice.iloc[0]}")
         raise ValueError(f"Can't pair: {'; '.join(missing)}.")
     left, right = _keyed(reports, "report"), _keyed(studies, "study").drop_duplicates("study")
     pairs: list[tuple[str, str, str]] = []

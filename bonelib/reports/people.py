@@ -257,6 +257,7 @@ def credited(walk: Walk, i: int, j: int) -> int:
 def free(walk: Walk) -> None:
     """Find names by form and lexicon alone, where no eponym is meant."""
     words, shapes, language = walk.words, walk.shapes, walk.language
+    by_capital = not language.kind("noun_capitals")  # German writes every noun so
     for i in range(walk.size):
         shape = shapes[i]
         if shape not in "CXI" or walk.taken(i):
@@ -284,7 +285,9 @@ def free(walk: Walk) -> None:
         j = max(walk.name(i, sure=False), i + 1)
         if inside and (given or family):
             walk.person(i, j, PERSON, "name of the lexicon")
-        elif inside and shape == "C" and len(word) > 3 and not language.misspelt(word):
+        elif (
+            inside and shape == "C" and len(word) > 3 and by_capital and not language.misspelt(word)
+        ):
             walk.person(i, j, PERSON, "capital inside a sentence")
         elif alone(walk, i, j):
             walk.person(i, j, PERSON, "signature")
@@ -311,7 +314,11 @@ def staff(walk: Walk, i: int) -> None:
 def initial(walk: Walk, i: int) -> None:
     """Find an initial with its surname, "J. Dupont" or "M.SMITH", wherever it stands."""
     k = i
-    while walk.shapes[k : k + 1] == ["I"] and walk.sign(k + 1, ".") and walk.glued(k + 1):
+    while (
+        k - i < 8
+        and walk.shapes[k : k + 1] == ["I"]
+        and (walk.sign(k + 1, ".") and walk.glued(k + 1))
+    ):
         k += 2
         if walk.sign(k, "-") and walk.glued(k):
             k += 1
