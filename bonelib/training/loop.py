@@ -1,6 +1,5 @@
 """The training loop: a generator that neither prints nor plots, and can be killed at any moment."""
 
-import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -194,7 +193,11 @@ class _Loop:
         if hasattr(loader, "epoch"):
             loader.epoch = epoch - 1
         started, waited, images = time.perf_counter(), 0.0, 0
-        batches = itertools.islice(iter(loader), self.number, None)
+        batches = iter(loader)
+        if self.number:  # taken up in mid-epoch: what was seen is passed over, its draws undone
+            for _ in range(self.number):
+                next(batches)
+            self._set_random()
         factor, out, batch = 0.0, {}, {}
         while True:
             asked = time.perf_counter()
@@ -328,9 +331,13 @@ class _Loop:
         for name in ("epoch", "number", "step", "best", "best_state", "since_best"):
             setattr(self, name, state[name])
         self.rows, self.collected = list(state["rows"]), list(state["collected"])
-        torch.set_rng_state(state["random"].cpu())
-        if state["cuda_random"]:  # not run here
-            torch.cuda.set_rng_state_all(state["cuda_random"])
+        self.random = state["random"].cpu(), state["cuda_random"]
+        self._set_random()
+
+    def _set_random(self) -> None:
+        torch.set_rng_state(self.random[0])
+        if self.random[1]:  # not run here
+            torch.cuda.set_rng_state_all(self.random[1])
 
 
 class _Averaged:
