@@ -1,6 +1,8 @@
 """Protects the argument: all notebooks run on tiny, hand over, and leave sound records."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -161,3 +163,22 @@ def test_the_same_notebooks_run_on_real_radiographs(tmp_path):
         assert isinstance(zero_shot.table("predictions"), pd.DataFrame)
     finally:
         patch.undo()
+
+
+def test_a_pretraining_planned_here_is_carried_out_elsewhere_to_the_same_bits(tiny):
+    here = found("pretraining")
+    given = {"WHERE": "elsewhere", "VARIANT": "planned"}
+    (planned,) = headless.run(["04"], parameters=given)
+    assert planned.status == "failed" and "Planned. Train it with: torchrun" in planned.error
+    folder = planned.step.folder
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    launch += ["--nproc-per-node", "1", "-m", "bonelib", "train", str(folder)]
+    done = subprocess.run(
+        [*launch, "--accelerator", "cpu"], capture_output=True, text=True, timeout=400
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "epoch  6/6" in done.stdout
+    (again,) = headless.run(["04"], parameters=given)
+    assert again.status == "executed", again.error
+    weights = "bundle/weights.safetensors"
+    assert (folder / weights).read_bytes() == (here.path / weights).read_bytes()
