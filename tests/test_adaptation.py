@@ -39,7 +39,7 @@ def pipeline(x, y, strength):
 @pytest.mark.parametrize("strength", FEW)
 def test_a_probe_is_scikit_learns_pipeline(classes, rows, columns, strength):
     x, y, groups = cohort(rows, columns, classes)
-    new = cohort(30, columns, classes, seed=1)[0]
+    new = np.clip(cohort(30, columns, classes, seed=1)[0], x.min(0), x.max(0))  # of their range
     probe = adaptation.linear_probe(x, y, groups, strengths=(strength,))
     reference = pipeline(x, y, strength)
     assert probe.weights.shape == (columns, 1 if classes == 2 else classes)
@@ -301,3 +301,21 @@ def test_the_probe_follows_the_kind_of_labels_and_the_number_of_groups():
     rows = rows[2:]
     single = adaptation.probe(x[rows], y[rows], groups[rows], **given)
     assert single.strength == 1e-1 and not single.inner
+
+
+def test_a_feature_that_hardly_varies_in_training_does_not_explode_in_a_test_row():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, 8))
+    x[:, 3] = 0
+    x[0, 3] = 1e-3  # seen once, and barely
+    y = x[:, 0].astype(np.float32)
+    test = rng.normal(size=(40, 8))
+    test[:, 3] = 0.5
+    for probe in (
+        adaptation.ridge_probe(x, y),
+        adaptation.linear_probe(x, (y > 0).astype(int), np.arange(60), strengths=(1.0,)),
+    ):
+        moved = test.copy()
+        moved[:, 3] = 0
+        spread = np.std(probe.logits(moved))
+        assert np.abs(probe.logits(test) - probe.logits(moved)).max() < 3 * spread

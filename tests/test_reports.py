@@ -344,7 +344,7 @@ def test_the_vocabulary_speaks_the_terms_of_the_cohort_and_the_captions():
     from bonelib import cohort
 
     rows = list(csv.DictReader((languages.HERE / "vocabulary.csv").open(encoding="utf-8")))
-    captions = (languages.HERE.parent / "captions.csv").open(encoding="utf-8")
+    captions = (languages.HERE.parent / "captions" / "words.csv").open(encoding="utf-8")
     signs = {f"{r['field']}={r['value']}" for r in csv.DictReader(captions)}
     allowed = {
         "site": set(cohort.SITES), "side": set(cohort.SIDES), "view": set(cohort.VIEWS),
