@@ -39,7 +39,7 @@ def plot_leaks(leaks: pd.DataFrame, *, published: str, ax: "Axes | None" = None)
     values = rows[["recall", "recall_low", "recall_high"]].to_numpy(dtype=float)
     right = ax.secondary_yaxis("right")
     right.set_yticks(rows.index, [with_interval(*value) for value in values])
-    right.tick_params(length=0)
+    right.tick_params(length=0, pad=8)
     for spine in (ax.spines["left"], right.spines["right"]):
         spine.set_visible(False)
     ax.set_xlabel("recall: share of identities that are removed whole")
