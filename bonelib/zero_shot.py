@@ -56,7 +56,37 @@ def retrieval(
         text_features: ``(N, D)`` unit rows, caption i beside image i.
         keys: ``(N, K)`` attribute keys, -1 where a caption says nothing.
     """
-    similarity = image_features @ text_features.T  # (N, N)
+    ahead, among, hits, right = _places(image_features, text_features, keys)
+    rank = ahead + (among + 1) / (hits + 1)  # expected place of the first right one among the tied
+    found, chance = {}, {}
+    for k in (1, 5, 10):
+        found[f"recall_{k}"] = float(np.mean(_drawn(among, hits, k - ahead)))
+        if k <= len(right):
+            everything = np.full(len(right), len(right))
+            drawn = _drawn(everything, right.sum(axis=1), np.full(len(right), k))
+            chance[f"chance_{k}"] = float(np.mean(drawn))
+    return found | {"median_rank": float(np.median(rank))} | chance
+
+
+def hits(
+    query_features: np.ndarray,
+    found_features: np.ndarray,
+    *,
+    keys: np.ndarray | None = None,
+    first: int = 1,
+) -> np.ndarray:
+    """Return for each query whether a right answer stands among the ``first`` found, ``(N,)``.
+
+    The rows behind ``recall_k`` of :func:`retrieval`, for an interval over patients; between 0 and
+    1 where answers tie.
+    """
+    ahead, among, right, _ = _places(query_features, found_features, keys)
+    return _drawn(among, right, first - ahead)
+
+
+def _places(queries: np.ndarray, found: np.ndarray, keys: np.ndarray | None) -> tuple:
+    """Return how many stand ahead of the best right answer, tie with it, and are right of those."""
+    similarity = queries @ found.T  # (N, N)
     right = np.eye(len(similarity), dtype=bool)
     if keys is not None:
         right |= (keys[:, None] == keys[None]).all(-1) & (keys >= 0).any(1)
@@ -64,16 +94,7 @@ def retrieval(
     # Equal captions come out of a matrix product equal to the last bits only.
     ahead = (similarity > best + TIE).sum(axis=1)
     tied = np.abs(similarity - best) <= TIE
-    among, hits = tied.sum(axis=1), (tied & right).sum(axis=1)
-    rank = ahead + (among + 1) / (hits + 1)  # expected place of the first right one among the tied
-    found, chance = {}, {}
-    for k in (1, 5, 10):
-        found[f"recall_{k}"] = float(np.mean(_drawn(among, hits, k - ahead)))
-        if k <= len(similarity):
-            everything = np.full(len(right), len(right))
-            drawn = _drawn(everything, right.sum(axis=1), np.full(len(right), k))
-            chance[f"chance_{k}"] = float(np.mean(drawn))
-    return found | {"median_rank": float(np.median(rank))} | chance
+    return ahead, tied.sum(axis=1), (tied & right).sum(axis=1), right
 
 
 def _drawn(pool: np.ndarray, right: np.ndarray, draws: np.ndarray) -> np.ndarray:

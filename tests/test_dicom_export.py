@@ -10,6 +10,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 
 from bonelib import __main__ as command_line
 from bonelib import cohort, datasets, dicom, images, phantom
+from bonelib.datasets import texts
 
 
 @pytest.fixture(autouse=True)
@@ -216,8 +217,8 @@ def test_the_phantoms_export_gives_back_greys_patients_and_labels(drawn, tmp_pat
     from PIL import Image
 
     plain = datasets.read("phantom", drawn)
-    texts = {name: f"Synthetic report on {name}." for name in plain["image_id"][:4]}
-    out = phantom.write_dicom(drawn, tmp_path / "out", reports=texts)
+    words = {name: f"Synthetic report on {name}." for name in plain["image_id"][:4]}
+    out = phantom.write_dicom(drawn, tmp_path / "out", reports=words)
     table = datasets.read("dicom", out)
     assert len(table) == len(plain) == 12
     assert set(table["source"]) == {"phantom"}
@@ -236,9 +237,47 @@ def test_the_phantoms_export_gives_back_greys_patients_and_labels(drawn, tmp_pat
         assert table[column].tolist() == plain[column].tolist(), column
     assert table["report"].notna().sum() >= 4
     assert np.abs(table["age"].astype(float) - plain["age"].astype(float)).max() < 1
-    again = phantom.write_dicom(drawn, tmp_path / "again", reports=texts)
+    again = phantom.write_dicom(drawn, tmp_path / "again", reports=words)
     for path in sorted(p for p in out.rglob("*") if p.is_file()):
         assert path.read_bytes() == (again / path.relative_to(out)).read_bytes()
+
+
+def test_an_export_carries_the_reports_of_its_folder_and_one_row_is_made_of_each(drawn, tmp_path):
+    out = phantom.write_dicom(drawn, tmp_path / "out")
+    table = datasets.read("dicom", out)
+    index = pd.read_csv(drawn / "reports.csv", dtype=str).set_index("accession")
+    told = texts.report_texts(table, out)
+    assert table["report"].notna().all() and set(told["accession"]) == set(index.index)
+    assert sorted(i for some in told["images"] for i in some) == sorted(table["image_id"])
+    for row in told.itertuples():
+        own = index.loc[row.accession]
+        assert row.text == (drawn / own["path"]).read_text().strip()
+        assert row.names == (own["name"],) and row.birth_date == own["birth_date"]
+        assert row.language == own["language"] and row.patient == own["patient"]
+    files = texts.report_texts(datasets.read("phantom", drawn), drawn)
+    assert len(files) == len(told) and files["annotation"].str.startswith("T1\t").all()
+    assert {row.text.decode().strip() for row in files.itertuples()} == set(told["text"])
+
+
+def test_equal_reports_of_two_patients_are_two_and_an_index_may_be_missing(tmp_path):
+    table = pd.DataFrame(
+        {
+            "image_id": list("abcd"),
+            "patient": ["P1", "P2", "P2", "P3"],
+            "study": ["S1", "S2", "S2", "S3"],
+            "report": ["Normal.", "Normal.", "Normal.", pd.NA],
+        }
+    )
+    told = texts.report_texts(table, tmp_path)
+    assert told["images"].tolist() == [("a",), ("b", "c")] and told["names"].tolist() == [(), ()]
+    assert told["language"].isna().all() and told["annotation"].isna().all()
+    (tmp_path / "reports.csv").write_text(
+        "accession,patient,date,text,name,language\n1,P2,2020-01-01,x,Doe^Jane,en\n"
+        "2,P2,2021-01-01,y,Roe^Jane,en\n"
+    )
+    told = texts.report_texts(table, tmp_path)
+    assert told["names"].tolist() == [(), ("Doe^Jane", "Roe^Jane")]  # a name of before a marriage
+    assert texts.report_texts(table.head(0), tmp_path).empty
 
 
 def test_the_cache_of_an_export_is_the_cache_of_its_pictures(drawn, tmp_path):

@@ -281,3 +281,26 @@ def test_findings_stand_in_order_and_each_level_has_its_own_shape():
     assert legend == ["red", "amber", "green"]
     assert "1 amber" in ax.get_xlabel(), "what is not drawn is counted"
     inside(ax.figure)
+
+
+# ---------------------------------------------------------------------- leaks
+def test_leaks_print_the_recall_they_draw_beside_the_published_one():
+    kinds = ("PATIENT", "NATIONAL_ID", "AGE")
+    leaks = pd.DataFrame(
+        {
+            "type": kinds,
+            "n": [120, 30, 0],
+            "recall": [0.975, 1.0, np.nan],
+            "recall_low": [0.93, 0.89, 0.0],
+            "recall_high": [0.99, 1.0, 1.0],
+            "published_recall": [0.86, np.nan, 0.97],
+        }
+    )
+    ax = figures.plot_leaks(leaks, published="a publication")
+    shown = texts(ax.figure)
+    assert {"patient (n = 120)", "national id (n = 30)", ".975 [.930, .990]"} <= set(shown)
+    assert "a publication" in shown and not any("age" in text for text in shown)
+    assert ax.get_xlim()[0] < 0.86 and ax.get_xlim()[1] == 1
+    marks = {round(float(x), 3) for line in ax.lines for x in np.ravel(line.get_xdata())}
+    assert {0.975, 1.0, 0.86} <= marks
+    inside(ax.figure)

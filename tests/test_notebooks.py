@@ -10,12 +10,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from bonelib import cohort, headless, runs
+from bonelib import cohort, headless, phantom, reports, runs
 
 pytestmark = pytest.mark.notebooks
 STAGES = {
     "data": "any",
     "baselines": "tumor",
+    "reports": "any",
     "pretraining": "any",
     "finetuning": "tumor",
     "zero_shot": "tumor",
@@ -56,6 +57,69 @@ def test_each_figure_is_there_in_both_formats_and_none_is_published(tiny):
         names = {p.stem for p in figures.glob("*.png")}
         assert names and names == {p.stem for p in figures.glob("*.pdf")}, stage
     assert not runs.figures_folder("phantom").exists()
+
+
+def identities(root: Path) -> set[str]:
+    """Return what names a planted person; not what is too short to mean one alone."""
+    index = pd.read_csv(root / "reports.csv", dtype=str)
+    found = {*index["name"], *index["accession"]}
+    for file in root.glob("reports/*.ann"):
+        text = file.with_suffix(".txt").read_text()
+        found |= {
+            text[start:end]
+            for start, end, kind in reports.read_brat(file.read_text())
+            if kind in ("PATIENT", "PERSON", "ID", "NATIONAL_ID", "PHONE", "URL")
+        }
+    return {name for name in found if len(name) > 9 or (len(name) > 5 and name.isdigit())}
+
+
+def contents(folder: Path) -> str:
+    """Return all that can be read below a folder; tables are packed, so they are read as tables."""
+    held = []
+    for file in sorted(p for p in folder.rglob("*") if p.is_file()):
+        packed = file.suffix == ".parquet"
+        data = pd.read_parquet(file).to_csv().encode() if packed else file.read_bytes()
+        held.append(data.decode(errors="replace"))
+    return "\n".join(held)
+
+
+def test_the_run_of_the_reports_holds_no_planted_identity(tiny):
+    run, root = found("reports"), Path(found("data").record["notes"]["root"])
+    (shown,) = runs.cache_folder("phantom").glob("*-examples")  # others of the same pool of names
+    examples, held = contents(shown), contents(run.path)
+    known = {name for name in identities(root) if name not in examples}
+    assert len(known) > 200 and run.table("reports")["text"].str.len().sum() > 10_000
+    assert sorted(name for name in known if name in held) == []
+    assert any(name in contents(root / "reports") for name in known)  # so the search can fail
+
+
+def test_reports_become_safe_text_and_captions_of_images_that_are_not_tested(tiny):
+    run, data = found("reports"), found("data").table("cohort")
+    assert (run.table("leaks").set_index("type")["recall"].dropna() > 0.9).all()
+    told = run.table("captions")
+    assert set(told["origin"]) == {"facts", "table"} and set(told["language"]) == {"fr", "en"}
+    assert not set(told["image_id"]) & set(data.loc[data["fold"] == 0, "image_id"])
+    assert set(told["image_id"]) <= set(run.table("images")["image_id"])
+    assert run.record["metrics"]["facts_f1"] > 0.8
+
+
+def test_a_hospitals_export_goes_from_files_to_captions_to_pretraining(tmp_path):
+    drawn = phantom.write(tmp_path / "drawn", images=96, size=96, seed=5)
+    export = phantom.write_dicom(drawn, tmp_path / "export")
+    patch = places(tmp_path)
+    try:
+        given = {"DATA": "dicom", "DATA_ROOT": str(export)}
+        outcomes = headless.run(["01", "03", "04"], profile="tiny", parameters=given)
+        assert {o.step.name: o.error for o in outcomes if o.status != "executed"} == {}
+        run = runs.find("reports", profile="tiny", data="dicom")
+        assert run.record["notes"]["came"]["whose patient the index names"] > 20
+        assert run.record["metrics"]["held"] == 0 and len(run.table("facts")) > 100
+        (shown,) = runs.cache_folder("phantom").glob("*-examples")
+        examples, held = contents(shown), contents(run.path)
+        known = {name for name in identities(drawn) if name not in examples}
+        assert len(known) > 200 and sorted(name for name in known if name in held) == []
+    finally:
+        patch.undo()
 
 
 def test_training_lowered_the_loss(tiny):

@@ -5,7 +5,8 @@ open metadata and annotations, never pixels. Faults that make the table wrong ar
 once; what can be lived with (rows without a file, contradictions) is kept as sentences in
 ``table.attrs["notes"]``, to be shown in the first notebook.
 
-The functions other than ``read`` are what several readers share.
+The functions other than ``read`` are what several readers share; ``texts.report_texts`` reads the
+reports of a finished table.
 """
 
 import io

@@ -105,10 +105,10 @@ def blank_axes(ax: "Axes | None", width: float, height: float) -> "Axes":
     return plt.subplots(figsize=(width, height), layout="constrained")[1]
 
 
-def synthetic_note(figure: "Figure") -> None:
-    """Write "synthetic radiographs" below a figure, at the right."""
+def synthetic_note(figure: "Figure", what: str = "radiographs") -> None:
+    """Write "synthetic radiographs" (or what else was drawn) below a figure, at the right."""
     figure.text(
-        1, 0, "synthetic radiographs", ha="right", va="top", size=7, style="italic", color=FAINT
+        1, 0, f"synthetic {what}", ha="right", va="top", size=7, style="italic", color=FAINT
     )
 
 

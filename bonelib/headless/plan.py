@@ -29,7 +29,7 @@ NEEDS = {
     "09": ("02", "05", "06", "07"),
 }
 STAGES = {number: stage for stage, number in runs.NOTEBOOKS.items()}
-ANY_TASK = ("data", "pretraining")  # stages that serve every task
+ANY_TASK = ("data", "reports", "pretraining")  # stages that serve every task
 COMMON = {"DATA": "phantom", "DATA_ROOT": "", "TASK": "tumor", "SEED": 0, "VARIANT": "default"}
 TYPES = {"str": str, "int": int, "float": float, "bool": bool, "list": list, "dict": dict}
 

@@ -1,7 +1,8 @@
 """The synthetic cohort as a hospital would export it: CR files in a tree, with labels beside them.
 
 A folder that ``write`` made comes in; ``DICOM/PT…/ST…/SE…/IM…`` with ``labels.csv`` (and
-``reports.csv``, where texts are given) goes out. Machines differ as they do in hospitals: one of
+``reports.csv``, where there are reports) goes out. Names, days and numbers of the headers are then
+those of the reports. Machines differ as they do in hospitals: one of
 two stores MONOCHROME1, depths and windows vary. Every header says that it is synthetic.
 """
 
@@ -36,7 +37,7 @@ def write_dicom(
     Args:
         folder: A finished folder of ``write``.
         out: An empty or new folder.
-        reports: Texts by ``image_id``; one row each in ``reports.csv``.
+        reports: Texts by ``image_id`` in place of the folder's own; a row each in ``reports.csv``.
 
     Returns:
         ``out``.
@@ -61,11 +62,13 @@ def write_dicom(
     table = table.merge(
         extra[["image_id", "patient", "study", "side", "site", "view"]], on="image_id"
     )
+    known = _index(folder)
     numbers = {patient: i for i, patient in enumerate(dict.fromkeys(table["patient"]), 1)}
     rows, notes = [], []
     for number, row in enumerate(table.to_dict("records"), 1):
         image = cv2.imread(str(folder / "images" / row["image_id"]), cv2.IMREAD_GRAYSCALE)
-        made = _header(row, number, image)
+        index = known.get(row["study"], {})
+        made = _header(row, number, image, index)
         place = (
             f"PT{numbers[row['patient']]:05d}/ST{_digits(row['study'], 4)}/SE{number:05d}/IM00001"
         )
@@ -77,16 +80,32 @@ def write_dicom(
         rows.append(
             {"image_id": f"DICOM/{place}", "accession": made.AccessionNumber} | _labels(row)
         )
-        if reports and row["image_id"] in reports:
-            facts = (made.AccessionNumber, made.PatientID, made.StudyDate, reports[row["image_id"]])
-            notes.append(dict(zip(("accession", "patient", "date", "text"), facts, strict=True)))
+        text = index.get("text") if reports is None else reports.get(row["image_id"])
+        if text is not None:
+            facts = (made.AccessionNumber, made.PatientID, made.StudyDate, text)
+            own = {key: index.get(key) for key in ("language", "name", "birth_date")}
+            names = ("accession", "patient", "date", "text")
+            notes.append(dict(zip(names, facts, strict=True)) | own)
     _save(out / "labels.csv", pd.DataFrame(rows))
     if notes:
         _save(out / "reports.csv", pd.DataFrame(notes).drop_duplicates())
     return out
 
 
-def _header(row: dict, number: int, image: np.ndarray) -> Dataset:
+def _index(folder: Path) -> dict[str, dict]:
+    """Read what the folder's reports say of each study, their texts included."""
+    import pandas as pd
+
+    if not (folder / "reports.csv").is_file():
+        return {}
+    rows = pd.read_csv(folder / "reports.csv", dtype=str).to_dict("records")
+    return {
+        row["study"]: row | {"text": (folder / row["path"]).read_text(encoding="utf-8")}
+        for row in rows
+    }
+
+
+def _header(row: dict, number: int, image: np.ndarray, index: dict) -> Dataset:
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import ExplicitVRLittleEndian
 
@@ -115,6 +134,11 @@ def _header(row: dict, number: int, image: np.ndarray) -> Dataset:
     made.PatientName, made.PatientID = f"Phantom^{row['patient']}", row["patient"]
     made.PatientBirthDate, made.PatientSex = f"{born:%Y%m%d}", row["gender"]
     made.PatientAge = f"{int(float(row['age'])):03d}Y"
+    if index:
+        made.PatientName = index["name"].replace(", ", "^")
+        made.PatientBirthDate = index["birth_date"].replace("-", "")
+        made.StudyDate = made.SeriesDate = made.ContentDate = index["date"].replace("-", "")
+        made.AccessionNumber = index["accession"]
     made.BodyPartExamined = BODY_PARTS.get(site, site.removesuffix("-joint").upper())
     made.ViewPosition, made.Laterality = VIEWS[row["view"]], row["side"][:1].upper()
     made.StudyInstanceUID = _uid("study", row["study"], row["patient"])
