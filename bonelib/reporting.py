@@ -142,6 +142,64 @@ def results(
 
 
 # ---------------------------------------------------------------------------- print
+def recipes(*, profile: str) -> pd.DataFrame:
+    """Compare the pretraining recipes of a profile on frozen probes, folds pooled.
+
+    Only runs judged on their test set count, those of one recipe, data set and seed together: each
+    image was held out by the run of its fold. A gain is over the starting tower, probed by the same
+    code in the same folds; ``over published`` is over the recipe of that name.
+
+    Returns:
+        data, seed, recipe, task, share (of the training labels), in_captions (the captions named
+        the label), folds, metric, value, low, high; ``gain`` and ``over published``, each with
+        ``_low``, ``_high`` and ``_p``; n, group_kind. Empty where no such run is finished.
+    """
+    pooled: dict[tuple, list[pd.DataFrame]] = {}
+    made = runs.collect(profile=profile)
+    if len(made):
+        judged = made.get("settings.probe", pd.Series(index=made.index, dtype=object)) == "test"
+        made = made[(made["stage"] == "pretraining") & judged & ~made["stale"].astype(bool)]
+    for row in made.to_dict("records"):
+        place = dict(data=row["data"], seed=row["seed"], variant=row["variant"])
+        run = runs.find("pretraining", profile=profile, **place)
+        probes = run.table("probes").assign(test=run.settings["test"])
+        key = (row["data"], row["seed"], run.settings["recipe_name"])
+        pooled.setdefault(key, []).append(probes)
+    rows = []
+    for (data, seed, recipe), parts in pooled.items():
+        whole = pd.concat(parts).drop_duplicates(["test", "task", "share", "method", "image_id"])
+        rival = pooled.get((data, seed, "published"))
+        rival = None if rival is None or recipe == "published" else pd.concat(rival)
+        for (task, share), some in whole.groupby(["task", "share"], sort=False):
+            metric = "MAE" if evaluation.as_task(task).kind == "regression" else "AUROC"
+            valued = some.dropna(subset=["label"])
+            valued = valued.astype({"label": float if metric == "MAE" else str})
+            two = dict(tuple(valued.groupby("method")))
+            found = evaluation.metrics(two[recipe], task=task, only=(metric,)).iloc[0]
+            row = {"data": data, "seed": seed, "recipe": recipe, "task": task, "share": share}
+            row |= {"in_captions": bool(some["in_captions"].iloc[0])}
+            row |= {"folds": some["test"].nunique()}
+            row |= found[["metric", "value", "low", "high"]].to_dict()
+            row |= _lead("gain", two[recipe], two["start"], task)
+            if rival is not None:
+                other = rival[(rival["task"] == task) & (rival["share"] == share)]
+                other = other[other["method"] == "published"].dropna(subset=["label"])
+                other = other.astype({"label": valued["label"].dtype})
+                row |= _lead("over published", two[recipe], other, task)
+            rows.append(row | found[["n", "group_kind"]].to_dict())
+    return pd.DataFrame(rows)
+
+
+def _lead(name: str, first: pd.DataFrame, second: pd.DataFrame, task: str) -> dict[str, float]:
+    """Compare on the images both have; nothing where they share none."""
+    both = set(first["image_id"]) & set(second["image_id"])
+    if not both:
+        return {}
+    first, second = (t[t["image_id"].isin(both)] for t in (first, second))
+    found = evaluation.compare(first, second, task=task)
+    return {name: found["value"]} | {f"{name}_{k}": found[k] for k in ("low", "high", "p")}
+
+
 def _printed(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """Format the cells as plain text, and the notes that stand below."""
     shown: dict[str, list[str]] = {}

@@ -172,3 +172,44 @@ def test_a_regression_is_best_where_its_error_is_smallest():
     table = reporting.scores(pd.concat(tables), task="bone_age", draws=50)
     assert table.set_index("method")["best"].to_dict() == {"metadata only": False, "captions": True}
     assert "MAE" in reporting.to_markdown(table)
+
+
+# ---------------------------------------------------------------------- recipes of the pretraining
+def recipe(name, fold, strength, *, probe="test"):
+    """A pretraining run whose tower got better by ``strength`` on the images of one fold."""
+    rows = []
+    for method, lead in (("start", 0.4), (name, strength)):
+        rows.append(scored(method, lead, seed=fold))  # one truth, two guesses
+    table = pd.concat(rows)
+    table["image_id"] = f"f{fold}" + table["image_id"]
+    table["patient"] = f"f{fold}" + table["patient"]
+    table = table.assign(task="tumor", share=1.0, in_captions=False)
+    settings = dict(recipe_name=name, test=f"fold{fold}", probe=probe)
+    place = dict(profile="tiny", data="phantom", variant=f"{name}-fold{fold}-{probe}")
+    run = runs.start("pretraining", **place, **settings)
+    run.save_table("probes", table)
+    run.finish()
+    return table
+
+
+def test_recipes_are_pooled_over_folds_and_set_beside_start_and_published():
+    parts = [recipe("ours", fold, 2.0) for fold in (0, 1)]
+    [recipe("published", fold, 0.4) for fold in (0, 1)]
+    recipe("ours", 2, 2.0, probe="val")  # to choose by, not to print
+    table = reporting.recipes(profile="tiny").set_index("recipe")
+    row = table.loc["ours"]
+    whole = pd.concat(parts)
+    two = dict(tuple(whole.groupby("method")))
+    expected = evaluation.metrics(two["ours"], task="tumor", only=("AUROC",)).iloc[0]
+    assert (row["value"], row["low"], row["n"]) == (expected["value"], expected["low"], 320)
+    lead = evaluation.compare(two["ours"], two["start"], task="tumor")
+    assert (row["gain"], row["gain_low"]) == (lead["value"], lead["low"])
+    assert row["gain_low"] > 0 and row["over published_low"] > 0
+    assert row["folds"] == 2 and not row["in_captions"]
+    assert np.isnan(table.loc["published", "over published"])
+
+
+def test_without_judged_recipes_the_table_is_empty():
+    assert reporting.recipes(profile="tiny").empty
+    recipe("ours", 0, 2.0, probe="val")
+    assert reporting.recipes(profile="tiny").empty
