@@ -160,7 +160,7 @@ class DualEncoder(nn.Module):
         if self.logit_bias is not None:
             out["logit_bias"] = self.logit_bias
         both = image if second is None else torch.cat([image, second])
-        pooled = self.image(both.contiguous(memory_format=torch.channels_last))
+        pooled = self.image(both)
         if second is not None:
             views = F.normalize(self.projector(pooled), dim=-1)
             out["view_features"], out["second_features"] = views.chunk(2)
