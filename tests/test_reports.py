@@ -2,6 +2,7 @@
 
 import csv
 import json
+import time
 from datetime import date
 
 import pandas as pd
@@ -76,6 +77,29 @@ def test_every_identity_goes_and_nothing_else(case):
     assert table.loc["ALL", "precision"] == 1, [text[s.start : s.end] for s in spans]
     assert table.loc["ALL", "lost"] == 0
     assert table.loc["ALL", "typed"] >= 0.9
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<INSTITUTION>LONG ACRE HOSPITAL</INSTITUTION>\nDIAGNOSTIC IMAGING REPORT",
+        "DEPARTMENT OF RADIOLOGY, <INSTITUTION>GREEN HEART INFIRMARY</INSTITUTION> - IMAGING",
+        "OUTSIDE STUDY FROM <INSTITUTION>ROYAL WESTERN HOSPITAL</INSTITUTION> REVIEWED.",
+        "Sent by the team (<INSTITUTION>Mobile Heart Clinic</INSTITUTION>).",
+        "Treated at <INSTITUTION>Contact Medical Center</INSTITUTION> last week.",
+        "Films from <INSTITUTION>St Orla's Hospital</INSTITUTION>, <LOCATION>Stourmere</LOCATION> "
+        "dated last week.",
+        "REVIEW IN FRACTURE CLINIC.",
+        "COMPARISON WITH FILMS FROM OUTSIDE HOSPITAL.",
+        "THE SECONDARY OSSIFICATION CENTER IS NORMAL.",
+        "LEFT KNEE, ORTHOPAEDIC CLINIC",
+    ],
+)
+def test_institutions_of_common_words_go_and_services_stay(english, text):
+    plain, gold = reports.read_inline(text)
+    spans = reports.find(plain, english)
+    assert not list(reports.missed([(plain, gold, spans)])), spans
+    assert len(spans) == len(gold), spans
 
 
 def test_eponyms_stay_and_a_person_of_that_name_goes(french, english):
@@ -248,6 +272,25 @@ def test_a_report_of_a_megabyte_is_held_back_and_noise_read_without_a_crash(fren
     assert reports.deidentify("Genou gauche. " * 80_000, french).held.startswith("too long")
     for noise in ("((((" * 50, "1 " * 300, "Dr " * 200, "- " * 300, "A." * 200, "<a " * 200):
         reports.deidentify(f"Genou gauche. {noise}", french)
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [
+        "Dr ", "Dr\n", "A.A.A.", "a.", "A-", "-", "1", "12.", "01.42.", "a", "_", "A1B2", " ", "\n",
+        "Nom : ", "Paget et ", "van de ", "sans fracture, ", "mars 2021 ", "deux mille vingt et ",
+        "12 rue ", "CHU de ", "LONG ACRE HOSPITAL ", "<!--", "<style>", "dossier ", "0",
+    ],
+)  # fmt: skip
+def test_the_longest_report_takes_seconds_whatever_it_repeats(noise):
+    """Time grows with the length alone: each of these took minutes or hours where it did not."""
+    text = ("Genou gauche de face. " + noise * 100_000)[:100_000]
+    began = time.process_time()
+    for code in ("fr", "en"):
+        known = reports.Known(names=("Dupont^Jean",), ids=("800123",))
+        reports.deidentify(text, reports.language(code), known=known)
+        reports.facts(text, reports.language(code))
+    assert time.process_time() - began < 40
 
 
 # ---------------------------------------------------------------------- the leak table

@@ -47,7 +47,7 @@ def _patterns(language: Language) -> list[tuple[str, re.Pattern]]:
     month = "|".join(sorted(_months(language), key=len, reverse=True))
     week, number = words("weekday"), words("number")
     joiner = words("joiner")
-    spoken = rf"(?:{number})(?:(?:\s+|-)(?:{joiner}\s+|{joiner}-)?(?:{number}))*"
+    spoken = rf"(?:{number})(?:(?:\s+|-)(?:{joiner}\s+|{joiner}-)?(?:{number})){{0,12}}"
     cue = words("date_cue")
     time = r"(?:t\d\d:\d\d(?::\d\d)?(?:\.\d+)?z?)?"
     day = rf"(?:(?P<weekday>\b(?:{week})\.?,?\s+))?(?P<day>(?<!\d)(?<!\d[.,])(?:[0-2]?\d|3[01]))"
@@ -65,15 +65,15 @@ def _patterns(language: Language) -> list[tuple[str, re.Pattern]]:
             r"(?<![\w./-])(?:(?P<year>(?:19|20)\d\d)(?P<month>0\d|1[0-2])(?P<day>[0-2]\d|3[01])"
             r"|(?P<day2>[0-2]\d|3[01])(?P<month2>0\d|1[0-2])(?P<year2>(?:19|20)\d\d))(?![\w/])")),
         ("date: month in words", re.compile(
-            rf"{day}{ordinal}(?:\s*[-/]?\s*|\s+of\s+|\s+de\s+)(?P<month>{month})\b\.?"
-            r"(?:(?:\s*[-,/]?\s*|\s+(?:of|de)\s+)(?P<year>(?:19|20)\d\d|'?\d\d(?=[\s,.;)]|$)(?! ?"
+            rf"{day}{ordinal}(?:\s*+[-/]?\s*+|\s+of\s+|\s+de\s+)(?P<month>{month})\b\.?"
+            r"(?:(?:\s*+[-,/]?\s*+|\s+(?:of|de)\s+)(?P<year>(?:19|20)\d\d|'?\d\d(?=[\s,.;)]|$)(?! ?"
             + UNITS + r"))(?!\d))?")),
         ("date: month first", re.compile(
             rf"(?:(?P<weekday>\b(?:{week})\.?,?\s+))?\b(?P<month>{month})\.?\s*(?P<day>[0-3]?\d)"
             r"(?:st|nd|rd|th)?(?![\d/:])(?!\.\d)(?! ?" + UNITS + r")"
-            r"(?:\s*,?\s*(?P<year>(?:19|20)\d\d)(?!\d))?")),
+            r"(?:\s*+,?\s*+(?P<year>(?:19|20)\d\d)(?!\d))?")),
         ("date: month and year", re.compile(
-            rf"\b(?P<month>{month})\b\.?(?:\s*[-/,']?\s*|\s+(?:of|de)\s+)(?P<year>(?:19|20)\d\d|(?<=')\d\d)"
+            rf"\b(?P<month>{month})\b\.?(?:\s*+[-/,']?\s*+|\s+(?:of|de)\s+)(?P<year>(?:19|20)\d\d|(?<=')\d\d)"
             r"(?!\d)")),
         ("date: in words", re.compile(
             rf"(?:(?P<weekday>\b(?:{week})\.?,?\s+))?\b(?P<dayword>{spoken})\s+(?:of\s+|de\s+)?(?P<month>{month})\b"
@@ -102,18 +102,18 @@ def find(text: str, language: Language) -> list[Found]:
     """
     keep = language.kind("year_keep")
     found: list[Found] = []
-    taken: list[tuple[int, int]] = []
+    taken = bytearray(len(text))
     for rule, pattern in _patterns(language):
         for match in pattern.finditer(text):
             made = _read(match, rule, language)
-            if made is None or any(s < made.end and made.start < e for s, e in taken):
+            if made is None or any(taken[made.start : made.end]):
                 continue
             if rule == "date: year":
                 before = re.findall(r"[^\W\d_]+", text[max(0, made.start - 30) : made.start])
                 if before and before[-1] in keep:
                     continue
             found.append(made)
-            taken.append((made.start, made.end))
+            taken[made.start : made.end] = b"\1" * (made.end - made.start)
     return sorted(found, key=lambda one: one.start)
 
 

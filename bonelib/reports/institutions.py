@@ -32,6 +32,8 @@ def announced(walk: Walk, cue: Phrase, i: int) -> int:
             )
         ):
             end += 1
+        whole = field(walk, start, end)
+        start, proper = whole, proper + (whole < start)
         if (
             not proper
             and walk.near(end)
@@ -73,6 +75,9 @@ def after_institution(walk: Walk, end: int) -> int:
     last = max(places.line_of_words(walk, end + 1), places.town_end(walk, end + 1))
     bracket = walk.sign(end, "(") and walk.sign(last, ")")
     comma = walk.sign(end, ",") and walk.closes(last) and walk.words[end + 1] not in walk.not_name
+    if walk.sign(end, ",") and not walk.closes(last) and walk.rare(end + 1):
+        # "seen at St Anne's Hospital, Stourmere last week"
+        comma, last = not walk.page.caps[end], places.town_end(walk, end + 1)
     if (bracket or comma) and not walk.kind_at(end + 1):
         return after_institution(walk, walk.add(end + 1, last, LOCATION, "town of an institution"))
     return end
@@ -167,3 +172,29 @@ def backwards(walk: Walk, i: int) -> tuple[int, int]:
         else:
             break
     return start, proper
+
+
+def field(walk: Walk, start: int, end: int) -> int:
+    """Return where a name of common words before a head begins; ``start`` if there is none.
+
+    "LONG ACRE HOSPITAL", "at Mobile Clinic": nothing in such words says that they name a place,
+    but they fill a field up to the head, or stand between a preposition of place and the head.
+    """
+    words, before = walk.words, walk.language.kind("place")
+    no_name = before.keys() | walk.language.function
+    no_name |= walk.language.kind("institution_common").keys()
+    k, named = start, False
+    while k > 0 and start - k < 4 and walk.near(k) and walk.large(k - 1):
+        if (
+            words[k - 1] in no_name
+            or (named and words[k - 1] in walk.not_name)
+            or walk.label_at(k - 1)
+            or walk.kind_at(k - 1).startswith(("title", "credential"))
+            or walk.language.vocabulary.at(words, k - 1)
+        ):
+            break
+        k -= 1
+        named |= words[k] not in walk.language.kind("adjective")
+    after_preposition = k > 0 and walk.near(k) and words[k - 1] in before
+    opened = walk.opens(k) or walk.sign(k - 1, ",") or not walk.near(k)
+    return k if named and (after_preposition or opened and walk.closes(end)) else start

@@ -18,7 +18,7 @@ CONTROL = re.compile(
     r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060\ufeff\u00ad]"
 )
 TAG = re.compile(
-    r"<!--.*?-->|<(style|script)\b.*?</\1\s*>|</?[a-z][a-z0-9]*(?:\s[^<>]*)?/?>|<![a-z][^<>]*>",
+    r"<!--(?:(?!<!--).)*?-->|<(style|script)\b(?:(?!<\1\b).)*?</\1\s*>|</?[a-z][a-z0-9]*(?:\s[^<>]*)?/?>|<![a-z][^<>]*>",
     re.I | re.S,
 )
 BREAK = re.compile(r"<(?:br|/p|/div|/tr|/li|/h\d)\b[^<>]*>", re.I)

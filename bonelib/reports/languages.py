@@ -117,11 +117,12 @@ class Spelling:
     def __init__(self, words: Iterable[str], *, least: int = 5) -> None:
         self.least = least
         self.known = sorted({w for w in words if len(w) >= least and w.isalpha()})
+        self.most = max(map(len, self.known), default=0) + 1
         self.left = {part: word for word in self.known for part in (word, *_shorter(word))}
 
     def right(self, word: str) -> str:
         """Return the word that is meant, or the same word if none is near."""
-        if len(word) < self.least or not word.isalpha():
+        if not self.least <= len(word) <= self.most or not word.isalpha():
             return word
         found = (self.left[part] for part in (word, *_shorter(word)) if part in self.left)
         return next((right for right in found if right[0] == word[0]), word)
@@ -194,7 +195,7 @@ class Language:
 
     def misspelt(self, word: str) -> bool:
         """Whether a folded word is one letter away from a word of the language."""
-        if len(word) < 6 or word in self.given or word in self.family:
+        if not 6 <= len(word) <= 40 or word in self.given or word in self.family:
             return False
         parts = [(word[:i], word[i:]) for i in range(len(word) + 1)]
         near = {a + b[1:] for a, b in parts if b}

@@ -1,6 +1,7 @@
 """Identities made of figures: phones, addresses on the web, record and national numbers, ages.
 
-All patterns read folded text (``languages.fold``). National numbers are checked by their digits:
+All patterns read folded text (``languages.fold``), in time that grows with its length alone: what
+repeats is bounded or possessive (``*+``). National numbers are checked by their digits:
 the French NIR (97 less the remainder by 97; INSEE), the Belgian NISS (the same on nine digits, with
 a 2 before them for births from 2000; Arrêté royal of 3 April 1984) and the British NHS number
 (modulus 11; NHS Data Dictionary). One that fails its check is removed all the same, as a record
@@ -21,10 +22,10 @@ UNITS = (
 Found = tuple[int, int, str, str]
 
 URL = re.compile(
-    r"[\w.+-]+(?:\s?\.\s?[\w+-]+)*\s?(?:@|\[at\]|\(at\)|\[arobase\])\s?[\w-]+(?:(?:\s?\.\s?|\[dot\]|\(dot\))[\w-]+)*"
+    r"[\w+-]{1,64}(?:\s?\.+\s?[\w+-]{1,64}){0,15}\s?(?:@|\[at\]|\(at\)|\[arobase\])\s?[\w-]+(?:(?:\s?\.\s?|\[dot\]|\(dot\))[\w-]+)*"
     r"(?:\s?\.\s?|\[dot\]|\(dot\))[a-z]{2,}\b"
     r"|(?:https?\s?:\s?//|ftp://|www\.)[^\s<>\"')\]]+[\w/]"
-    r"|(?<![\w@.])[\w-]+(?:\.[\w-]+)*\.(?:fr|be|com|org|net|eu|uk|ch|lu|nl|de|info|health|care|sante|gouv|brussels|io|edu|ca|us|ie)"
+    r"|(?<![\w@.-])[\w-]+(?:\.[\w-]+)*\.(?:fr|be|com|org|net|eu|uk|ch|lu|nl|de|info|health|care|sante|gouv|brussels|io|edu|ca|us|ie)"
     r"(?:/[^\s<>\"')\]]*)?(?![\w.]\w)"
 )
 PHONE = re.compile(
@@ -43,13 +44,13 @@ NIR = re.compile(
 )
 NISS = re.compile(r"(?<![\d])\d\d[ .\-]?\d\d[ .\-]?\d\d[ .\-/]{0,3}\d{3}[ .\-/]{0,3}\d\d(?!\d)")
 NHS = re.compile(r"(?<![\d.,/-])\d{3}[ \-]?\d{3}[ \-]?\d{4}(?!\d)")
-CODE = r"(?=[\w/.\-]*\d)[a-z0-9]+(?:(?:[._\-]| ?/ ?)(?=[a-z0-9_/.\-]*\d)[a-z0-9]+)*"
+CODE = r"(?=[\w/.\-]{0,40}\d)[a-z0-9]+(?:(?:[._\-]| ?/ ?)(?=[a-z0-9_/.\-]{0,40}\d)[a-z0-9]+)*"
 LONG = re.compile(
     r"(?<![\w.,/-])(?:"
     r"\d{6,}"
-    r"|[a-z]{1,5}[-_/.]?\d{5,}[a-z0-9]*"
-    r"|\d{1,5}[a-z]{1,4}\d{3,}[a-z0-9]*"
-    r"|[a-z]{1,6}\d*(?:[-_/.][a-z0-9]+)*[-_/.]\d{4,}(?:[-_/.][a-z0-9]+)*"
+    r"|[a-z]{1,5}[-_/.]?\d{5}[a-z0-9]*"
+    r"|\d{1,5}[a-z]{1,4}\d{3}[a-z0-9]*"
+    r"|[a-z]{1,6}\d*(?:[-_/.][a-z0-9]+){0,30}[-_/.]\d{4,}(?:[-_/.][a-z0-9]+){0,30}"
     r"|\d{2,4}[-/]\d{4,}(?:[-/]\d+)*"
     r"|\d{1,3}(?:[ .]\d{3}){2,}"
     r"|\d{2,}(?:/\d{2,}){2,}"
@@ -103,28 +104,28 @@ def _patterns(language: Language) -> dict[str, re.Pattern]:
         return "|".join(re.escape(t).replace(r"\ ", r"\s+") for t in terms) or "(?!)"
 
     mark = (
-        r"\s*(?:(?:n[°o.]{1,2}|no\.?|number|numero|\#)\s*)?[:=.#°]?"
-        r"\s*(?:(?:n[°o]|no\.?|\#)\s*:?\s*)?"
+        r"\s*+(?:(?:n[°o.]{1,2}|no\.?|number|numero|\#)\s*+)?[:=.#°]?"
+        r"\s*+(?:(?:n[°o]|no\.?|\#)\s*+:?\s*+)?"
     )
     spoken = either("number")
     joiner = either("joiner")
-    number_words = rf"(?:{spoken})(?:(?:\s+|-)(?:(?:{joiner})[\s-]+)?(?:{spoken}))*"
+    number_words = rf"(?:{spoken})(?:(?:\s+|-)(?:(?:{joiner})[\s-]+)?(?:{spoken})){{0,12}}"
     return {
         "id": re.compile(
             rf"(?<![\w])(?:{either('label_id')})(?!\w)(?P<mark>{mark})(?P<value>{CODE})"
         ),
         "national": re.compile(
             rf"(?<![\w])(?:{either('label_national')})(?!\w){mark}"
-            r"(?:n[°o]\s*)?\(?\w{0,4}\)?\s*:?\s*"
+            r"(?:n[°o]\s*+)?\(?\w{0,4}\)?\s*+:?\s*+"
             r"(?P<value>[\da-z]{0,2}\d(?:(?: ?[.\-/] ?| )?[\dab]){5,22}[a-d]?)(?!\d)"
         ),
         "phone": re.compile(
-            rf"(?<![\w])(?:{either('label_phone')})(?!\w)\s*(?:n[°o]\s*)?[:.=]?\s*(?:\((?:prive|pro|dom|mobile|home|work)\)\s*:?\s*)?"
+            rf"(?<![\w])(?:{either('label_phone')})(?!\w)\s*+(?:n[°o]\s*+)?[:.=]?\s*+(?:\((?:prive|pro|dom|mobile|home|work)\)\s*+:?\s*+)?"
             r"(?P<value>\+?\(?\d(?:[ ./()-]{0,2}\d){2,14})(?!" + UNITS + ")"
         ),
         "age": re.compile(
             rf"(?<![\d.,/-])(?P<value>9\d|1[0-2]\d)(?=[\s-]{{0,2}}(?:{either('age')})(?![\w]))"
-            rf"|(?<![\w])(?:{either('age_cue')})\s*:?\s*(?P<value2>9\d|1[0-2]\d)(?!\d|[.,/]\d|\s?(?:mm|cm|%|kg|mois|months))"
+            rf"|(?<![\w])(?:{either('age_cue')})\s*+:?\s*+(?P<value2>9\d|1[0-2]\d)(?!\d|[.,/]\d|\s?(?:mm|cm|%|kg|mois|months))"
             rf"|(?P<words>{number_words})(?=[\s-]+(?:{either('age')})(?!\w))"
         ),
     }  # fmt: skip
@@ -219,7 +220,7 @@ def known(folded: str, ids: tuple[str, ...], birth: date | None) -> list[Found]:
         plain = re.sub(r"[^a-z0-9]", "", str(value).lower())
         if len(plain) > 2:
             pattern = r"[\s./_-]?".join(map(re.escape, plain.lstrip("0") or plain))
-            for match in re.finditer(rf"(?<![a-z1-9])0*{pattern}(?![a-z0-9])", folded):
+            for match in re.finditer(rf"(?<![a-z1-9])0{{0,12}}{pattern}(?![a-z0-9])", folded):
                 found.append((*match.span(), "ID", "number of the header"))
     if birth is not None:
         year, month, day = f"{birth.year:04d}", f"{birth.month:02d}", f"{birth.day:02d}"

@@ -28,7 +28,7 @@ def titled(walk: Walk, kind: str, i: int, j: int) -> int:
     """Read after "Dr", "Mme", "M.": one name, or several with "et" or a slash between them."""
     if walk.words[i] == "m" and (walk.shapes[i] == "l" or walk.glued(j)):
         return j  # a unit, or an initial: "M.Smith"
-    while j < walk.size and (walk.near(j) or walk.words[j] == "\n"):
+    while j < walk.size and j - i < 12 and (walk.near(j) or walk.words[j] == "\n"):
         if walk.sign(j, ".()") and walk.glued(j) or walk.words[j] == "e" and walk.glued(j):
             j += 1
             continue

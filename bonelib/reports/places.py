@@ -72,7 +72,7 @@ def placed(walk: Walk, j: int) -> int:
 def town_end(walk: Walk, k: int) -> int:
     """Return the index after a town that begins at ``k``: "Villeneuve-d'Ascq", "Stoke on Trent"."""
     joins, end = walk.language.kind("town_join"), k + 1
-    while end < walk.size:
+    while end < walk.size and end - k < 12:
         if (
             walk.sign(end, "-'")
             and walk.glued(end)
@@ -84,7 +84,9 @@ def town_end(walk: Walk, k: int) -> int:
             end += 1
         elif walk.near(end) and walk.words[end] in joins:
             after = end + 1
-            while after < walk.size and (walk.words[after] in joins or walk.sign(after, "-'")):
+            while after < min(walk.size, k + 12) and (
+                walk.words[after] in joins or walk.sign(after, "-'")
+            ):
                 after += 1
             if not (walk.near(after) and walk.rare(after)):
                 break

@@ -81,6 +81,7 @@ def _sentence(
             i += len(term.tokens)
         else:
             i += 1
+    history = [c.first for c in cues if c.kind in ("history", "family")]
     found = []
     for term in terms:
         kind, value = term.kind, term.value
@@ -89,7 +90,7 @@ def _sentence(
             continue
         if kind not in PLACE_KINDS and not told:
             continue
-        past = any(c.kind in ("history", "family") and c.first < term.first for c in cues)
+        past = bool(history) and history[0] < term.first
         polarity = PRESENT if kind in PLACE_KINDS else _polarity(words, term, cues)
         if kind == "sign":
             kind = "attribute"
@@ -118,6 +119,10 @@ def _meant(term: _Hit, terms: list[_Hit], part: Section) -> bool:
 def _polarity(words: list[str], term: _Hit, cues: list[_Hit]) -> str:
     """Say whether a term is present, absent or uncertain by the nearest trigger that reaches it."""
     before, after = [], []
+    reach = structure.REACH + 20  # and the words of a trigger itself
+    low = bisect_left(cues, term.first - reach, key=lambda cue: cue.first)
+    high = bisect_left(cues, term.last + reach, key=lambda cue: cue.first)
+    cues = cues[low:high]
     for cue in cues:
         if cue.last <= term.first and cue.kind in ("negation_pre", "uncertain_pre"):
             if _reaches(words, cue.last, term.first, cues, len(words)):

@@ -30,9 +30,9 @@ class Section(NamedTuple):
 
 # At the start of a line or of a sentence; closed by a colon, or alone on its line.
 HEADING = re.compile(
-    r"(?:^|(?<=\n)|(?<=[.;]\s)|(?<=\s\s))[ *#_=\-•\d.)]*"
+    r"(?:^|(?<=\n)|(?<=[.;]\s)|(?<=\s\s))[ *#_=\-•\d.)]{0,80}"
     r"(?P<head>[^\W\d_]+(?:[ '\-]{1,2}[^\W\d_]+){0,4}?)"
-    r"(?: *[*_]* *:(?!\d)|[ *_=\-]*(?=\n|$)|\s+-\s)"
+    r"(?: *+[*_]*+ *+:(?!\d)|[ *_=\-]*+(?=\n|$)|\s+-\s)"
 )
 
 
