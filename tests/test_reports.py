@@ -333,8 +333,9 @@ def test_brat_lines_are_read_and_wrong_ones_refused():
     assert reports.read_brat("T1\tPATIENT 0 5;8 9\tab\nA1\tX T1\n") == [
         (0, 5, "PATIENT"), (8, 9, "PATIENT"),
     ]  # fmt: skip
-    with pytest.raises(ValueError, match="NOM 0 5"):
-        reports.read_brat("T1\tNOM 0 5\tab")
+    with pytest.raises(ValueError, match="1 BRAT lines.*first is line 2 .*not quoted") as refusal:
+        reports.read_brat("T1\tPATIENT 0 5\tab\nT2\tNOM 0 5\tDurand")
+    assert "Durand" not in str(refusal.value)
 
 
 # ---------------------------------------------------------------------- structure and facts

@@ -39,20 +39,21 @@ def read_brat(annotation: str) -> list[Gold]:
     """
     found: list[Gold] = []
     wrong = []
-    for line in annotation.splitlines():
+    for number, line in enumerate(annotation.splitlines(), 1):
         if not line.startswith("T"):
             continue
         fields = line.split("\t")
         match = re.fullmatch(r"(\w+) (\d+ \d+(?:;\d+ \d+)*)", fields[1] if len(fields) > 1 else "")
         if not match or match[1] not in TYPES:
-            wrong.append(line)
+            wrong.append(number)
             continue
         for part in match[2].split(";"):
             start, end = map(int, part.split())
             found.append((start, end, match[1]))
     if wrong:
         raise ValueError(
-            f"{len(wrong)} BRAT lines can't be read, e.g. {wrong[0]!r}. "
+            f"{len(wrong)} BRAT lines can't be read, the first is line {wrong[0]} (not quoted: it "
+            "may hold a name). "
             f"Expected 'T1<tab>TYPE start end<tab>text' with a type of {', '.join(TYPES)}."
         )
     return found
