@@ -202,8 +202,14 @@ def test_the_number_of_workers_does_not_change_a_byte(tmp_path, forty):
 def test_a_killed_pass_goes_on_where_it_stopped(tmp_path, forty, monkeypatch):
     forty.to_csv(tmp_path / "table.csv", index=False)
     script = (
-        "import os, sys, pandas as pd; from bonelib import images\n"
-        "table = pd.read_csv(sys.argv[1])\n"
+        "import os, sys, time, pandas as pd; from bonelib import images\n"
+        "from bonelib.images import pixels\n"
+        "table, whole, seen = pd.read_csv(sys.argv[1]), pixels.decode, []\n"
+        "def slow(path, **k):\n"  # the second part must not be done before the kill
+        "    seen.append(path)\n"
+        "    time.sleep(0.5 * (len(seen) > 32))\n"
+        "    return whole(path, **k)\n"
+        "pixels.decode = slow\n"
         "images.cache(table, size=32, folder=sys.argv[2], progress=lambda done, n: os._exit(9))\n"
     )
     done = subprocess.run(
