@@ -80,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     study.add_argument(
         "--list", action="store_true", help="print the runs instead of starting them"
     )
+    study.add_argument("--part", default="1/1", help="1/2 or 2/2, to share them among processes")
 
     phantom = add(
         data.phantom,

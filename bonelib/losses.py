@@ -258,7 +258,9 @@ def contrastive_objective(
         raise ValueError("All weights are 0: nothing would be learnt.")
 
     def forward(model: nn.Module, batch: Batch) -> Outputs:
-        more = {"second": batch["second"]} if views else {}
+        more = {name: batch[name] for name in ("study", "view") if name in batch}
+        if views:
+            more["second"] = batch["second"]
         if neighbours:
             more["neighbour_tokens"] = batch["neighbour_tokens"]
         return model(batch["image"], batch["tokens"] if text or neighbours else None, **more)

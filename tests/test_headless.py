@@ -1,13 +1,16 @@
 """Protects the runner: nothing starts on a mistake, no failure leaves a finished record."""
 
+import ast
+import inspect
 import json
 import signal
+import tomllib
 from pathlib import Path
 
 import nbformat
 import pytest
 
-from bonelib import headless, runs
+from bonelib import headless, losses, runs, training
 from bonelib.__main__ import main
 from bonelib.headless.plan import convert
 
@@ -258,3 +261,74 @@ def test_a_mistake_on_the_command_line_is_one_message_and_code_2(capsys):
     assert main(["run", "-p", "SEED", "1", "-p", "SEED", "2"]) == 2
     printed = capsys.readouterr()
     assert "SEED more than once" in printed.err and "Traceback" not in printed.err
+
+
+# ---------------------------------------------------------------------- studies
+STUDY = """
+[colours]
+question = "Which?"
+profile = "tiny"
+parameters = { DATA = "phantom", SEED = 3 }
+[[colours.runs]]
+notebooks = ["01"]
+[[colours.runs]]
+notebooks = ["04", "05"]
+parameters = { VARIANT = "{RECIPE}-{TEST}", SEED = 4 }
+each = { RECIPE = ["ours", "exact", "lora"], TEST = ["fold0", "fold1"] }
+"""
+
+
+def test_a_study_lists_every_combination_and_its_parts_share_them(tmp_path):
+    file = tmp_path / "studies.toml"
+    file.write_text(STUDY)
+    first, *rest = headless.study("colours", file)
+    assert first == (("01",), "tiny", {"DATA": "phantom", "SEED": 3})
+    assert [run[0] for run in rest] == [("04", "05")] * 6
+    assert rest[3][2] == {
+        "DATA": "phantom",
+        "SEED": 4,  # its own, not the study's
+        "VARIANT": "exact-fold1",
+        "RECIPE": "exact",
+        "TEST": "fold1",
+    }
+    for parts in (1, 2, 4, 7):
+        shared = [headless.study("colours", file, part=f"{k + 1}/{parts}") for k in range(parts)]
+        assert all(part[0] == first for part in shared), "what the others need is in each part"
+        together = [run for part in shared for run in part[1:]]
+        assert sorted(map(repr, together)) == sorted(map(repr, rest)), "each run in one part"
+    with pytest.raises(ValueError, match="No study 'shapes' in studies.toml. Known: colours"):
+        headless.study("shapes", file)
+    for part in ("3/2", "0/2", "1", "x/2", ""):
+        with pytest.raises(ValueError, match="No part"):
+            headless.study("colours", file, part=part)
+
+
+def test_each_run_of_the_studies_is_one_that_its_notebook_knows():
+    recipes = tomllib.loads((headless.notebooks()["01"].parent / "recipes.toml").read_text())
+    declared = {}
+    for number, path in headless.notebooks().items():
+        cells = nbformat.read(path, as_version=4).cells
+        cell = next(c for c in cells if "parameters" in c.metadata.get("tags", ()))
+        declared[number] = {node.target.id for node in ast.parse(cell.source).body}
+    for name in tomllib.loads((headless.notebooks()["01"].parent / "studies.toml").read_text()):
+        planned = headless.study(name)
+        folders = [(numbers, p.get("VARIANT"), p.get("DATA")) for numbers, _, p in planned]
+        assert len(set(folders)) == len(folders), "no run overwrites another"
+        for numbers, profile, parameters in planned:
+            assert profile in headless.PROFILES and parameters.get("RECIPE", "ours") in recipes
+            assert set(parameters) <= set().union(*(declared[number] for number in numbers))
+
+
+def test_each_recipe_changes_something_that_exists():
+    recipes = tomllib.loads((headless.notebooks()["01"].parent / "recipes.toml").read_text())
+    known = set(recipes["ours"]) | {"size", "batch_size", "lora"}
+    for name, recipe in recipes.items():
+        assert recipe["why"] and set(recipe) <= known, name
+        for part, function in (
+            ("fit", training.fit),
+            ("objective", losses.contrastive_objective),
+        ):
+            takes = set(inspect.signature(function).parameters)
+            assert set(recipe.get(part, {})) <= takes, (name, part)
+    unlike = {json.dumps({k: v for k, v in r.items() if k != "why"}) for r in recipes.values()}
+    assert len(unlike) == len(recipes), "two recipes are the same"

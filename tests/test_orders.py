@@ -1,6 +1,7 @@
 """Protects the orders of an epoch: who comes, how often, and never twice where that is promised."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
@@ -32,6 +33,33 @@ def test_every_meaning_is_equally_likely():
     found = np.bincount(order.meaning[rows])
     assert stats.chisquare(found).pvalue > 1e-3
     assert stats.chisquare(np.bincount(rows, minlength=100)[:90]).pvalue > 1e-3
+
+
+def test_small_sets_come_more_often_but_not_as_often():
+    sources = np.repeat(["large", "small"], [900, 100])
+    for evenness, share in ((0.0, 0.1), (0.5, 0.25), (1.0, 0.5)):
+        order = images.Balanced(sources, evenness=evenness)
+        rows = np.concatenate(draws(order, 20))
+        small = int((sources[rows] == "small").sum())
+        assert stats.binomtest(small, len(rows), share).pvalue > 1e-3, evenness
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 7])
+def test_a_batch_is_of_one_set(batch_size):
+    sources = np.repeat(["a", "b", "c"], [20, 9, 3])
+    order = images.OneSet(sources, batch_size=batch_size)
+    found = draws(order, 30)
+    for rows in found:
+        assert len(set(rows)) == len(rows) == len(order), "no image twice in an epoch"
+        assert all(len(set(b)) == 1 for b in sources[rows].reshape(-1, batch_size))
+    full = {"a", "b", "c"} if batch_size < 4 else {"a", "b"}
+    assert set(sources[np.concatenate(found)]) == full
+    if batch_size == 4:
+        assert set(np.concatenate(found)) == set(range(29)), "a rest comes in another epoch"
+        firsts = {sources[rows[0]] for rows in found}
+        assert firsts == full, "sets in random order"
+    with pytest.raises(ValueError, match="the largest has 20 rows"):
+        images.OneSet(sources, batch_size=21)
 
 
 @pytest.mark.parametrize("batch_size", [2, 3, 5])
@@ -87,6 +115,43 @@ def test_two_views_differ_and_belong_to_the_same_images():
         assert batch["neighbour_tokens"].tolist() == wanted
     with pytest.raises(ValueError, match="views=2: 1, or 2 that differ by augment"):
         loaded(views=2)
+
+
+STUDIES = ["a", "b", "a", None, "c", "b", None, "a", "d", "e", "f", "f"]
+
+
+def test_a_batch_of_studies_has_all_their_images_and_one_row_of_each_array():
+    view, keys = np.arange(12) % 3 - 1, np.arange(12)[:, None]
+    loader = loaded(studies=STUDIES, view=view, keys=keys, shuffle=True, seed=1)
+    assert len(loader) == 2, "eight studies, the images without one counting for themselves"
+    for _ in range(3):
+        seen = []
+        for batch in loader:
+            rows = np.array([int(i) for i in batch["image_id"]])
+            seen += rows.tolist()
+            assert len(batch["image"]) == len(batch["study"]) == len(rows)
+            assert batch["image"][:, 0, 0, 0].mul(0.5).add(0.5).mul(255).round().tolist() == list(
+                rows
+            )
+            assert batch["view"].tolist() == view[rows].tolist()
+            assert len(batch["keys"]) == 4 and set(batch["study"].tolist()) == set(range(4))
+            for study in range(4):
+                own = rows[batch["study"].numpy() == study]
+                name = STUDIES[own[0]]
+                whole = [own[0]] if name is None else [r for r in range(12) if STUDIES[r] == name]
+                assert sorted(own) == whole and batch["keys"][study].item() == min(whole)
+        assert sorted(seen) == list(range(12))
+    shared = [list(loaded(studies=STUDIES, rank=r, ranks=2, drop_last=True)) for r in (0, 1)]
+    for first, second in zip(*shared, strict=True):
+        assert not set(first["image_id"]) & set(second["image_id"])
+        assert first["study"].max() == second["study"].max() == 1
+    with pytest.raises(ValueError, match="studies has 3 rows.*\n.*view has 2 rows"):
+        loaded(studies=STUDIES[:3], view=view[:2])
+
+
+def test_images_without_a_study_are_not_one_study():
+    assert len(images.OnePerStudy([None, None, float("nan"), "a", "a"])) == 4
+    assert len(images.OnePerStudy(pd.Series(["a", pd.NA, "a", pd.NA], dtype="string"))) == 3
 
 
 def test_processes_share_each_batch():

@@ -188,6 +188,7 @@ def recipe(name, fold, strength, *, probe="test"):
     place = dict(profile="tiny", data="phantom", variant=f"{name}-fold{fold}-{probe}")
     run = runs.start("pretraining", **place, **settings)
     run.save_table("probes", table)
+    run.save_table("history", pd.DataFrame({"epoch": [0, 1, 2], "cpu_seconds": [np.nan, 30, 60.0]}))
     run.finish()
     return table
 
@@ -205,7 +206,7 @@ def test_recipes_are_pooled_over_folds_and_set_beside_start_and_published():
     lead = evaluation.compare(two["ours"], two["start"], task="tumor")
     assert (row["gain"], row["gain_low"]) == (lead["value"], lead["low"])
     assert row["gain_low"] > 0 and row["over published_low"] > 0
-    assert row["folds"] == 2 and not row["in_captions"]
+    assert row["folds"] == 2 and not row["in_captions"] and row["minutes"] == 1.5
     assert np.isnan(table.loc["published", "over published"])
 
 
@@ -213,3 +214,28 @@ def test_without_judged_recipes_the_table_is_empty():
     assert reporting.recipes(profile="tiny").empty
     recipe("ours", 0, 2.0, probe="val")
     assert reporting.recipes(profile="tiny").empty
+
+
+def test_the_chosen_recipe_takes_most_off_the_error_of_the_published_one():
+    for name, strength in (("published", 0.4), ("worse", 0.1), ("ours", 2.0)):
+        recipe(name, 0, strength, probe="val")
+    table = reporting.recipes(profile="tiny", judged="val")
+    ranked = reporting.choice(table)
+    assert ranked.index.tolist() == ["ours", "published", "worse"]
+    assert ranked.loc["published", "error removed"] == 0
+    value = table.set_index("recipe")["value"]
+    removed = (value["ours"] - value["published"]) / (1 - value["published"])
+    assert ranked.loc["ours", "error removed"] == pytest.approx(removed)
+    months = table["recipe"].map({"published": 20.0, "worse": 30.0, "ours": 15.0})
+    other = table.assign(task="bone_age", metric="MAE", value=months)
+    both = reporting.choice(pd.concat([table, other]))
+    assert both.loc["ours", "error removed"] == pytest.approx((removed + 0.25) / 2)
+    assert both.index[-1] == "worse", "more months are a larger error"
+
+
+def test_any_recipe_can_stand_beside_the_others():
+    for fold in (0, 1):
+        recipe("ours", fold, 2.0), recipe("shuffled", fold, 0.4)
+    table = reporting.recipes(profile="tiny", beside="ours").set_index("recipe")
+    assert table.loc["shuffled", "over ours_high"] < 0
+    assert np.isnan(table.loc["ours", "over ours"])

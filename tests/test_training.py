@@ -111,6 +111,7 @@ def test_a_row_tells_what_happened():
             "loss",
             "lr",
             "seconds",
+            "cpu_seconds",
             "images_per_s",
             "waited",
             "alarm",
@@ -265,7 +266,7 @@ def test_a_pretrained_text_tower_learns_as_slowly_as_the_trunk_and_a_frozen_one_
         )
         return {g["lr"] for g in groups for p in g["params"] if p is model.text.table.weight}
 
-    assert rates("pretrained") == {0.1} and rates("random") == {1.0}
+    assert rates("pretrained") == rates("checkpoint.pt") == {0.1} and rates("random") == {1.0}
     assert rates("pretrained", frozen=True) == set()
 
 
@@ -598,3 +599,30 @@ def test_two_processes_have_the_loss_and_the_gradients_of_one(tmp_path):
             found = two["gradients"][kind][name]
             torch.testing.assert_close(found, gradient, atol=1e-5, rtol=0, msg=f"{kind}: {name}")
         assert sum(g.norm() for g in one["gradients"][kind].values()) > 0.1, kind
+
+
+# ---------------------------------------------------------------------- studies
+class Studies(Loader):
+    """Four studies: two of one image, two of three."""
+
+    def __iter__(self):
+        self.epoch += 1
+        study, first = torch.tensor([0, 1, 1, 1, 2, 3, 3, 3]), torch.tensor([0, 1, 4, 5])
+        for _ in range(2):
+            yield {"image": self.image, "study": study, "tokens": first[:, None]}
+
+
+def test_the_images_of_a_study_meet_its_caption_together():
+    torch.manual_seed(0)
+    model = dual()
+    rows = list(fit(model, loader=Studies(), epochs=15, frozen_norm=False, lr=3e-2))
+    assert rows[-1]["loss"] < 0.3 * rows[0]["loss"] and not rows[-1]["alarm"]
+    guess = losses.Objective(  # one of four studies, not of eight images
+        CONTRASTIVE.forward,
+        lambda *given: CONTRASTIVE.loss(*given) * 0 + math.log(4),
+        CONTRASTIVE.chance,
+    )
+    held = next(fit(model, guess, loader=Studies(), lr=0.0, backbone_lr=0.0))
+    assert held["alarm"] == "the loss, 1.39 nats, is that of guessing (1.39)"
+    with pytest.raises(ValueError, match="micro_batch=2 would part the images of a study"):
+        list(fit(dual(), loader=Studies(), micro_batch=2))

@@ -36,11 +36,11 @@ def run(numbers: list[str], profile: str, parameters: list[list[str]]) -> int:
     return 1 if failed else 0
 
 
-def study(name: str, list: bool) -> int:
-    """Run what a study lists, one after the other, or only list it."""
+def study(name: str, list: bool, part: str) -> int:
+    """Run what a study or a part of it lists, one after the other, or only list it."""
     from bonelib import headless
 
-    runs_of = headless.study(name)
+    runs_of = headless.study(name, part=part)
     for number, (numbers, profile, parameters) in enumerate(runs_of, start=1):
         told = " ".join(f"{k}={v}" for k, v in parameters.items())
         say(f"{number}/{len(runs_of)} {' '.join(numbers)} {profile} {told}")

@@ -29,7 +29,7 @@ def train(folder: Path, *, accelerator: str = "auto", report: Callable[[str], No
     """
     run = runs.reopen(folder)
     settings, recipe = run.settings, run.settings["recipe"]
-    plain = {"model": "pairs", "order": "plain", "distil": 0.0}
+    plain = {"model": "pairs", "order": "plain", "distil": 0.0, "studies": False}
     wrong = [f"{k}={recipe[k]!r}" for k, v in plain.items() if recipe[k] != v]
     wrong += [k for k in ("lora",) if recipe.get(k)]
     wrong += [k for k in ("neighbours", "views") if recipe["objective"].get(k)]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bonelib.images.orders import Order, Plain
+from bonelib.images.orders import Order, Plain, members_of
 from bonelib.images.store import Cache
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ class Loader:
     views: int = 1
     rank: int = 0
     ranks: int = 1
+    members: list[np.ndarray] | None = field(default=None, repr=False)  # the images of each study
+    view: "torch.Tensor | None" = field(default=None, repr=False)
     epoch: int = 0
 
     @property
@@ -66,6 +68,15 @@ class Loader:
         for number in range(len(self)):
             chosen = order[number * self.batch_size : (number + 1) * self.batch_size]
             chosen = chosen[self.rank :: self.ranks]
+            studies, picked = {}, torch.from_numpy(chosen)
+            if self.members is not None:
+                parts = [self.members[study] for study in chosen]
+                chosen = np.concatenate(parts)
+                picked = torch.tensor([part[0] for part in parts])
+                lengths = torch.tensor([len(part) for part in parts])
+                studies["study"] = torch.arange(len(parts)).repeat_interleave(lengths)
+                if self.view is not None:
+                    studies["view"] = self.view[torch.from_numpy(chosen)]
             plain = torch.from_numpy(self.cache.images[self.rows[chosen]])  # (B, S, S), a copy
             plain = plain.unsqueeze(1).to(torch.float32).mul_(1 / 255)
             state = np.random.SeedSequence([self.seed, epoch, number, self.rank]).generate_state(2)
@@ -76,9 +87,9 @@ class Loader:
                 if self.augment is not None:
                     varied = augment(plain, generator=generator, flip=self.flip, **self.augment)
                 pictures[name] = self._normalise(varied)
-            picked = torch.from_numpy(chosen)
             yield {
                 **pictures,
+                **studies,
                 **{name: values[picked] for name, values in self.extras.items()},
                 "image_id": [self.image_ids[i] for i in chosen],
             }
@@ -114,6 +125,8 @@ def loader(
     drop_last: bool = False,
     seed: int = 0,
     views: int = 1,
+    studies: Sequence[str] | None = None,
+    view: np.ndarray | None = None,
     rank: int = 0,
     ranks: int = 1,
 ) -> Loader:
@@ -135,6 +148,11 @@ def loader(
         flip: Let ``augment`` mirror images. Only where neither labels nor captions name a side.
         order: Which rows an epoch takes, where not each once: see ``images.orders``.
         views: 2 adds ``second``, the same images varied by a draw of their own (for SimCLR).
+        studies: The study of each image. ``batch_size`` then counts studies, each with all its
+            images: ``study`` ``(B,)`` gives an image its row among the S studies of the batch, and
+            every other array has a row a study, that of its first image. ``order`` draws studies.
+            An image without a study is one of its own.
+        view: ``(N,)`` the view of each image as a number, -1 where unknown (``models.StudyPool``).
         rank: Which of ``ranks`` processes this is; each gets every so-many-th image of a batch,
             with draws of its own.
 
@@ -159,7 +177,15 @@ def loader(
         for name, values in zip(("mean", "std"), spread, strict=True)
         if len(values) != channels
     ]
-    rows = len(image_ids) if order is None else len(order)
+    members = None
+    if studies is not None and len(studies) == len(image_ids):
+        members = members_of(studies)
+    elif studies is not None:
+        problems.append(f"studies has {len(studies)} rows, there are {len(image_ids)} images.")
+    if view is not None and (studies is None or len(view) != len(image_ids)):
+        problems.append(f"view has {len(view)} rows; it needs studies and {len(image_ids)} rows.")
+    units = len(image_ids) if members is None else len(members)
+    rows = units if order is None else len(order)
     if batch_size < 1 or not rows or (drop_last and rows < batch_size):
         problems.append(f"{rows} images make no batch of {batch_size} (drop_last={drop_last}).")
     if flip and augment is None:
@@ -184,12 +210,14 @@ def loader(
         channels=channels,
         augment=augment,
         flip=flip,
-        order=order or Plain(len(image_ids), shuffle),
+        order=order or Plain(units, shuffle),
         drop_last=drop_last,
         seed=seed,
         views=views,
         rank=rank,
         ranks=ranks,
+        members=members,
+        view=None if view is None else torch.as_tensor(np.asarray(view)).long(),
     )
 
 

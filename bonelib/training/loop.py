@@ -77,9 +77,9 @@ def fit(
         devices: Processes on this machine, as ``torchrun --nproc-per-node`` started them.
 
     Yields:
-        ``epoch, loss, lr, seconds, images_per_s, waited`` (share of the time spent on batches),
-        ``precision, alarm`` (why the training seems to fail, or ``""``), and what ``validate``
-        returned; ``kept`` marks the best epoch so far.
+        ``epoch, loss, lr, seconds, cpu_seconds`` (of this process), ``images_per_s, waited`` (share
+        of the time spent on batches), ``precision, alarm`` (why the training seems to fail, or
+        ``""``), and what ``validate`` returned; ``kept`` marks the best epoch so far.
 
     Raises:
         FloatingPointError: The loss or its gradient is not finite; the message says where.
@@ -193,6 +193,7 @@ class _Loop:
         if hasattr(loader, "epoch"):
             loader.epoch = epoch - 1
         started, waited, images = time.perf_counter(), 0.0, 0
+        worked = time.process_time()
         batches = iter(loader)
         if self.number:  # taken up in mid-epoch: what was seen is passed over, its draws undone
             for _ in range(self.number):
@@ -224,6 +225,7 @@ class _Loop:
             "loss": values.mean().item(),
             "lr": max(self.peaks) * factor,
             "seconds": seconds,
+            "cpu_seconds": time.process_time() - worked,
             "images_per_s": images / max(seconds, 1e-9),
             "waited": waited / max(seconds, 1e-9),
             "precision": self.precision,
@@ -232,7 +234,8 @@ class _Loop:
 
     def _alarm(self, objective: Objective, out: Outputs, values: Tensor, size: int) -> str:
         """Say why training seems to fail, from its last batch and the epoch's second half."""
-        features, size = out.get("image_features"), size * self.fabric.world_size
+        features = out.get("image_features")
+        size = (size if features is None else len(features)) * self.fabric.world_size
         if features is not None and len(features) > 1 and spread(features) < COLLAPSED:
             return "the image features have collapsed to one point"
         if objective.chance is None or size < 2:

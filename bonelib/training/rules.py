@@ -44,7 +44,7 @@ def parameter_groups(
             {"params": group["params"], "lr": rate, "weight_decay": group["weight_decay"]}
         )
     text = getattr(model, "text", None)
-    trained = text is not None and text.weights == "pretrained"
+    trained = text is not None and text.weights != "random"
     slow = {id(p) for p in text.parameters()} if trained else set()
     taken = {id(p) for p in trunk.parameters()}
     rest = [p for p in model.parameters() if p.requires_grad and id(p) not in taken]

@@ -32,6 +32,9 @@ def backward(
     that gradient is fed. The gradient is that of the whole batch, at the memory of one part and for
     one more forward pass. Contrastive losses need this: the mean of losses of small batches is
     another loss.
+
+    Raises:
+        ValueError: A batch of studies is to be parted.
     """
     size = len(batch["image"])
     if not 0 < micro_batch < size:
@@ -41,6 +44,11 @@ def backward(
         fabric.backward(loss)
         return loss.detach(), {name: value.detach() for name, value in out.items()}
 
+    if "study" in batch:
+        raise ValueError(
+            f"micro_batch={micro_batch} would part the images of a study, which are pooled. Take "
+            "smaller batches of studies, or single images."
+        )
     parts = [slice(start, start + micro_batch) for start in range(0, size, micro_batch)]
     states, collected = [], []
     for part in parts:
