@@ -189,16 +189,44 @@ def choice(recipes: pd.DataFrame, *, beside: str = "published") -> pd.DataFrame:
 
     Returns:
         Index: recipe, the best first. Columns: ``error removed`` (the mean of the tasks; 0.1 is a
-        tenth of the other's error), one column a task with its value, ``minutes``.
+        tenth of the other's error; NaN where the other was not tried), one column a task with its
+        value, ``minutes``.
     """
     full = recipes[recipes["share"] == recipes["share"].max()]
     values = full.pivot_table(index="recipe", columns="task", values="value", sort=False)
     metric = full.drop_duplicates("task").set_index("task")["metric"]
     errors = values.apply(lambda c: c if metric[c.name] == "MAE" else 1 - c)
-    removed = (1 - errors / errors.loc[beside]).mean(axis=1)
+    removed = (1 - errors / errors.reindex([beside]).iloc[0]).mean(axis=1)
     out = values.assign(minutes=full.groupby("recipe")["minutes"].first())
     out.insert(0, "error removed", removed)
     return out.sort_values("error removed", ascending=False)
+
+
+def contrasts(recipes: pd.DataFrame, *, of: str = "ours") -> pd.DataFrame:
+    """Say by how much one recipe is better than each other, and whether chance can be excluded.
+
+    Args:
+        recipes: What `recipes` returned with ``beside`` set to this recipe.
+
+    Returns:
+        data, seed, task, share, in_captions, control, metric; ``better`` with ``low, high``
+        (AUROC more, or months less), ``p``, ``p_holm`` (over all rows of a data set, seed and
+        share), ``verdict`` (better, worse, no difference shown), n.
+    """
+    column = f"over {of}"
+    if column not in recipes:
+        return pd.DataFrame()
+    rows = recipes.dropna(subset=[column])
+    sign = np.where(rows["metric"] == "MAE", 1.0, -1.0)
+    ends = np.sort(rows[[f"{column}_low", f"{column}_high"]].to_numpy() * sign[:, None], axis=1)
+    out = rows[["data", "seed", "task", "share", "in_captions", "recipe", "metric"]]
+    out = out.rename(columns={"recipe": "control"}).assign(
+        better=rows[column] * sign, low=ends[:, 0], high=ends[:, 1], p=rows[f"{column}_p"]
+    )
+    family = out.groupby(["data", "seed", "share"])["p"]
+    out["p_holm"] = family.transform(lambda p: evaluation.holm(p.to_numpy()))
+    words = np.select([out["low"] > 0, out["high"] < 0], ["better", "worse"], "no difference shown")
+    return out.assign(verdict=words, n=rows["n"])
 
 
 def _judged(profile: str, judged: str) -> tuple[dict[tuple, pd.DataFrame], dict[tuple, float]]:

@@ -437,3 +437,19 @@ def test_an_ordinal_task_has_a_kappa_and_a_perfect_one_is_one():
     table = scored(task="kl_grade", strength=50.0)
     found = evaluation.metrics(table, task="kl_grade", draws=10).set_index("metric")
     assert found.loc["quadratic kappa", "value"] == 1
+
+
+def test_holm_is_the_procedure_of_its_paper():
+    # Reject the smallest p at alpha/m, the next at alpha/(m-1), … until the first that is not.
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        p = rng.uniform(0, 0.2, size=rng.integers(1, 8))
+        corrected = evaluation.holm(p)
+        for alpha in (0.01, 0.05, 0.2):
+            rejected, order = set(), np.argsort(p)
+            for step, k in enumerate(order):
+                if p[k] > alpha / (len(p) - step):
+                    break
+                rejected.add(int(k))
+            assert set(np.flatnonzero(corrected <= alpha).tolist()) == rejected
+        assert (corrected >= p).all() and corrected.max() <= 1

@@ -304,3 +304,27 @@ def test_leaks_print_the_recall_they_draw_beside_the_published_one():
     marks = {round(float(x), 3) for line in ax.lines for x in np.ravel(line.get_xdata())}
     assert {0.975, 1.0, 0.86} <= marks
     inside(ax.figure)
+
+
+def test_gains_point_right_where_better_and_are_hollow_where_zero_is_possible():
+    rows = []
+    for task, metric in (("fracture", "AUROC"), ("bone_age", "MAE")):
+        for recipe, gain in (("ours", 0.1), ("published", -0.1), ("shuffled", 0.01)):
+            for share in (1.0, 0.3, 0.1):
+                rows.append(
+                    dict(task=task, metric=metric, recipe=recipe, share=share, gain=gain)
+                    | dict(gain_low=gain - 0.05, gain_high=gain + 0.05, n=120, groups=100)
+                    | dict(group_kind="patient", in_captions=task == "bone_age")
+                )
+    figure = figures.plot_gains(pd.DataFrame(rows))
+    first, second = figure.axes
+    assert not first.xaxis_inverted() and second.xaxis_inverted() and first.yaxis_inverted()
+    assert [t.get_text() for t in first.get_yticklabels()] == ["ours", "published", "shuffled"]
+    assert "no caption" in first.get_title() and "label in captions" in second.get_title()
+    points = [line for line in first.lines if line.get_marker() in ("o", "D")]
+    assert len(points) == 6, "the largest share and the smallest"
+    for line in points:
+        hollow = line.get_markerfacecolor() == "white"
+        assert hollow == (abs(line.get_xdata()[0]) < 0.05)
+    words = figure._supxlabel.get_text()
+    assert "100% of the training labels" in words and "10%" in words and "patients" in words

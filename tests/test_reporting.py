@@ -231,6 +231,8 @@ def test_the_chosen_recipe_takes_most_off_the_error_of_the_published_one():
     both = reporting.choice(pd.concat([table, other]))
     assert both.loc["ours", "error removed"] == pytest.approx((removed + 0.25) / 2)
     assert both.index[-1] == "worse", "more months are a larger error"
+    alone = reporting.choice(table[table["recipe"] == "ours"])
+    assert alone["error removed"].isna().all() and alone.loc["ours", "tumor"] == value["ours"]
 
 
 def test_any_recipe_can_stand_beside_the_others():
@@ -239,3 +241,20 @@ def test_any_recipe_can_stand_beside_the_others():
     table = reporting.recipes(profile="tiny", beside="ours").set_index("recipe")
     assert table.loc["shuffled", "over ours_high"] < 0
     assert np.isnan(table.loc["ours", "over ours"])
+
+
+def test_contrasts_say_by_how_much_one_recipe_is_better_than_each_control():
+    for fold in (0, 1):
+        recipe("ours", fold, 2.0), recipe("shuffled", fold, 0.4), recipe("exact", fold, 2.0)
+    table = reporting.recipes(profile="tiny", beside="ours")
+    found = reporting.contrasts(table).set_index("control")
+    assert set(found.index) == {"shuffled", "exact"}
+    row, lead = found.loc["shuffled"], table.set_index("recipe").loc["shuffled"]
+    assert row["better"] == -lead["over ours"] > 0 and row["verdict"] == "better"
+    assert (row["low"], row["high"]) == (-lead["over ours_high"], -lead["over ours_low"])
+    assert found.loc["exact", "verdict"] == "no difference shown", "the same guesses"
+    assert row["p_holm"] == min(1, 2 * row["p"]) and found["p_holm"].max() <= 1
+    months = reporting.contrasts(table.assign(metric="MAE")).set_index("control")
+    assert months.loc["shuffled", "better"] == lead["over ours"], "less error is better"
+    assert months.loc["shuffled", "verdict"] == "worse"
+    assert reporting.contrasts(reporting.recipes(profile="tiny", beside="none")).empty

@@ -15,7 +15,7 @@ from bonelib.evaluation.measures import (
     score,
     subgroups,
 )
-from bonelib.evaluation.ranking import auroc, average_precision, bootstrap_auroc, delong
+from bonelib.evaluation.ranking import auroc, average_precision, bootstrap_auroc, delong, holm
 from bonelib.evaluation.tables import as_task, pool, predictions, probabilities, with_labels
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "choose_threshold",
     "compare",
     "delong",
+    "holm",
     "means",
     "metrics",
     "pool",

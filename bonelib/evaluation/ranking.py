@@ -173,6 +173,25 @@ def two_sided(drawn: np.ndarray) -> float:
     return min(1.0, 2 * (1 + side) / (1 + len(kept)))  # never 0: the data are one more draw
 
 
+def holm(p: np.ndarray) -> np.ndarray:
+    """Return p-values corrected for their number by Holm's step-down procedure.
+
+    Valid for any dependence among the tests (Holm 1979, Scand. J. Statist. 6:65–70).
+
+    Args:
+        p: ``(K,)`` in 0–1.
+
+    Returns:
+        ``(K,)`` in the order given, at most 1.
+    """
+    p = np.asarray(p, dtype=float)
+    order = np.argsort(p, kind="stable")
+    steps = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    out = np.empty_like(p)
+    out[order] = np.minimum(steps, 1)
+    return out
+
+
 def share_statistic(hits: np.ndarray, rows: np.ndarray) -> Statistic:
     """Make the mean of ``hits`` over the True ``rows`` a function of image weights."""
     among, right = rows.astype(np.float64), hits * rows.astype(np.float64)

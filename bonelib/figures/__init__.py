@@ -7,6 +7,7 @@ Okabe & Ito 2008, which colour-blind readers tell apart; a method keeps its colo
 from bonelib.figures.counts import plot_counts, plot_history
 from bonelib.figures.distributions import plot_bands, plot_cumulative, plot_shares
 from bonelib.figures.findings import plot_findings
+from bonelib.figures.gains import plot_gains
 from bonelib.figures.leaks import plot_leaks
 from bonelib.figures.radiographs import contact_sheet, heatmap_sheet, plot_heatmap
 from bonelib.figures.scores import (
@@ -48,6 +49,7 @@ __all__ = [
     "plot_cumulative",
     "plot_findings",
     "plot_forest",
+    "plot_gains",
     "plot_heatmap",
     "plot_history",
     "plot_leaks",

@@ -1,0 +1,79 @@
+"""The chart of pretraining recipes: what each adds to a frozen probe, task by task."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from bonelib.figures.scores import interval_kind
+from bonelib.figures.style import BLUE, FAINT, INK, WIDTH
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def plot_gains(table: pd.DataFrame, *, column: str = "gain", over: str = "its start") -> "Figure":
+    """Draw one panel a task and one row a recipe: the difference and its 95 % interval.
+
+    Better is always to the right, so the axis of an error runs backwards. An interval that holds
+    zero is drawn hollow.
+
+    Args:
+        table: Rows of `reporting.recipes` of one data set and seed, recipes in the order to draw;
+            the one named ``ours`` stands out. The share with most training labels is a circle, the
+            smallest a diamond below it.
+        column: ``gain``, or ``over <recipe>``; rows without a value are left out.
+        over: What the difference is over, in words.
+    """
+    import matplotlib.pyplot as plt
+
+    table = table.dropna(subset=[column])
+    recipes, tasks = table["recipe"].unique(), table["task"].unique()
+    shares = sorted(table["share"].unique(), reverse=True)
+    shares = [shares[0], shares[-1]][: len(shares)]
+    figure, axes = plt.subplots(
+        1, len(tasks), sharey=True, squeeze=False, layout="constrained",
+        figsize=(WIDTH, 1.15 + 0.26 * len(recipes)),
+    )  # fmt: skip
+    for ax, task in zip(axes[0], tasks, strict=True):
+        part = table[table["task"] == task].set_index(["recipe", "share"])
+        for row, recipe in enumerate(recipes):
+            for share, marker, below in zip(shares, "oD", (-0.14, 0.2), strict=False):
+                if (recipe, share) not in part.index:
+                    continue
+                found = part.loc[(recipe, share)]
+                value, low, high = found[[column, f"{column}_low", f"{column}_high"]].astype(float)
+                shade, clear = BLUE if recipe == "ours" else INK, low > 0 or high < 0
+                y = row + (below if len(shares) > 1 else 0)
+                ax.plot([low, high], [y, y], color=shade, lw=1.3, solid_capstyle="butt", zorder=2)
+                ax.plot(
+                    value, y, marker, ms=4 if marker == "o" else 3.2, color=shade, mew=1, zorder=3,
+                    mfc=shade if clear else "white",
+                )  # fmt: skip
+        ax.axvline(0, color=FAINT, linewidth=0.8, zorder=1)
+        error = part["metric"].iloc[0] == "MAE"
+        named = "\n(label in captions)" if part["in_captions"].any() else "\n(label in no caption)"
+        ax.set_title(task.replace("_", " ") + named, fontsize=8.5)
+        unit = ", months" if error else ""
+        ax.set_xlabel(f"{part['metric'].iloc[0]}{unit}\nover {over}")
+        if error:
+            ax.invert_xaxis()
+        ax.tick_params(axis="y", length=0)
+        ax.grid(axis="x")
+        ax.spines["left"].set_visible(False)
+    axes[0, 0].set_yticks(range(len(recipes)), [str(r).replace("_", " ") for r in recipes])
+    axes[0, 0].set_ylim(len(recipes) - 0.4, -0.6)
+    sizes = " · ".join(
+        f"{task.replace('_', ' ')} {int(np.max(table.loc[table['task'] == task, 'n'])):,}"
+        for task in tasks
+    )
+    words = " and ".join(
+        f"{'circles' if k == 0 else 'diamonds'}: {share:.0%} of the training labels"
+        for k, share in enumerate(shares)
+    )
+    figure.supxlabel(
+        f"{words}; hollow: the interval holds 0\n{interval_kind(table)}; images: {sizes}",
+        size=7.5,
+        color=FAINT,
+    )
+    return figure
