@@ -626,3 +626,47 @@ def test_the_images_of_a_study_meet_its_caption_together():
     assert held["alarm"] == "the loss, 1.39 nats, is that of guessing (1.39)"
     with pytest.raises(ValueError, match="micro_batch=2 would part the images of a study"):
         list(fit(dual(), loader=Studies(), micro_batch=2))
+
+
+# ---------------------------------------------------------------------- pairs that teach nothing
+class OneByOne(Loader):
+    def __iter__(self):
+        for row in range(2):
+            one = slice(row, row + 1)
+            yield {"image": self.image[one], "tokens": torch.tensor([[row]])}
+
+
+def test_pairs_that_come_one_at_a_time_are_refused_before_anything_moves():
+    model = dual()
+    before = encoders.weights_hash(model)
+    with pytest.raises(ValueError, match="one pair.*Take a larger batch"):
+        list(fit(model, loader=OneByOne()))
+    assert encoders.weights_hash(model) == before
+    classified = losses.classification_objective()
+    single = [{"image": Loader().image[:1], "label": torch.tensor([1])}]
+    assert list(fit(models.Classifier(tower(), outputs=1), classified, loader=single, epochs=1))
+
+
+class Keyed(Loader):
+    """Pairs with attribute keys that the test sets."""
+
+    def __iter__(self):
+        for batch in super().__iter__():
+            yield batch | {"keys": self.keys[batch["tokens"][:, 0]]}
+
+
+def test_captions_that_all_mean_the_same_set_off_the_alarm():
+    loader = Keyed()
+    loader.keys = torch.zeros(8, 1, dtype=torch.long)
+    rows = list(fit(dual(), loader=loader, epochs=3))
+    assert all(row["alarm"] for row in rows), "at chance, or one point"
+    assert losses.floor(loader.keys[:4]) == pytest.approx(math.log(4))
+
+
+def test_one_image_a_key_is_plain_clip():
+    loader = Keyed()
+    loader.keys = torch.arange(8)[:, None]
+    model, plain = dual(), dual()
+    keyed = [row["loss"] for row in fit(model, loader=loader)]
+    assert keyed == [row["loss"] for row in fit(plain)]
+    assert losses.floor(loader.keys) == 0

@@ -83,8 +83,8 @@ def fit(
 
     Raises:
         FloatingPointError: The loss or its gradient is not finite; the message says where.
-        ValueError: ``keep`` names nothing that ``validate`` returned, or the checkpoint is of
-            another architecture or recipe.
+        ValueError: Pairs come one at a time, ``keep`` names nothing that ``validate`` returned, or
+            the checkpoint is of another architecture or recipe.
     """
     if keep is not None and validate is None:
         raise ValueError(f"keep={keep!r} needs a validate function that returns this number.")
@@ -211,6 +211,7 @@ class _Loop:
             self._set_rates(factor)
             self.optimizer.zero_grad()
             loss, out = backward(self.fabric, self.wrapped, objective, batch, micro)
+            self._check_pairs(objective, out)
             self._apply(loss, batch, epoch)
             self.collected.append(loss)
             images += len(batch["image"])
@@ -231,6 +232,14 @@ class _Loop:
             "precision": self.precision,
             "alarm": self._alarm(objective, out, values, len(batch.get("image", ()))),
         }
+
+    def _check_pairs(self, objective: Objective, out: Outputs) -> None:
+        alone = objective.chance is not None and len(out.get("image_features", "..")) == 1
+        if self.step == 0 and alone and self.fabric.world_size == 1:
+            raise ValueError(
+                "The first batch holds one pair: with nothing to tell it from, its loss is 0 "
+                "whatever the model does. Take a larger batch; micro_batch bounds its memory."
+            )
 
     def _alarm(self, objective: Objective, out: Outputs, values: Tensor, size: int) -> str:
         """Say why training seems to fail, from its last batch and the epoch's second half."""
