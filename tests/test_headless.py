@@ -321,9 +321,10 @@ def test_each_run_of_the_studies_is_one_that_its_notebook_knows():
 
 def test_each_recipe_changes_something_that_exists():
     recipes = tomllib.loads((headless.notebooks()["01"].parent / "recipes.toml").read_text())
-    known = set(recipes["ours"]) | {"size", "batch_size", "lora"}
+    known = set(recipes["base"]) | {"like", "size", "batch_size", "lora"}
     for name, recipe in recipes.items():
         assert recipe["why"] and set(recipe) <= known, name
+        assert recipe.get("like", "base") in ("base", "ours"), "one step is enough to follow"
         for part, function in (
             ("fit", training.fit),
             ("objective", losses.contrastive_objective),
