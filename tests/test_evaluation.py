@@ -126,6 +126,21 @@ def test_labels_come_through_the_door_alone(binary):
     assert list(joined["label"]) == list(binary["label"])
 
 
+def test_a_table_of_several_tasks_gets_the_labels_of_each(binary):
+    grade = scored(task="kl_grade", seed=1)
+    truth = binary[["image_id"]].assign(tumor=binary["label"], kl_grade=grade["label"].to_numpy())
+    truth.loc[:9, "kl_grade"] = pd.NA  # an image that nobody graded
+    both = pd.concat([binary, grade], ignore_index=True)
+    mixed = both.sample(frac=1, random_state=3)
+    joined = evaluation.with_labels(mixed.assign(label=pd.NA), truth)
+    assert joined["image_id"].tolist() == mixed["image_id"].tolist(), "rows stay in order"
+    for name, expected in (("tumor", truth["tumor"]), ("kl_grade", truth["kl_grade"])):
+        found = joined[joined["task"] == name].sort_values("image_id")["label"]
+        assert found.fillna("-").tolist() == expected.fillna("-").tolist()
+    with pytest.raises(ValueError, match="1 opened images have no prediction"):
+        evaluation.with_labels(both.drop(index=300), truth)
+
+
 def test_no_test_image_drops_out_quietly(binary):
     truth = binary[["image_id", "label"]].rename(columns={"label": "tumor"})
     closed = binary.assign(label=pd.NA, split="test")

@@ -246,3 +246,31 @@ def test_a_pretraining_planned_here_is_carried_out_elsewhere_to_the_same_bits(ti
     assert again.status == "executed", again.error
     weights = "bundle/weights.safetensors"
     assert (folder / weights).read_bytes() == (here.path / weights).read_bytes()
+
+
+def test_recipes_judged_on_the_test_set_are_compared_in_the_results(tiny):
+    recipes = ["ours", "published", "attributes", "studies"]
+    for recipe in recipes:
+        given = {
+            "RECIPE": recipe,
+            "VARIANT": recipe,
+            "PROBE": "test",
+            "CAPTION_FIELDS": "site,view",
+        }
+        (made,) = headless.run(["04"], parameters=given)
+        assert made.status == "executed", made.error
+        run = runs.find("pretraining", profile="tiny", data="phantom", variant=recipe)
+        assert len(run.record["openings"]) == 1, "one look at the test labels"
+        probes = run.table("probes")
+        assert probes["task"].nunique() > 1 and probes["label"].notna().all()
+        for name, part in probes.groupby("task"):
+            assert set(part["label"]) <= set(cohort.task(name).classes)
+    (results,) = headless.run(["09"])
+    assert results.status == "executed", results.error
+    run = found("results")
+    table, contrasts = run.table("recipes"), run.table("contrasts")
+    assert set(table["recipe"]) == set(recipes) and table["gain"].notna().all()
+    assert table.loc[table["recipe"] != "published", "over published"].notna().all()
+    assert set(contrasts["control"]) == set(recipes) - {"ours"} and (contrasts["n"] > 0).all()
+    assert "ours" in set(run.table("tried")["recipe"]), "the default run was judged on validation"
+    assert (run.path / "figures" / "09_recipes_phantom.png").exists()

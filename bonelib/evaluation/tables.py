@@ -87,10 +87,15 @@ def predictions(
 def with_labels(predictions: pd.DataFrame, opened: pd.DataFrame) -> pd.DataFrame:
     """Join the labels that ``splits.open_test`` returned; labels that are there already stay.
 
+    A table of several tasks gets the labels of each.
+
     Raises:
         ValueError: Unlabelled predictions that were not opened, opened images that a method did
             not predict (no test image may quietly drop out), or labels that disagree.
     """
+    if predictions["task"].nunique() > 1:
+        parts = [with_labels(p, opened) for _, p in predictions.groupby("task", sort=False)]
+        return pd.concat(parts).loc[predictions.index]
     task = as_task(predictions["task"].iloc[0])
     column = task.column if task.column in opened else "label"
     if column not in opened or IMAGE_ID not in opened:
