@@ -1,0 +1,10 @@
+"""Tables of a thesis, recomputed from the predictions that runs have stored.
+
+Records and predictions come in; frames, Markdown and LaTeX go out, nothing is written. No number is
+copied from a record: a metric that can't be recomputed is not printed.
+"""
+
+from bonelib.reporting.recipes import choice, contrasts, recipes
+from bonelib.reporting.tables import results, scores, to_latex, to_markdown
+
+__all__ = ["choice", "contrasts", "recipes", "results", "scores", "to_latex", "to_markdown"]
