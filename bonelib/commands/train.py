@@ -29,9 +29,8 @@ def train(folder: Path, *, accelerator: str = "auto", report: Callable[[str], No
     """
     run = runs.reopen(folder)
     settings, recipe = run.settings, run.settings["recipe"]
-    plain = {"model": "pairs", "order": "plain", "distil": 0.0, "studies": False}
+    plain = {"model": "pairs", "order": "plain", "distil": 0.0, "studies": False, "lora": 0}
     wrong = [f"{k}={recipe[k]!r}" for k, v in plain.items() if recipe[k] != v]
-    wrong += [k for k in ("lora",) if recipe.get(k)]
     wrong += [k for k in ("neighbours", "views") if recipe["objective"].get(k)]
     if wrong:
         raise ValueError(f"{', '.join(wrong)} is for notebook 04 alone: run it with WHERE='here'.")
@@ -47,12 +46,14 @@ def train(folder: Path, *, accelerator: str = "auto", report: Callable[[str], No
     pairs = run.table("pairs")
     keys = pairs[[c for c in pairs if c.startswith("key_")]].to_numpy()
     own, val = (pairs["split"] == "train").to_numpy(), (pairs["split"] == "val").to_numpy()
+    told = (keys[own] >= 0).any(axis=1)
     pixels = model.image.preprocessing.pixels()
     loader = images.loader(
         cache,
         pairs.loc[own, "image_id"],
         tokens=model.tokenize(pairs.loc[own, "caption"].tolist()),
         keys=keys[own],
+        more=None if told.all() else {"captioned": told},
         batch_size=settings["batch_size"],
         shuffle=True,
         drop_last=True,

@@ -1,0 +1,61 @@
+"""Recipes by name: what one changes in another, put together and checked."""
+
+from collections.abc import Mapping
+from typing import Any
+
+PARTS = ("objective", "fit")  # tables of which a recipe may change a single entry
+CHOICES = {
+    "order": ("plain", "balanced", "mixed", "one set", "unique"),
+    "captions": ("own", "shuffled", "random"),
+    "model": ("pairs", "attributes"),
+    "weights": ("pretrained", "random"),
+}
+TOLD = ("why", "like")  # for readers; they change nothing
+
+
+def recipe(name: str, known: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return all settings of a recipe: those of ``base`` with the changes it is made of.
+
+    A recipe that is ``like`` another starts from that one, any other from ``base``.
+
+    Args:
+        known: Sections of ``notebooks/recipes.toml``.
+
+    Raises:
+        ValueError: No such recipe, a chain that doesn't end, a setting that ``base`` doesn't have,
+            or a value that means nothing; all faults of the recipe are listed.
+    """
+    chain = []
+    while name not in ("base", *chain):
+        if name not in known:
+            raise ValueError(f"No recipe {name!r}. Known: {', '.join(known)}.")
+        chain.append(name)
+        name = known[name].get("like", "base")
+    if name != "base":
+        raise ValueError(f"Recipe {chain[0]!r} is like itself: {' → '.join([*chain, name])}.")
+    made = {k: dict(v) if k in PARTS else v for k, v in known["base"].items() if k not in TOLD}
+    problems = []
+    for link in reversed(chain):
+        for key, value in known[link].items():
+            if key in PARTS:
+                made[key] |= value
+            elif key not in TOLD:
+                if key not in made:
+                    problems.append(f"{link}: {key!r} is no setting. Choose {', '.join(made)}.")
+                made[key] = value
+    for key, allowed in CHOICES.items():
+        if made[key] not in allowed:
+            problems.append(f"{key}={made[key]!r}. Choose {', '.join(allowed)}.")
+    objective = made["objective"]
+    if made["model"] == "attributes" and (
+        made["distil"] or any(objective.get(k) for k in ("neighbours", "views"))
+    ):
+        problems.append("model='attributes' has no texts, views or features to distil.")
+    if made["captions"] == "random" and objective.get("neighbours"):
+        problems.append("Random vectors have no nearest neighbours that mean something.")
+    if objective.get("text", 1) == 0 and not any(objective.get(k) for k in ("neighbours", "views")):
+        problems.append("Nothing is learnt: text, neighbours and views all have weight 0.")
+    if problems:
+        lines = "\n".join(f"  - {line}" for line in problems)
+        raise ValueError(f"Recipe {(chain or ['base'])[0]!r} can't be made:\n{lines}")
+    return made
