@@ -329,7 +329,8 @@ def distilled(objective: Objective, teacher: nn.Module, *, weight: float) -> Obj
     def forward(model: nn.Module, batch: Batch) -> Outputs:
         out = objective.forward(model, batch)
         with torch.no_grad():
-            return out | {"teacher_pooled": teacher(batch["image"])}
+            image = batch["image"]
+            return out | {"teacher_pooled": teacher.to(image.device)(image)}
 
     def loss(out: Outputs, batch: Batch) -> Tensor:
         away = 1 - F.cosine_similarity(out["pooled"], out["teacher_pooled"], dim=1)

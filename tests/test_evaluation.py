@@ -137,6 +137,8 @@ def test_a_table_of_several_tasks_gets_the_labels_of_each(binary):
     for name, expected in (("tumor", truth["tumor"]), ("kl_grade", truth["kl_grade"])):
         found = joined[joined["task"] == name].sort_values("image_id")["label"]
         assert found.fillna("-").tolist() == expected.fillna("-").tolist()
+    twice = pd.concat([binary, grade])  # each index stands twice
+    assert len(evaluation.with_labels(twice.assign(label=pd.NA), truth)) == len(twice)
     with pytest.raises(ValueError, match="1 opened images have no prediction"):
         evaluation.with_labels(both.drop(index=300), truth)
 

@@ -314,17 +314,21 @@ def test_gains_point_right_where_better_and_are_hollow_where_zero_is_possible():
                 rows.append(
                     dict(task=task, metric=metric, recipe=recipe, share=share, gain=gain)
                     | dict(gain_low=gain - 0.05, gain_high=gain + 0.05, n=120, groups=100)
-                    | dict(group_kind="patient", in_captions=task == "bone_age")
+                    | dict(group_kind="patient")
+                    | dict(in_captions=task == "bone_age" and recipe != "shuffled")
                 )
     figure = figures.plot_gains(pd.DataFrame(rows))
     first, second = figure.axes
     assert not first.xaxis_inverted() and second.xaxis_inverted() and first.yaxis_inverted()
     assert [t.get_text() for t in first.get_yticklabels()] == ["ours", "published", "shuffled"]
-    assert "no caption" in first.get_title() and "label in captions" in second.get_title()
+    assert "in no caption" in first.get_title() and "named in captions" in second.get_title()
     points = [line for line in first.lines if line.get_marker() in ("o", "D")]
     assert len(points) == 6, "the largest share and the smallest"
     for line in points:
         hollow = line.get_markerfacecolor() == "white"
         assert hollow == (abs(line.get_xdata()[0]) < 0.05)
+    grey = [line.get_color() == figures.GREY for line in second.lines if line.get_marker() in "oD"]
+    assert grey == [False] * 4 + [True] * 2, "a recipe that never saw the label"
+    assert not any(line.get_color() == figures.GREY for line in first.lines)
     words = figure._supxlabel.get_text()
     assert "100% of the training labels" in words and "10%" in words and "patients" in words

@@ -1,16 +1,17 @@
 """Protects the runner: nothing starts on a mistake, no failure leaves a finished record."""
 
 import ast
-import inspect
 import json
 import signal
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import nbformat
 import pytest
 
-from bonelib import headless, losses, runs, training
+from bonelib import headless, runs
 from bonelib.__main__ import main
 from bonelib.headless.plan import convert
 
@@ -319,20 +320,13 @@ def test_each_run_of_the_studies_is_one_that_its_notebook_knows():
             assert set(parameters) <= set().union(*(declared[number] for number in numbers))
 
 
-def test_each_recipe_changes_something_that_exists():
-    recipes = tomllib.loads((headless.notebooks()["01"].parent / "recipes.toml").read_text())
-    known = set(recipes["base"]) | {"like", "size", "batch_size", "lora"}
-    for name, recipe in recipes.items():
-        assert recipe["why"] and set(recipe) <= known, name
-        chain = [name]
-        while chain[-1] and len(chain) < 5:
-            chain.append(recipes[chain[-1]].get("like"))
-        assert chain[-1] is None, f"{chain} has no end"
-        for part, function in (
-            ("fit", training.fit),
-            ("objective", losses.contrastive_objective),
-        ):
-            takes = set(inspect.signature(function).parameters)
-            assert set(recipe.get(part, {})) <= takes, (name, part)
-    unlike = {json.dumps({k: v for k, v in r.items() if k != "why"}) for r in recipes.values()}
-    assert len(unlike) == len(recipes), "two recipes are the same"
+def test_two_processes_at_the_same_run_execute_it_once(folder):
+    write(folder, "01", "import time; time.sleep(1)", "run.finish()")
+    call = "from bonelib import headless; from pathlib import Path; import sys; "
+    call += "print(headless.run(['01'], folder=Path(sys.argv[1]))[0].status)"
+    both = [
+        subprocess.Popen([sys.executable, "-c", call, str(folder)], stdout=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    said = [process.communicate(timeout=120)[0].decode().split()[-1] for process in both]
+    assert sorted(said) == ["executed", "reused"]

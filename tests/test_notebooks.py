@@ -273,4 +273,4 @@ def test_recipes_judged_on_the_test_set_are_compared_in_the_results(tiny):
     assert table.loc[table["recipe"] != "published", "over published"].notna().all()
     assert set(contrasts["control"]) == set(recipes) - {"ours"} and (contrasts["n"] > 0).all()
     assert "ours" in set(run.table("tried")["recipe"]), "the default run was judged on validation"
-    assert (run.path / "figures" / "09_recipes_phantom.png").exists()
+    assert (run.path / "figures" / "09_recipes_phantom-s0.png").exists()

@@ -175,7 +175,7 @@ def test_a_regression_is_best_where_its_error_is_smallest():
 
 
 # ---------------------------------------------------------------------- recipes of the pretraining
-def recipe(name, fold, strength, *, probe="test"):
+def recipe(name, fold, strength, *, probe="test", **settings):
     """A pretraining run whose tower got better by ``strength`` on the images of one fold."""
     rows = []
     for method, lead in (("start", 0.4), (name, strength)):
@@ -184,8 +184,9 @@ def recipe(name, fold, strength, *, probe="test"):
     table["image_id"] = f"f{fold}" + table["image_id"]
     table["patient"] = f"f{fold}" + table["patient"]
     table = table.assign(task="tumor", share=1.0, in_captions=False)
-    settings = dict(recipe_name=name, test=f"fold{fold}", probe=probe)
-    place = dict(profile="tiny", data="phantom", variant=f"{name}-fold{fold}-{probe}")
+    variant = f"{name}-fold{fold}-{probe}{settings.get('epochs', '')}"
+    settings |= dict(recipe_name=name, test=f"fold{fold}", probe=probe)
+    place = dict(profile="tiny", data="phantom", variant=variant)
     run = runs.start("pretraining", **place, **settings)
     run.save_table("probes", table)
     run.save_table("history", pd.DataFrame({"epoch": [0, 1, 2], "cpu_seconds": [np.nan, 30, 60.0]}))
@@ -254,7 +255,37 @@ def test_contrasts_say_by_how_much_one_recipe_is_better_than_each_control():
     assert (row["low"], row["high"]) == (-lead["over ours_high"], -lead["over ours_low"])
     assert found.loc["exact", "verdict"] == "no difference shown", "the same guesses"
     assert row["p_holm"] == min(1, 2 * row["p"]) and found["p_holm"].max() <= 1
+    many = pd.concat([table] + [table[table["recipe"] == "exact"]] * 60).reset_index(drop=True)
+    many.loc[many["recipe"] == "shuffled", "over ours_p"] = 0.03
+    many = reporting.contrasts(many).set_index("control")
+    assert many.loc["shuffled", "low"] > 0, "an interval of its own"
+    assert many.loc["shuffled", "verdict"] == "no difference shown", "among sixty, that is luck"
     months = reporting.contrasts(table.assign(metric="MAE")).set_index("control")
     assert months.loc["shuffled", "better"] == lead["over ours"], "less error is better"
     assert months.loc["shuffled", "verdict"] == "worse"
     assert reporting.contrasts(reporting.recipes(profile="tiny", beside="none")).empty
+
+
+def test_runs_of_other_settings_are_another_row_and_not_mixed_in():
+    for fold in (0, 1):
+        recipe("ours", fold, 2.0, epochs=12), recipe("published", fold, 0.4)
+    recipe("ours", 0, 0.2, epochs=1)
+    table = reporting.recipes(profile="tiny").set_index("recipe")
+    long, short = "ours (ours-fold0-test12)", "ours (ours-fold0-test1)"
+    assert set(table.index) == {"published", long, short}
+    assert table.loc[long, "folds"] == 2 and table.loc[short, "folds"] == 1
+    assert table.loc[long, "value"] > table.loc[short, "value"]
+    assert table["over published"].notna().sum() == 2
+    ranked = reporting.choice(table.reset_index())
+    assert np.isnan(ranked.loc[short, "error removed"]), "it saw other images"
+    assert ranked.index[0] == long
+
+
+def test_the_images_that_chose_a_recipe_can_be_left_out():
+    for fold in (0, 1):
+        recipe("ours", fold, 2.0)
+    chosen = recipe("ours", 1, 2.0, probe="val")
+    whole = reporting.recipes(profile="tiny")
+    fresh = reporting.recipes(profile="tiny", fresh=True)
+    lost = chosen["image_id"].nunique()
+    assert lost and fresh["n"].item() == whole["n"].item() - lost and fresh["folds"].item() == 1

@@ -94,8 +94,9 @@ def with_labels(predictions: pd.DataFrame, opened: pd.DataFrame) -> pd.DataFrame
             not predict (no test image may quietly drop out), or labels that disagree.
     """
     if predictions["task"].nunique() > 1:
-        parts = [with_labels(p, opened) for _, p in predictions.groupby("task", sort=False)]
-        return pd.concat(parts).loc[predictions.index]
+        table = predictions.reset_index(drop=True)
+        parts = [with_labels(p, opened) for _, p in table.groupby("task", sort=False)]
+        return pd.concat(parts).sort_index().set_axis(predictions.index)
     task = as_task(predictions["task"].iloc[0])
     column = task.column if task.column in opened else "label"
     if column not in opened or IMAGE_ID not in opened:

@@ -6,17 +6,18 @@ import numpy as np
 import pandas as pd
 
 from bonelib.figures.scores import interval_kind
-from bonelib.figures.style import BLUE, FAINT, INK, WIDTH
+from bonelib.figures.style import BLUE, FAINT, GREY, INK, WIDTH
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def plot_gains(table: pd.DataFrame, *, column: str = "gain", over: str = "its start") -> "Figure":
+def plot_gains(table: pd.DataFrame, *, column: str = "gain", over: str = "the start") -> "Figure":
     """Draw one panel a task and one row a recipe: the difference and its 95 % interval.
 
     Better is always to the right, so the axis of an error runs backwards. An interval that holds
-    zero is drawn hollow.
+    zero is drawn hollow; in a panel whose label stands in captions, recipes that never saw it are
+    grey.
 
     Args:
         table: Rows of `reporting.recipes` of one data set and seed, recipes in the order to draw;
@@ -37,6 +38,7 @@ def plot_gains(table: pd.DataFrame, *, column: str = "gain", over: str = "its st
     )  # fmt: skip
     for ax, task in zip(axes[0], tasks, strict=True):
         part = table[table["task"] == task].set_index(["recipe", "share"])
+        supervised = bool(part["in_captions"].any())
         for row, recipe in enumerate(recipes):
             for share, marker, below in zip(shares, "oD", (-0.14, 0.2), strict=False):
                 if (recipe, share) not in part.index:
@@ -44,6 +46,8 @@ def plot_gains(table: pd.DataFrame, *, column: str = "gain", over: str = "its st
                 found = part.loc[(recipe, share)]
                 value, low, high = found[[column, f"{column}_low", f"{column}_high"]].astype(float)
                 shade, clear = BLUE if recipe == "ours" else INK, low > 0 or high < 0
+                if supervised and not found["in_captions"]:
+                    shade = GREY
                 y = row + (below if len(shares) > 1 else 0)
                 ax.plot([low, high], [y, y], color=shade, lw=1.3, solid_capstyle="butt", zorder=2)
                 ax.plot(
@@ -52,8 +56,8 @@ def plot_gains(table: pd.DataFrame, *, column: str = "gain", over: str = "its st
                 )  # fmt: skip
         ax.axvline(0, color=FAINT, linewidth=0.8, zorder=1)
         error = part["metric"].iloc[0] == "MAE"
-        named = "\n(label in captions)" if part["in_captions"].any() else "\n(label in no caption)"
-        ax.set_title(task.replace("_", " ") + named, fontsize=8.5)
+        named = "named in captions" if supervised else "named in no caption"
+        ax.set_title(f"{task.replace('_', ' ')}\n({named})", fontsize=8)
         unit = ", months" if error else ""
         ax.set_xlabel(f"{part['metric'].iloc[0]}{unit}\nover {over}")
         if error:
@@ -71,9 +75,8 @@ def plot_gains(table: pd.DataFrame, *, column: str = "gain", over: str = "its st
         f"{'circles' if k == 0 else 'diamonds'}: {share:.0%} of the training labels"
         for k, share in enumerate(shares)
     )
-    figure.supxlabel(
-        f"{words}; hollow: the interval holds 0\n{interval_kind(table)}; images: {sizes}",
-        size=7.5,
-        color=FAINT,
-    )
+    words += "; hollow: the interval holds 0"
+    if table.groupby("task")["in_captions"].nunique().max() > 1:
+        words += "; grey: not named"
+    figure.supxlabel(f"{words}\n{interval_kind(table)}; images: {sizes}", size=7.5, color=FAINT)
     return figure

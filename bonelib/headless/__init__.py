@@ -60,7 +60,8 @@ def run(
     code = runs.code_hash()
     outcomes: dict[str, Outcome] = {}
     for step in steps:
-        outcomes[step.number] = _one(step, outcomes, code, report)
+        with runs.alone(step.folder):  # another process at the same run: wait, then reuse
+            outcomes[step.number] = _one(step, outcomes, code, report)
         if outcomes[step.number].error.endswith(INTERRUPTED):
             raise KeyboardInterrupt
     return list(outcomes.values())

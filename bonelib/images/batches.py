@@ -150,8 +150,8 @@ def loader(
         views: 2 adds ``second``, the same images varied by a draw of their own (for SimCLR).
         studies: The study of each image. ``batch_size`` then counts studies, each with all its
             images: ``study`` ``(B,)`` gives an image its row among the S studies of the batch, and
-            every other array has a row a study, that of its first image. ``order`` draws studies.
-            An image without a study is one of its own.
+            every other array has a row a study, that of its first image. An image without a study
+            is one of its own. Not with ``order``.
         view: ``(N,)`` the view of each image as a number, -1 where unknown (``models.StudyPool``).
         rank: Which of ``ranks`` processes this is; each gets every so-many-th image of a batch,
             with draws of its own.
@@ -184,6 +184,8 @@ def loader(
         problems.append(f"studies has {len(studies)} rows, there are {len(image_ids)} images.")
     if view is not None and (studies is None or len(view) != len(image_ids)):
         problems.append(f"view has {len(view)} rows; it needs studies and {len(image_ids)} rows.")
+    if studies is not None and order is not None:
+        problems.append("order draws images, studies come whole: pass one of them.")
     units = len(image_ids) if members is None else len(members)
     rows = units if order is None else len(order)
     if batch_size < 1 or not rows or (drop_last and rows < batch_size):

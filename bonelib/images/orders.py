@@ -81,17 +81,22 @@ class OneSet:
 
     Radiographs of two sets differ in film, border and site; beside images of another set, a caption
     is found without a look at what it says. A rest smaller than a batch waits for another epoch.
+
+    Raises:
+        ValueError: A set is smaller than a batch, so that it would never come.
     """
 
     def __init__(self, sources: Sequence[str], *, batch_size: int):
         self.members = members_of(sources)
         self.batch_size = batch_size
-        self.batches = sum(len(rows) // batch_size for rows in self.members)
-        if not self.batches:
+        sizes = {str(np.asarray(sources)[rows[0]]): len(rows) for rows in self.members}
+        small = [f"{name} ({rows} rows)" for name, rows in sizes.items() if rows < batch_size]
+        if small:
             raise ValueError(
-                f"None of {len(self.members)} data sets fills a batch of {batch_size}; the largest "
-                f"has {max(map(len, self.members))} rows. Take a smaller batch."
+                f"{', '.join(small)} never fills a batch of {batch_size}. Take a smaller batch, or "
+                "leave the set out."
             )
+        self.batches = sum(len(rows) // batch_size for rows in self.members)
 
     def __len__(self) -> int:
         return self.batches * self.batch_size

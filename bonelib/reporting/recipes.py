@@ -4,21 +4,47 @@ Finished runs of notebook 04 come in; frames go out. A recipe is chosen among ru
 validation images, and compared on runs judged once on test sets, folds together.
 """
 
+import json
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 
 from bonelib import evaluation, runs
 
+CONTRASTS = (
+    *("data", "seed", "task", "share", "in_captions", "control", "metric"),
+    *("better", "low", "high", "p", "p_holm", "n", "verdict"),
+)
+FRONT = ("ours", "published")  # come first
+LEVEL = 0.05  # below it a corrected p-value excludes chance
 
-def recipes(*, profile: str, judged: str = "test", beside: str = "published") -> pd.DataFrame:
+
+@dataclass
+class _Pooled:
+    """The runs of one recipe under one set of settings, their test sets together."""
+
+    data: str
+    seed: int
+    recipe: str
+    probes: pd.DataFrame
+    minutes: float
+
+
+def recipes(
+    *, profile: str, judged: str = "test", beside: str = "published", fresh: bool = False
+) -> pd.DataFrame:
     """Compare the pretraining recipes of a profile on frozen probes, folds pooled.
 
-    Runs of one recipe, data set and seed count together: each image was held out by the run of its
-    fold. A gain is over the starting tower, probed by the same code in the same folds.
+    Runs of one recipe, data set, seed and settings count together: each image was held out by the
+    run of its fold. A gain is over the pretrained tower as it came, probed by the same code in the
+    same folds. Where a recipe was run with several settings, its name is followed by the variant.
 
     Args:
         judged: ``test``: runs judged once on their test sets; ``val``: runs to choose a recipe by.
         beside: The recipe that every other is compared with, on the images both have.
+        fresh: Leave out the images on which a recipe was chosen, which are those that runs judged
+            on validation were probed on. The best of many is too good on these.
 
     Returns:
         data, seed, recipe, task, share (of the training labels), in_captions (the captions named
@@ -26,23 +52,34 @@ def recipes(*, profile: str, judged: str = "test", beside: str = "published") ->
         and ``over <beside>``, each with ``_low``, ``_high`` and ``_p``; n, groups, group_kind.
         Empty where no such run is finished.
     """
-    pooled, minutes = _judged(profile, judged)
+    made = _judged(profile, judged)
+    if fresh:
+        tried = _judged(profile, "val")
+        for one in made:
+            same = [t.probes for t in tried if (t.data, t.seed) == (one.data, one.seed)]
+            seen = pd.concat(same)["image_id"].unique() if same else []
+            one.probes = one.probes[~one.probes["image_id"].isin(seen)]
     rows = []
-    for (data, seed, recipe), whole in pooled.items():
-        rival = pooled.get((data, seed, beside)) if recipe != beside else None
-        for (task, share), some in whole.groupby(["task", "share"], sort=False):
+    for one in made:
+        rival = None
+        if one.recipe.split(" ")[0] != beside:
+            rival = _rival(one, made, beside)
+        for (task, share), some in one.probes.groupby(["task", "share"], sort=False):
             metric = "MAE" if evaluation.as_task(task).kind == "regression" else "AUROC"
-            two = dict(tuple(_valued(some, metric).groupby("method")))
-            found = evaluation.metrics(two[recipe], task=task, only=(metric,)).iloc[0]
-            row = {"data": data, "seed": seed, "recipe": recipe, "task": task, "share": share}
+            valued = _valued(some, metric)
+            start = valued[valued["method"] == "start"]
+            own = valued[valued["method"] != "start"]
+            found = evaluation.metrics(own, task=task, only=(metric,)).iloc[0]
+            row = {"data": one.data, "seed": one.seed, "recipe": one.recipe}
+            row |= {"task": task, "share": share}
             row |= {"in_captions": bool(some["in_captions"].iloc[0])}
-            row |= {"folds": some["test"].nunique(), "minutes": minutes[data, seed, recipe]}
+            row |= {"folds": some["test"].nunique(), "minutes": one.minutes}
             row |= found[["metric", "value", "low", "high"]].to_dict()
-            row |= _lead("gain", two[recipe], two["start"], task)
+            row |= _lead("gain", own, start, task)
             if rival is not None:
                 other = rival[(rival["task"] == task) & (rival["share"] == share)]
-                other = _valued(other[other["method"] == beside], metric)
-                row |= _lead(f"over {beside}", two[recipe], other, task)
+                other = _valued(other[other["method"] != "start"], metric)
+                row |= _lead(f"over {beside}", own, other, task)
             rows.append(row | found[["n", "groups", "group_kind"]].to_dict())
     return pd.DataFrame(rows)
 
@@ -57,16 +94,18 @@ def choice(recipes: pd.DataFrame, *, beside: str = "published") -> pd.DataFrame:
 
     Returns:
         Index: recipe, the best first. Columns: ``error removed`` (the mean of the tasks; 0.1 is a
-        tenth of the other's error; NaN where the other was not tried), one column a task with its
-        value, ``minutes``.
+        tenth of the other's error; NaN where the other was not tried or saw other images), one
+        column a task with its value, ``minutes``.
     """
     full = recipes[recipes["share"] == recipes["share"].max()]
     values = full.pivot_table(index="recipe", columns="task", values="value", sort=False)
     metric = full.drop_duplicates("task").set_index("task")["metric"]
     errors = values.apply(lambda c: c if metric[c.name] == "MAE" else 1 - c)
     removed = (1 - errors / errors.reindex([beside]).iloc[0]).mean(axis=1)
+    counts = full.pivot_table(index="recipe", columns="task", values="n", sort=False)
+    alike = (counts == counts.reindex([beside]).iloc[0]).all(axis=1)
     out = values.assign(minutes=full.groupby("recipe")["minutes"].first())
-    out.insert(0, "error removed", removed)
+    out.insert(0, "error removed", removed.where(alike))
     return out.sort_values("error removed", ascending=False)
 
 
@@ -79,11 +118,12 @@ def contrasts(recipes: pd.DataFrame, *, of: str = "ours") -> pd.DataFrame:
     Returns:
         data, seed, task, share, in_captions, control, metric; ``better`` with ``low, high``
         (AUROC more, or months less), ``p``, ``p_holm`` (over all rows of a data set, seed and
-        share), ``verdict`` (better, worse, no difference shown), n.
+        share), n, and ``verdict``: better or worse where the interval excludes 0 and ``p_holm`` is
+        below 0.05, else no difference shown.
     """
     column = f"over {of}"
     if column not in recipes:
-        return pd.DataFrame()
+        return pd.DataFrame(columns=list(CONTRASTS))
     rows = recipes.dropna(subset=[column])
     sign = np.where(rows["metric"] == "MAE", 1.0, -1.0)
     ends = np.sort(rows[[f"{column}_low", f"{column}_high"]].to_numpy() * sign[:, None], axis=1)
@@ -93,30 +133,55 @@ def contrasts(recipes: pd.DataFrame, *, of: str = "ours") -> pd.DataFrame:
     )
     family = out.groupby(["data", "seed", "share"])["p"]
     out["p_holm"] = family.transform(lambda p: evaluation.holm(p.to_numpy()))
-    words = np.select([out["low"] > 0, out["high"] < 0], ["better", "worse"], "no difference shown")
-    return out.assign(verdict=words, n=rows["n"])
+    sure = out["p_holm"] < LEVEL
+    words = [sure & (out["low"] > 0), sure & (out["high"] < 0)]
+    verdict = np.select(words, ["better", "worse"], "no difference shown")
+    return out.assign(n=rows["n"], verdict=verdict)[list(CONTRASTS)]
 
 
-def _judged(profile: str, judged: str) -> tuple[dict[tuple, pd.DataFrame], dict[tuple, float]]:
-    """Return probe predictions and mean CPU minutes by (data, seed, recipe), folds together."""
-    pooled: dict[tuple, list[pd.DataFrame]] = {}
-    spent: dict[tuple, list[float]] = {}
+def _judged(profile: str, judged: str) -> list[_Pooled]:
+    """Return the finished runs judged on ``judged``, those of the same settings together."""
     made = runs.collect(profile=profile)
     if len(made):
         probe = made.get("settings.probe", pd.Series(index=made.index, dtype=object))
         mine = (made["stage"] == "pretraining") & (probe == judged) & ~made["stale"].astype(bool)
         made = made[mine]
+    parts: dict[tuple, list[runs.Run]] = {}
     for row in made.to_dict("records"):
         place = dict(data=row["data"], seed=row["seed"], variant=row["variant"])
         run = runs.find("pretraining", profile=profile, **place)
-        key = (row["data"], row["seed"], run.settings["recipe_name"])
-        pooled.setdefault(key, []).append(run.table("probes").assign(test=run.settings["test"]))
-        history = run.table("history")
-        spent.setdefault(key, []).append(history.get("cpu_seconds", pd.Series(dtype=float)).sum())
-    same = ["test", "task", "share", "method", "image_id"]
-    return (
-        {key: pd.concat(parts).drop_duplicates(same) for key, parts in pooled.items()},
-        {key: float(np.mean(seconds)) / 60 for key, seconds in spent.items()},
+        same = {k: v for k, v in run.settings.items() if k != "test"}
+        key = (row["data"], row["seed"], same["recipe_name"], json.dumps(same, sort_keys=True))
+        parts.setdefault(key, []).append(run)
+    names = [key[:3] for key in parts]
+    out = []
+    for (data, seed, name, _), found in parts.items():
+        probes = pd.concat(r.table("probes").assign(test=r.settings["test"]) for r in found)
+        spent = [r.table("history").get("cpu_seconds", pd.Series(dtype=float)) for r in found]
+        minutes = [s.sum() / 60 if s.notna().any() else np.nan for s in spent]
+        variant = found[0].head["variant"]
+        told = name if names.count((data, seed, name)) == 1 else f"{name} ({variant})"
+        # A centre held out and a fold may share an image: its first prediction counts.
+        probes = probes.drop_duplicates(["task", "share", "method", "image_id"])
+        out.append(_Pooled(data, seed, told, probes, float(np.mean(minutes))))
+
+    def place(one: _Pooled) -> tuple:
+        name = one.recipe.split(" ")[0]
+        return one.data, one.seed, FRONT.index(name) if name in FRONT else len(FRONT)
+
+    return sorted(out, key=place)
+
+
+def _rival(one: _Pooled, made: list[_Pooled], name: str) -> pd.DataFrame | None:
+    """Return the probes of the recipe ``name`` that shares most images with ``one``."""
+    ids = set(one.probes["image_id"])
+    rivals = [
+        other
+        for other in made
+        if (other.data, other.seed, other.recipe.split(" ")[0]) == (one.data, one.seed, name)
+    ]
+    return max(
+        (r.probes for r in rivals), key=lambda p: len(ids & set(p["image_id"])), default=None
     )
 
 

@@ -11,6 +11,7 @@ from bonelib.runs.checkpoints import checkpoint, mark_trained, reopen, save_chec
 from bonelib.runs.machine import code_hash, seed_everything, table_hash
 from bonelib.runs.places import (
     ROOT,
+    alone,
     cache_folder,
     data_name,
     data_root,
@@ -25,6 +26,7 @@ __all__ = [
     "PUBLISHING",
     "ROOT",
     "Run",
+    "alone",
     "cache_folder",
     "checkpoint",
     "code_hash",

@@ -76,6 +76,17 @@ def place(stage: str, profile: str, data: str, task: str) -> Path:
 
 
 @contextlib.contextmanager
+def alone(run: Path) -> Iterator[None]:
+    """Let one process at a time work on a run folder; others wait. A kill frees it."""
+    import fcntl
+
+    run.parent.mkdir(parents=True, exist_ok=True)
+    with (run.parent / f".{run.name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path beside ``path`` that takes its place only if the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)

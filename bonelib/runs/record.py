@@ -157,10 +157,13 @@ class Run:
             self._publish(path)
         return path
 
-    def save_figure(self, name: str, figure: Any) -> None:
+    def save_figure(self, name: str, figure: Any, *, publish: bool = True) -> None:
         """Save a matplotlib figure as PDF and PNG, published as well by ``demo`` and ``full``.
 
         No creation date goes in, so an unchanged figure is an unchanged file.
+
+        Args:
+            publish: Without, it stays in the run: a figure of other data than the run's.
         """
         for suffix, options in (
             (".pdf", {"metadata": {"CreationDate": None}}),
@@ -169,7 +172,8 @@ class Run:
             path = self.path / "figures" / f"{name}{suffix}"
             with replacing(path) as temporary:
                 figure.savefig(temporary, bbox_inches="tight", **options)
-            self._publish(path)
+            if publish:
+                self._publish(path)
 
     def _publish(self, path: Path) -> None:
         head = self.head

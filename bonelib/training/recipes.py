@@ -16,7 +16,8 @@ TOLD = ("why", "like")  # for readers; they change nothing
 def recipe(name: str, known: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Return all settings of a recipe: those of ``base`` with the changes it is made of.
 
-    A recipe that is ``like`` another starts from that one, any other from ``base``.
+    A recipe that is ``like`` another starts from that one, any other from ``base``. ``epochs`` is a
+    share, and a share of the share of the recipe it is like.
 
     Args:
         known: Sections of ``notebooks/recipes.toml``.
@@ -39,6 +40,8 @@ def recipe(name: str, known: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         for key, value in known[link].items():
             if key in PARTS:
                 made[key] |= value
+            elif key == "epochs":  # a share of a share, so that costs add up
+                made[key] *= value
             elif key not in TOLD:
                 if key not in made:
                     problems.append(f"{link}: {key!r} is no setting. Choose {', '.join(made)}.")
