@@ -37,8 +37,9 @@ def recipes(
     """Compare the pretraining recipes of a profile on frozen probes, folds pooled.
 
     Runs of one recipe, data set, seed and settings count together: each image was held out by the
-    run of its fold. A gain is over the pretrained tower as it came, probed by the same code in the
-    same folds. Where a recipe was run with several settings, its name is followed by the variant.
+    run of its fold, and the scores of all folds are ranked together. A gain is over the pretrained
+    tower as it came, probed by the same code in the same folds. Where a recipe was run with several
+    settings, its name is followed by the variant.
 
     Args:
         judged: ``test``: runs judged once on their test sets; ``val``: runs to choose a recipe by.
