@@ -8,7 +8,7 @@ what trains; ``save_bundle`` and ``load_bundle`` keep a model whole, ``export_op
 from bonelib.models.bundles import load_bundle, save_bundle, tower
 from bonelib.models.exchange import export_open_clip, from_open_clip
 from bonelib.models.heads import Classifier, DualEncoder, MultiHead, StudyPool
-from bonelib.models.tuning import add_lora, has_lora, lock, lora_targets, merge_lora
+from bonelib.models.tuning import add_lora, has_lora, lock, lora_targets, merge_lora, tell_apart
 
 __all__ = [
     "Classifier",
@@ -24,5 +24,6 @@ __all__ = [
     "lora_targets",
     "merge_lora",
     "save_bundle",
+    "tell_apart",
     "tower",
 ]

@@ -1,4 +1,4 @@
-"""Which weights of a model train: all, none of a tower, or low-rank changes to it.
+"""Which weights of a model train, all, none of a tower, or low-rank changes, and where they start.
 
 A model comes in and is changed in place. A locked tower keeps its weights and its batch statistics;
 only projections and heads train (LiT: Zhai et al. 2022, arXiv:2111.07991). LoRA: Hu et al. 2021,
@@ -7,7 +7,8 @@ arXiv:2106.09685, by peft.
 
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 SIDES = ("image", "text")
 
@@ -117,3 +118,54 @@ def _tower(model: nn.Module, side: str) -> Any:
     if side not in SIDES or not hasattr(model, side):
         raise ValueError(f"{type(model).__name__} has no {side!r} tower to change.")
     return getattr(model, side)
+
+
+def tell_apart(
+    model: nn.Module, tokens: Tensor, keys: Tensor, *, floor: float = 0.01, ridge: float = 0.1
+) -> None:
+    """Start the text projection where wordings of one meaning meet and other meanings part.
+
+    Sentence embeddings of templated captions hardly differ where meanings do: in MiniLM, "grade 2"
+    and "grade 3" of the same wording are closer (cosine .91) than two wordings of one grade (.87).
+    The projection starts as a linear discriminant of the training captions: directions in which
+    wordings of a meaning differ shrink, those in which meanings differ come to equal length
+    (Fisher 1936; whitened sentence embeddings: Su et al. 2021, arXiv:2103.15316). It trains on.
+
+    Args:
+        tokens: ``(N, T)`` of training captions.
+        keys: ``(N, K)`` their attribute keys; equal rows are one meaning.
+        floor: Share of the second largest variance among meanings (the largest is what all captions
+            have in common) below which a direction counts as noise; smaller parts meanings more.
+        ridge: Share of the mean variance within meanings that is added to all directions.
+
+    Raises:
+        ValueError: The text projection is not linear, or all captions mean the same.
+    """
+    projection = model.text_projection
+    if not isinstance(projection, nn.Linear):
+        raise ValueError("Only a linear text projection has a start. Use projection='linear'.")
+    with torch.no_grad():
+        rows = torch.cat([tokens.cpu(), torch.as_tensor(keys).cpu()], dim=1)
+        first = torch.unique(rows, dim=0, return_inverse=True)[1]
+        place = torch.stack([(first == k).nonzero()[0, 0] for k in range(int(first.max()) + 1)])
+        embedded = nn.functional.normalize(model.text(tokens[place]), dim=1).double().cpu()
+        meanings, meaning = torch.unique(
+            torch.as_tensor(keys).cpu()[place], dim=0, return_inverse=True
+        )
+        if len(meanings) < 2:
+            raise ValueError("All captions mean the same: there is nothing to tell apart.")
+        means = torch.stack([embedded[meaning == k].mean(dim=0) for k in range(len(meanings))])
+        apart = embedded - means[meaning]
+        within = apart.T @ apart / len(apart)
+        spread = within.trace() / len(within)
+        if spread < 1e-8:  # one wording a meaning
+            spread = embedded.var(dim=0).mean()
+        values, vectors = torch.linalg.eigh(within + ridge * spread * torch.eye(len(within)))
+        whitened = vectors / values.sqrt() @ vectors.T
+        values, vectors = torch.linalg.eigh(whitened @ (means.T @ means / len(means)) @ whitened)
+        values, vectors = values.flip(0).clamp_min(0), vectors.flip(1)
+        gain = values.sqrt() / (values + floor * values[1])
+        weight = ((vectors * gain).T @ whitened)[: projection.out_features]
+        size = projection.weight.norm() / weight.norm()
+        projection.weight[: len(weight)] = (weight * size).to(projection.weight)
+        projection.weight[len(weight) :] = 0

@@ -9,6 +9,7 @@ CHOICES = {
     "captions": ("own", "shuffled", "random"),
     "model": ("pairs", "attributes"),
     "weights": ("pretrained", "random"),
+    "projection": ("linear", "mlp"),
 }
 TOLD = ("why", "like")  # for readers; they change nothing
 
@@ -51,7 +52,7 @@ def recipe(name: str, known: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
             problems.append(f"{key}={made[key]!r}. Choose {', '.join(allowed)}.")
     objective = made["objective"]
     if made["model"] == "attributes" and (
-        made["distil"] or any(objective.get(k) for k in ("neighbours", "views"))
+        made["distil"] or made["apart"] or any(objective.get(k) for k in ("neighbours", "views"))
     ):
         problems.append("model='attributes' has no texts, views or features to distil.")
     if made["captions"] == "random" and objective.get("neighbours"):
