@@ -300,3 +300,66 @@ def test_random_texts_tell_equal_sentences_and_no_more():
     drawn = text(text.tokenize([f"sentence {k}" for k in range(200)]))
     assert drawn.mean().abs() < 0.02 and abs(drawn.std() - 1) < 0.02
     assert not text.truncated(["a very long sentence"]).any()
+
+
+# ---------------------------------------------------------------------- start of the projection
+class Sentences(torch.nn.Module):
+    """Embeddings in which the wording weighs more than the meaning, and all share a direction."""
+
+    width, weights = 48, "pretrained"
+
+    def __init__(self, meanings, wordings, loud=1.0):
+        super().__init__()
+        draw = torch.Generator().manual_seed(0)
+        said = torch.randn(meanings, 1, 48, generator=draw) * 0.3
+        how = torch.randn(1, wordings, 48, generator=draw) * loud
+        common = torch.full((1, 1, 48), 2.0)
+        self.table = (said + how + common + torch.randn(1, 1, 48, generator=draw)).flatten(0, 1)
+
+    def forward(self, tokens):
+        return self.table[tokens[:, 0]]
+
+
+def cosines(model, tokens, keys):
+    unit = model.encode_text(tokens).detach()
+    same = (keys[:, None] == keys[None]).all(dim=-1)
+    other = ~torch.eye(len(keys), dtype=torch.bool)
+    return (unit @ unit.T)[same & other], (unit @ unit.T)[~same]
+
+
+def spoken(meanings=6, wordings=4, **options):
+    words = Sentences(meanings, wordings, **options)
+    model = models.DualEncoder(
+        encoders.image("timm:test_resnet", weights="random", size=32), words, dim=16
+    )
+    tokens = torch.arange(meanings * wordings)[:, None]
+    return model, tokens, tokens // wordings
+
+
+def test_wordings_of_one_meaning_meet_and_meanings_part():
+    model, tokens, keys = spoken()
+    same, other = cosines(model, tokens, keys)
+    assert other.max() > same.min(), "another meaning is closer than another wording"
+    size = model.text_projection.weight.norm()
+    models.tell_apart(model, tokens.repeat(3, 1), keys.repeat(3, 1), floor=0.001)
+    same, other = cosines(model, tokens, keys)
+    assert same.min() > 0.95 and other.max() < 0.5
+    assert torch.isclose(model.text_projection.weight.norm(), size), "rates fit as before"
+    closer, *_ = spoken()
+    models.tell_apart(closer, tokens, keys, floor=1.0)
+    assert cosines(closer, tokens, keys)[1].mean() > other.mean(), "a higher floor parts less"
+    assert model.text_projection.weight.requires_grad
+
+
+def test_one_wording_a_meaning_is_parted_too_and_nothing_to_part_is_refused():
+    model, tokens, keys = spoken(wordings=1)
+    before = (lambda unit: unit @ unit.T)(model.encode_text(tokens).detach())
+    models.tell_apart(model, tokens, keys, floor=0.001)
+    after = (lambda unit: unit @ unit.T)(model.encode_text(tokens).detach())
+    off = ~torch.eye(len(keys), dtype=torch.bool)
+    assert torch.isfinite(after).all() and after[off].max() < before[off].min()
+    with pytest.raises(ValueError, match="All captions mean the same"):
+        models.tell_apart(model, tokens, torch.zeros_like(keys))
+    deep = dual(projection="mlp")
+    with pytest.raises(ValueError, match="Only a linear text projection"):
+        models.tell_apart(deep, deep.tokenize(SENTENCES), torch.arange(3)[:, None])
