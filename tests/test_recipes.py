@@ -58,12 +58,10 @@ def test_controls_hold_whatever_recipe_is_chosen(chosen):
 
 def test_a_recipe_is_made_of_all_that_it_is_like():
     known = {
-        "base": {"why": "", "order": "plain", "captions": "own", "model": "pairs", "distil": 0.0}
-        | {
-            "weights": "random",
-            "epochs": 1.0,
-            "objective": {"text": 1.0},
-            "fit": {"lr": 1.0, "clip": 2.0},
+        "base": {
+            **{"why": "", "order": "plain", "captions": "own", "model": "pairs", "distil": 0.0},
+            **{"projection": "mlp", "apart": 0.0, "weights": "random", "epochs": 1.0},
+            **{"objective": {"text": 1.0}, "fit": {"lr": 1.0, "clip": 2.0}},
         },
         "a": {"why": "", "order": "mixed", "fit": {"lr": 3.0}},
         "b": {"why": "", "like": "a", "weights": "pretrained", "fit": {"warmup": 0.5}},
