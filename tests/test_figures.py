@@ -314,13 +314,14 @@ def test_gains_point_right_where_better_and_are_hollow_where_zero_is_possible():
                 rows.append(
                     dict(task=task, metric=metric, recipe=recipe, share=share, gain=gain)
                     | dict(gain_low=gain - 0.05, gain_high=gain + 0.05, n=120, groups=100)
-                    | dict(group_kind="patient")
+                    | dict(group_kind="patient", folds=2 if recipe == "shuffled" else 5)
                     | dict(in_captions=task == "bone_age" and recipe != "shuffled")
                 )
     figure = figures.plot_gains(pd.DataFrame(rows))
     first, second = figure.axes
     assert not first.xaxis_inverted() and second.xaxis_inverted() and first.yaxis_inverted()
-    assert [t.get_text() for t in first.get_yticklabels()] == ["ours", "published", "shuffled"]
+    names = [t.get_text() for t in first.get_yticklabels()]
+    assert names == ["ours", "published", "shuffled\n(2 of 5 folds)"]
     assert "in no caption" in first.get_title() and "named in captions" in second.get_title()
     points = [line for line in first.lines if line.get_marker() in ("o", "D")]
     assert len(points) == 6, "the largest share and the smallest"

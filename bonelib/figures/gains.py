@@ -17,7 +17,7 @@ def plot_gains(table: pd.DataFrame, *, column: str = "gain", over: str = "the st
 
     Better is always to the right, so the axis of an error runs backwards. An interval that holds
     zero is drawn hollow; in a panel whose label stands in captions, recipes that never saw it are
-    grey.
+    grey. A recipe that was judged in fewer folds than the others says so.
 
     Args:
         table: Rows of `reporting.recipes` of one data set and seed, recipes in the order to draw;
@@ -65,7 +65,12 @@ def plot_gains(table: pd.DataFrame, *, column: str = "gain", over: str = "the st
         ax.tick_params(axis="y", length=0)
         ax.grid(axis="x")
         ax.spines["left"].set_visible(False)
-    axes[0, 0].set_yticks(range(len(recipes)), [str(r).replace("_", " ") for r in recipes])
+    folds = table.groupby("recipe")["folds"].max()
+    names = [str(r).replace("_", " ") for r in recipes]
+    for row, recipe in enumerate(recipes):
+        if folds[recipe] < folds.max():
+            names[row] += f"\n({folds[recipe]} of {folds.max()} folds)"
+    axes[0, 0].set_yticks(range(len(recipes)), names)
     axes[0, 0].set_ylim(len(recipes) - 0.4, -0.6)
     sizes = " · ".join(
         f"{task.replace('_', ' ')} {int(np.max(table.loc[table['task'] == task, 'n'])):,}"
