@@ -363,3 +363,23 @@ def test_one_wording_a_meaning_is_parted_too_and_nothing_to_part_is_refused():
     deep = dual(projection="mlp")
     with pytest.raises(ValueError, match="Only a linear text projection"):
         models.tell_apart(deep, deep.tokenize(SENTENCES), torch.arange(3)[:, None])
+
+
+def test_minilm_hears_the_wording_before_the_grade_and_the_start_turns_that_around():
+    image = encoders.image("timm:test_resnet", weights="random", size=32)
+    model = models.DualEncoder(image, encoders.text("packaged:minilm"), dim=64)
+    forms = (
+        "Frontal radiograph of the knee.",
+        "Frontal view of the knee.",
+        "Frontal x-ray of a knee.",
+    )
+    said = [f"{form} Kellgren-Lawrence grade {grade}." for grade in range(5) for form in forms]
+    tokens, keys = model.tokenize(said), torch.arange(5).repeat_interleave(3)[:, None]
+    form = torch.arange(3).repeat(5)
+    unit = torch.nn.functional.normalize(model.text(tokens), dim=1).detach()
+    grades = keys == keys.T
+    alike = form[:, None] == form[None]
+    assert (unit @ unit.T)[alike & ~grades].mean() > (unit @ unit.T)[grades & ~alike].mean()
+    models.tell_apart(model, tokens, keys, floor=0.001)
+    unit = model.encode_text(tokens).detach()
+    assert (unit @ unit.T)[alike & ~grades].max() < (unit @ unit.T)[grades & ~alike].min()
