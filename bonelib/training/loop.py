@@ -1,5 +1,6 @@
 """The training loop: a generator that neither prints nor plots, and can be killed at any moment."""
 
+import atexit
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -137,6 +138,16 @@ def _every(
     return maybe
 
 
+def _leave_group() -> None:
+    """Leave the process group before Python ends; Fabric does so for NCCL alone.
+
+    Gloo's threads that still run then abort the process, and torchrun stops the others for it,
+    perhaps while the first one saves.
+    """
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 class _Loop:
     """What lives through the epochs of one ``fit``."""
 
@@ -157,6 +168,7 @@ class _Loop:
         )
         if several:
             self.fabric.launch()
+            atexit.register(_leave_group)
         if any(isinstance(m, nn.Conv2d) for m in model.modules()):
             model.to(memory_format=torch.channels_last)
         names = ("lr", "backbone_lr", "layer_decay", "weight_decay")
