@@ -51,15 +51,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("numbers", nargs="*", metavar="NN", help="notebooks, e.g. 01 04; default all")
     run.add_argument("--profile", default="tiny", help="tiny (default), demo or full")
-    run.add_argument(
-        "-p",
-        dest="parameters",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("NAME", "VALUE"),
-        help="a notebook parameter; repeat for more",
-    )
+    given = dict(dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    run.add_argument("-p", help="a notebook parameter; repeat for more", **given)
 
     train = add(
         notebooks.train,
@@ -81,6 +74,8 @@ def _parser() -> argparse.ArgumentParser:
         "--list", action="store_true", help="print the runs instead of starting them"
     )
     study.add_argument("--part", default="1/1", help="1/2 or 2/2, to share them among processes")
+    study.add_argument("--profile", default="", help="in place of the study's")
+    study.add_argument("-p", help="in place of the study's, DATA say; repeat for more", **given)
 
     phantom = add(
         data.phantom,

@@ -1,8 +1,8 @@
 """Losses that pull a radiograph and its caption together, and the objectives built from them.
 
 Features come in as rows of unit length, image i beside caption i; a scalar comes out. Where several
-processes train together, each loss sees the features of all of them (``gathered``), so that K
-processes compute what one would on the same global batch.
+processes train together, the contrastive objective hands each loss the features of all of them
+(``gathered``), so that K processes compute what one would on the same global batch.
 
 CLIP: Radford et al. 2021, arXiv:2103.00020. Several positives: UniCL, Yang et al. 2022,
 arXiv:2204.03610, equation 3; SupCon, Khosla et al. 2020, arXiv:2004.11362. SigLIP: Zhai et al.
@@ -33,12 +33,13 @@ class Objective:
     Attributes:
         forward: ``(model, batch)`` to named outputs, ``(B, …)`` each or a scalar of the model.
         loss: ``(outputs, batch)`` to a scalar.
-        chance: The loss of guessing at a batch of so many images, where that is known.
+        chance: ``(images, pairs)`` to the loss of guessing at a batch of so many images, of which
+            so many have a caption; None where that is not known.
     """
 
     forward: Callable[[nn.Module, Batch], Outputs]
     loss: Callable[[Outputs, Batch], Tensor]
-    chance: Callable[[int], float] | None = None
+    chance: Callable[[int, int], float] | None = None
 
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return the loss of a batch."""
@@ -142,14 +143,13 @@ def contrastive_loss(
         key_temperature: Above 0, partial matches of the keys count (see ``targets``).
         key_weights: What each key is worth in a partial match.
     """
-    image_features, text_features = gathered(image_features), gathered(text_features)
     logits = logit_scale * image_features @ text_features.T  # (B, B): rows images, columns captions
     if keys is None:
         own = torch.arange(len(logits), device=logits.device)
         return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
     # The match of two rows is symmetric, but a softmax over a row need not be one over a column:
     # the same rows of targets serve both directions, image to text and text to image.
-    target = targets(gathered(keys), temperature=key_temperature, weights=key_weights)
+    target = targets(keys, temperature=key_temperature, weights=key_weights)
     target = target.to(logits.dtype)
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
@@ -173,11 +173,10 @@ def siglip_loss(
         logit_scale: The factor s; SigLIP starts it at 10.
         logit_bias: b, started at -10, since most pairs don't match.
     """
-    image_features, text_features = gathered(image_features), gathered(text_features)
     logits = logit_scale * image_features @ text_features.T + logit_bias
     same = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
     if keys is not None:
-        same = positives(gathered(keys))
+        same = positives(keys)
     return -F.logsigmoid(torch.where(same, logits, -logits)).sum() / len(logits)
 
 
@@ -193,7 +192,7 @@ def simclr_loss(first: Tensor, second: Tensor, *, temperature: float = 0.1) -> T
         first: ``(B, D)`` unit features of one view of each image.
         second: ``(B, D)`` of another view of the same images.
     """
-    views = torch.cat([gathered(first), gathered(second)])  # (2B, D)
+    views = torch.cat([first, second])  # (2B, D)
     logits = views @ views.T / temperature
     logits = logits.masked_fill(torch.eye(len(views), dtype=torch.bool, device=views.device), -1e9)
     half = len(views) // 2
@@ -250,10 +249,16 @@ def contrastive_objective(
             place; batches need ``neighbour_tokens``. (DeCLIP, equation 7)
 
     Raises:
-        ValueError: Another loss, or no term at all.
+        ValueError: Another loss, no term at all, or partial matches where keys are not looked at or
+            the loss knows none.
     """
     if loss not in ("softmax", "sigmoid"):
         raise ValueError(f"Unknown loss {loss!r}. Choose softmax or sigmoid.")
+    if (key_temperature or key_weights is not None) and (loss == "sigmoid" or not use_keys):
+        raise ValueError(
+            f"loss={loss!r} with use_keys={use_keys} knows no partial matches: set "
+            "key_temperature=0 and no key_weights, which would change nothing."
+        )
     if not (text or views or neighbours):
         raise ValueError("All weights are 0: nothing would be learnt.")
 
@@ -268,10 +273,13 @@ def contrastive_objective(
     def pairs(out: Outputs, batch: Batch, name: str) -> Tensor:
         keys = batch.get("keys") if use_keys else None
         given = {"image_features": out["image_features"], "text_features": out[name], "keys": keys}
-        if "captioned" in batch:
-            given = {k: v if v is None else v[batch["captioned"]] for k, v in given.items()}
-            if not len(given["image_features"]):
-                return out["image_features"].sum() * 0
+        given = {k: v if v is None else gathered(v) for k, v in given.items()}
+        if "captioned" in batch:  # after gathering: processes must hand over equally many rows
+            told = gathered(batch["captioned"])
+            given = {k: v if v is None else v[told] for k, v in given.items()}
+            if not told.any():  # 0, with a gradient of 0 for everything the term would move
+                moved = ("image_features", name, "logit_scale", "logit_bias")
+                return sum(out[k].sum() for k in moved if k in out) * 0
         given["logit_scale"] = out["logit_scale"]
         if loss == "sigmoid":
             return siglip_loss(**given, logit_bias=out["logit_bias"])
@@ -284,11 +292,12 @@ def contrastive_objective(
         if neighbours:
             terms.append(neighbours * pairs(out, batch, "neighbour_features"))
         if views:
-            terms.append(views * simclr_loss(out["view_features"], out["second_features"]))
+            two = gathered(out["view_features"]), gathered(out["second_features"])
+            terms.append(views * simclr_loss(*two))
         return torch.stack(terms).sum()
 
-    def chance(size: int) -> float:
-        return (text + neighbours) * math.log(size) + views * math.log(2 * size - 1)
+    def chance(images: int, pairs: int) -> float:
+        return (text + neighbours) * math.log(max(pairs, 1)) + views * math.log(2 * images - 1)
 
     return Objective(forward, total, chance if loss == "softmax" or not text else None)
 

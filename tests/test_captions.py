@@ -228,6 +228,20 @@ def test_captions_that_name_a_label_make_prompts_label_supervised(name):
     assert captions.supervision([name]) == "label-supervised text", "a list from a record too"
 
 
+def test_captions_give_a_label_away_by_its_name_or_by_one_that_implies_it():
+    free = ("view", "side", "site", "age", "sex", "signs", "hardware")
+    implied = {
+        "tumor": {"tumor", "malignancy", "entity"},
+        "malignancy": {"malignancy", "entity"},
+        "fracture": {"fracture"},
+        "bone_age": {"bone_age"},
+    }
+    for task, telling in implied.items():
+        assert not captions.gives_away(task, fields=free)
+        found = {f for f in captions.FIELDS if captions.gives_away(task, fields=(*free, f))}
+        assert found == telling, task
+
+
 # ---------------------------------------------------------------------- registers and phases
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("field", captions.FIELDS)

@@ -162,6 +162,41 @@ def test_what_is_not_of_the_declared_type_is_refused(value, kind):
 
 
 # ---------------------------------------------------------------------- execution
+def test_a_run_is_made_again_when_its_recipe_changed_and_not_for_another_one(folder):
+    def status():
+        (outcome,) = headless.run(["04"], folder=folder, parameters={"RECIPE": "ours"})
+        return outcome.status
+
+    finish("data")
+    write(folder, "01"), write(folder, "04", extra='RECIPE: str = "ours"\n')
+    base, ours, other = "[base]\nrate = {}\n", '[ours]\nlike = "{}"\n', "[{}]\nrate = 3\n"
+
+    def recipes(rate, like, more="slow"):
+        text = base.format(rate) + ours.format(like) + other.format(more) + 'why = "a word"\n'
+        (folder / "recipes.toml").write_text(text)
+
+    recipes(1, "slow")
+    assert [status(), status()] == ["executed", "reused"]
+    (folder / "recipes.toml").write_text(
+        (folder / "recipes.toml").read_text() + "[new]\nrate = 9\n"
+    )
+    assert status() == "reused", "another recipe was added"
+    for rate, like in ((2, "slow"), (2, "base")):
+        recipes(rate, like)
+        assert [status(), status()] == ["executed", "reused"], (rate, like)
+
+
+def test_a_planned_training_is_no_failure_but_stops_what_needs_it(folder):
+    write(folder, "01"), write(folder, "05")
+    write(folder, "04", 'raise runs.Planned("Train it with: torchrun\\nthen go on")')
+    said = []
+    first, planned, stopped = headless.run(folder=folder, report=said.append)
+    assert [first.status, planned.status, stopped.status] == ["executed", "planned", "stopped"]
+    assert planned.error == "Train it with: torchrun\nthen go on"
+    assert any("planned in" in line and "torchrun" in line for line in said)
+    assert not (planned.step.folder / "record.json").exists()
+
+
 def test_notebooks_run_in_order_and_are_reused_until_something_changes(folder, monkeypatch):
     monkeypatch.setattr(runs, "code_hash", lambda: "as it is")
     said = []
@@ -299,6 +334,14 @@ def test_a_study_lists_every_combination_and_its_parts_share_them(tmp_path):
         assert sorted(map(repr, together)) == sorted(map(repr, rest)), "each run in one part"
     with pytest.raises(ValueError, match="No study 'shapes' in studies.toml. Known: colours"):
         headless.study("shapes", file)
+    other = headless.study(
+        "colours", file, profile="full", parameters={"DATA": "btxrd", "SEED": 5, "DATA_ROOT": "/x"}
+    )
+    assert other[0] == (("01",), "full", {"DATA": "btxrd", "SEED": 5, "DATA_ROOT": "/x"})
+    assert len(other) == 7 and all(p["SEED"] == 5 and p["DATA"] == "btxrd" for _, _, p in other)
+    for wrong in ("RECIPE", "TEST", "EPOCS"):
+        with pytest.raises(ValueError, match=f"can't take {wrong}. Choose DATA, DATA_ROOT, SEED"):
+            headless.study("colours", file, parameters={wrong: "x"})
     for part in ("3/2", "0/2", "1", "x/2", ""):
         with pytest.raises(ValueError, match="No part"):
             headless.study("colours", file, part=part)

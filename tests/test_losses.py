@@ -187,6 +187,9 @@ def test_terms_add_up_by_their_weights():
         losses.contrastive_objective(text=0)
     with pytest.raises(ValueError, match="Choose softmax or sigmoid"):
         losses.contrastive_objective(loss="hinge")
+    for asked in ({"loss": "sigmoid"}, {"use_keys": False}):
+        with pytest.raises(ValueError, match="knows no partial matches"):
+            losses.contrastive_objective(key_temperature=0.1, **asked)
 
 
 @pytest.mark.parametrize("options", [{}, {"views": 2.0}, {"text": 0, "views": 1.0}])
@@ -195,7 +198,10 @@ def test_chance_is_what_constant_features_pay(options):
     names = ("image_features", "text_features", "view_features", "second_features")
     out = dict.fromkeys(names, constant) | {"logit_scale": scale()}
     objective = losses.contrastive_objective(**options)
-    assert objective.loss(out, {}).item() == pytest.approx(objective.chance(8))
+    assert objective.loss(out, {}).item() == pytest.approx(objective.chance(8, 8))
+    told = torch.arange(8) < 5
+    few = objective.loss(out, {"captioned": told}).item()
+    assert few == pytest.approx(objective.chance(8, 5))
 
 
 # ---------------------------------------------------------------------- SigLIP, SimCLR, neighbours

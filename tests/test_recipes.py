@@ -81,6 +81,9 @@ def test_a_recipe_is_made_of_all_that_it_is_like():
         ({"model": "attributes", "objective": {"views": 1.0}}, "no texts, views or features"),
         ({"captions": "random", "objective": {"neighbours": 0.5}}, "no nearest neighbours"),
         ({"objective": {"text": 0.0}}, "Nothing is learnt"),
+        ({"objective": {"temperatur": 0.1}}, "objective.temperatur is no setting. Choose key_tem"),
+        ({"fit": {"learning_rate": 0.1}}, "fit.learning_rate is no setting. Choose backbone_lr"),
+        ({"fit": {"epochs": 3}}, "fit.epochs is no setting"),
         ({"like": "other"}, "No recipe 'other'"),
         ({"like": "wrong"}, "like itself: wrong → wrong"),
     ],
@@ -94,3 +97,8 @@ def test_all_faults_of_a_recipe_are_told_at_once():
     wrong = {"order": "any", "captions": "none", "extra": 1}
     with pytest.raises(ValueError, match="extra(.|\n)*order='any'(.|\n)*captions='none'"):
         training.recipe("wrong", KNOWN | {"wrong": wrong})
+
+
+def test_only_recipes_that_can_retrieve_keep_an_epoch_by_retrieval():
+    last = {name for name in KNOWN if training.kept(training.recipe(name, KNOWN)) is None}
+    assert last == {"shuffled", "attributes", "images_only"}

@@ -175,7 +175,7 @@ def test_a_regression_is_best_where_its_error_is_smallest():
 
 
 # ---------------------------------------------------------------------- recipes of the pretraining
-def recipe(name, fold, strength, *, probe="test", **settings):
+def recipe(name, fold, strength, *, probe="test", place=None, **settings):
     """A pretraining run whose tower got better by ``strength`` on the images of one fold."""
     rows = []
     for method, lead in (("start", 0.4), (name, strength)):
@@ -186,7 +186,7 @@ def recipe(name, fold, strength, *, probe="test", **settings):
     table = table.assign(task="tumor", share=1.0, in_captions=False)
     variant = f"{name}-fold{fold}-{probe}{settings.get('epochs', '')}"
     settings |= dict(recipe_name=name, test=f"fold{fold}", probe=probe)
-    place = dict(profile="tiny", data="phantom", variant=variant)
+    place = dict(profile="tiny", data="phantom", variant=variant) | (place or {})
     run = runs.start("pretraining", **place, **settings)
     run.save_table("probes", table)
     run.save_table("history", pd.DataFrame({"epoch": [0, 1, 2], "cpu_seconds": [np.nan, 30, 60.0]}))
@@ -289,3 +289,13 @@ def test_the_images_that_chose_a_recipe_can_be_left_out():
     fresh = reporting.recipes(profile="tiny", fresh=True)
     lost = chosen["image_id"].nunique()
     assert lost and fresh["n"].item() == whole["n"].item() - lost and fresh["folds"].item() == 1
+
+
+def test_images_that_chose_with_another_seed_or_profile_are_left_out_and_unknown_ones_never_pass():
+    recipe("ours", 0, 2.0), recipe("ours", 1, 2.0)
+    assert reporting.recipes(profile="tiny", fresh=True).empty, "what chose is not known"
+    place = dict(profile="demo", seed=3)
+    chosen = recipe("base", 1, 2.0, probe="val", place=place)
+    whole = reporting.recipes(profile="tiny")
+    fresh = reporting.recipes(profile="tiny", fresh=True)
+    assert fresh["n"].item() == whole["n"].item() - chosen["image_id"].nunique()

@@ -389,7 +389,9 @@ def test_a_checkpoint_comes_back_for_the_same_settings_and_no_others():
     again = opened(lr=0.1)
     assert runs.checkpoint(again)["epoch"] == 3
     assert torch.equal(runs.checkpoint(again)["model"]["w"], torch.arange(4.0))
-    assert runs.checkpoint(opened(lr=0.2)) is None
+    with pytest.raises(ValueError, match="lr: 0.1 there, 0.2 asked\n.*choose another VARIANT"):
+        runs.checkpoint(opened(lr=0.2))
+    assert (again.path / "checkpoint.pt").exists()
     runs.mark_trained(again)
     assert not (again.path / "checkpoint.pt").exists()
 

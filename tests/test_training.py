@@ -433,12 +433,23 @@ class Scattered(models.DualEncoder):
         return out | {"image_features": nn.functional.normalize(features, dim=1)}
 
 
+class HalfTold(Loader):
+    """Pairs of which every second has no caption."""
+
+    def __iter__(self):
+        for batch in super().__iter__():
+            told = torch.arange(len(batch["image"])) % 2 == 0
+            yield batch | {"captioned": told}
+
+
 def test_the_alarm_tells_collapse_and_guessing_and_is_silent_otherwise():
     collapsed = list(fit(dual(), loader=Equal()))
     assert "collapsed to one point" in collapsed[-1]["alarm"]
     scattered = Scattered(tower(), Words(), dim=8)
     still = list(fit(scattered, loader=Loader(count=16), lr=0.0, backbone_lr=0.0))
     assert "is that of guessing (2.08)" in still[-1]["alarm"]
+    half = list(fit(scattered, loader=HalfTold(count=16), lr=0.0, backbone_lr=0.0))
+    assert "is that of guessing (1.39)" in half[-1]["alarm"], "four of eight images have captions"
     better = losses.Objective(
         CONTRASTIVE.forward, lambda *given: CONTRASTIVE.loss(*given) / 2, CONTRASTIVE.chance
     )
@@ -526,6 +537,22 @@ def test_micro_batches_train_like_the_large_batch():
         torch.testing.assert_close(a, b, atol=2e-5, rtol=1e-4, msg=name)
 
 
+def test_parts_of_a_batch_are_refused_where_batch_norms_would_see_them():
+    with pytest.raises(ValueError, match="see parts of the batch"):
+        list(fit(dual(), micro_batch=2, frozen_norm=False))
+    assert list(fit(dual(), epochs=1, frozen_norm=False))
+
+
+def test_no_clipping_is_a_clip_out_of_reach():
+    def end(clip):
+        model = dual()
+        list(fit(model, clip=clip))
+        return model.state_dict()
+
+    free, wide, narrow = end(0), end(1e9), end(1e-3)
+    assert same_state(free, wide) and not same_state(free, narrow)
+
+
 # ---------------------------------------------------------------------- going on after a kill
 RESUMED = {"epochs": 3, "ema": 0.5, "to_start": 1.0, "locked": 0.3, "checkpoint_seconds": 0}
 
@@ -564,6 +591,17 @@ def test_from_every_checkpoint_the_run_ends_at_the_same_bits():
         for row, other in zip(rows, again, strict=True):
             same = {"epoch", "loss", "r", "kept", "alarm"}
             assert {k: row[k] for k in same} == {k: other[k] for k in same}
+
+
+def test_an_epoch_that_was_killed_keeps_the_time_it_had_spent():
+    states = []
+    trained_through(states=states)
+    early = copy.deepcopy(states[0])
+    assert early["number"] == 1 and early["spent"]["cpu_seconds"] > 0
+    early["spent"] |= {"seconds": 1e3, "cpu_seconds": 1e3, "images": 1e3}
+    first, second, _ = trained_through(resume=early)[0]
+    assert 1e3 < first["cpu_seconds"] and second["cpu_seconds"] < 1e3
+    assert 1e3 < first["seconds"] and 0.9 < first["images_per_s"] < 1.1
 
 
 def test_a_checkpoint_of_another_model_or_recipe_is_refused():

@@ -15,12 +15,16 @@ from bonelib import losses  # noqa: E402
 
 
 class Shared:
-    """Two batches of eight pairs, of which each process gets every so-many-th row."""
+    """Two batches of eight pairs, of which each process gets every so-many-th row.
 
-    def __init__(self, rank: int, world: int):
+    With ``told``, only every second image has a caption: all of the first of two processes, none of
+    the other.
+    """
+
+    def __init__(self, rank: int, world: int, told: bool):
         generator = torch.Generator().manual_seed(0)
         self.image = torch.randn(16, 3, 32, 32, generator=generator)
-        self.rank, self.world, self.epoch = rank, world, 0
+        self.rank, self.world, self.told, self.epoch = rank, world, told, 0
 
     def __len__(self):
         return 2
@@ -28,12 +32,13 @@ class Shared:
     def __iter__(self):
         for rows in torch.arange(16).chunk(2):
             rows = rows[self.rank :: self.world]
-            yield {
+            batch = {
                 "image": self.image[rows],
                 "tokens": rows[:, None],
                 "keys": rows[:, None] % 3,
                 "image_id": [str(int(r)) for r in rows],
             }
+            yield batch | ({"captioned": rows % 2 == 0} if self.told else {})
 
 
 def group_was_left() -> None:
@@ -48,6 +53,7 @@ def main(out: str) -> None:
     cases = {
         "several positives": (losses.contrastive_objective(key_temperature=0.2), 0),
         "cached gradients": (losses.contrastive_objective(), 2),
+        "captions on one process alone": (losses.contrastive_objective(), 0),
     }
     for kind, (objective, micro) in cases.items():
         model = dual()
@@ -59,7 +65,8 @@ def main(out: str) -> None:
         handle = register_optimizer_step_pre_hook(look)
         options = {"epochs": 1, "clip": 1e6, "devices": world, "micro_batch": micro}
         options |= {"lr": 1e-4, "backbone_lr": 1e-5, "precision": "32-true"}
-        rows = list(fit(model, objective, loader=Shared(rank, world), **options))
+        loader = Shared(rank, world, told="alone" in kind)
+        rows = list(fit(model, objective, loader=loader, **options))
         handle.remove()
         kept["losses"][kind] = torch.tensor(rows[0]["loss"])
         kept["gradients"][kind] = seen[0]

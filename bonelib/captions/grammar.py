@@ -46,6 +46,12 @@ PHASES = {
     "pretraining": tuple(field for field in FIELDS if field not in cohort.TASKS),
     "supervised": FIELDS,
 }
+# Fields that give a task's label away without its name: who reads the entity knows the rest.
+_IMPLIED = {
+    "tumor": {"malignancy", "entity"},
+    "malignancy": {"entity"},
+    "anomaly": {"tumor", "malignancy", "entity", "fracture"},
+}
 # From a label phrase to the report, the same facts in more words.
 REGISTERS = ("phrase", "sentence", "report")
 
@@ -72,6 +78,14 @@ def word(language: str, field: str, value: str) -> str:
 def label_free(fields: Sequence[str]) -> bool:
     """Tell whether captions of these fields name neither a task's label nor the entity."""
     return set(fields) <= set(PHASES["pretraining"])
+
+
+def gives_away(task: str, *, fields: Sequence[str]) -> bool:
+    """Tell whether captions of these fields give away the labels of ``task``, by name or by entity.
+
+    What a tower learnt from such captions is supervision for this task, not transfer (contract 9).
+    """
+    return bool(set(fields) & {task, *_IMPLIED.get(task, ())})
 
 
 def supervision(fields: Sequence[str]) -> str:

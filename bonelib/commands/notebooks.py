@@ -1,6 +1,8 @@
 """Run notebooks and studies, and list what is finished."""
 
+import os
 import signal
+import tomllib
 from pathlib import Path
 
 from bonelib.commands.telling import metrics, say, short
@@ -8,19 +10,18 @@ from bonelib.commands.telling import metrics, say, short
 
 def run(numbers: list[str], profile: str, parameters: list[list[str]]) -> int:
     """Execute numbered notebooks in order."""
-    from bonelib import cohort, datasets, headless
+    from bonelib import cohort, datasets, headless, runs
 
-    names = [name for name, _ in parameters]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"-p gives {', '.join(twice)} more than once. Keep one value each.")
+    recipes = tomllib.loads((runs.ROOT / "notebooks" / "recipes.toml").read_text())
+    allowed = {"TASK": list(cohort.TASKS), "DATA": list(datasets.NAMES), "RECIPE": list(recipes)}
+    allowed |= {"PROBE": ["val", "test"], "WHERE": ["here", "elsewhere"]}
     # A batch system ends a job with SIGTERM: kept like Ctrl-C, with the partial copy.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     outcomes = headless.run(
         numbers,
         profile=profile,
-        parameters=dict(parameters),
-        allowed={"TASK": list(cohort.TASKS), "DATA": list(datasets.NAMES)},
+        parameters=_once(parameters),
+        allowed=allowed,
         report=say,
     )
     say("")
@@ -30,22 +31,30 @@ def run(numbers: list[str], profile: str, parameters: list[list[str]]) -> int:
     for outcome in outcomes:
         if not published and not outcome.error:
             say(short(outcome.step.folder))
-    failed = [o for o in outcomes if o.error]
+    failed = [o for o in outcomes if o.status in ("failed", "stopped")]
     for outcome in failed:
         say(f"{outcome.status}: {outcome.step.name}: {outcome.error.splitlines()[0]}")
     return 1 if failed else 0
 
 
-def study(name: str, list: bool, part: str) -> int:
+def _once(parameters: list[list[str]]) -> dict[str, str]:
+    names = [name for name, _ in parameters]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"-p gives {', '.join(twice)} more than once. Keep one value each.")
+    return dict(parameters)
+
+
+def study(name: str, list: bool, part: str, profile: str, parameters: list[list[str]]) -> int:
     """Run what a study or a part of it lists, one after the other, or only list it."""
     from bonelib import headless
 
-    runs_of = headless.study(name, part=part)
-    for number, (numbers, profile, parameters) in enumerate(runs_of, start=1):
-        told = " ".join(f"{k}={v}" for k, v in parameters.items())
-        say(f"{number}/{len(runs_of)} {' '.join(numbers)} {profile} {told}")
+    runs_of = headless.study(name, part=part, profile=profile, parameters=_once(parameters))
+    for number, (numbers, of, values) in enumerate(runs_of, start=1):
+        told = " ".join(f"{k}={v}" for k, v in values.items())
+        say(f"{number}/{len(runs_of)} {' '.join(numbers)} {of} {told}")
         if not list:
-            failed = run([*numbers], profile, [[k, str(v)] for k, v in parameters.items()])
+            failed = run([*numbers], of, [[k, str(v)] for k, v in values.items()])
             if failed:
                 return failed
     return 0
@@ -56,7 +65,8 @@ def train(folder: Path, accelerator: str) -> int:
     from bonelib.commands.train import train as carry_out
 
     carry_out(folder, accelerator=accelerator, report=say)
-    say(f"Trained: {short(folder)}. Run notebook 04 again to evaluate it.")
+    if os.environ.get("RANK", "0") == "0":
+        say(f"Trained: {short(folder)}. Run notebook 04 again to evaluate it.")
     return 0
 
 

@@ -45,8 +45,9 @@ def train(folder: Path, *, accelerator: str = "auto", report: Callable[[str], No
     )
     pairs = run.table("pairs")
     keys = pairs[[c for c in pairs if c.startswith("key_")]].to_numpy()
-    own, val = (pairs["split"] == "train").to_numpy(), (pairs["split"] == "val").to_numpy()
-    told = (keys[own] >= 0).any(axis=1)
+    says = (keys >= 0).any(axis=1)
+    own, told = (pairs["split"] == "train").to_numpy(), says[pairs["split"] == "train"]
+    val = (pairs["split"] == "val").to_numpy() & says
     pixels = model.image.preprocessing.pixels()
     loader = images.loader(
         cache,
@@ -77,7 +78,7 @@ def train(folder: Path, *, accelerator: str = "auto", report: Callable[[str], No
         losses.contrastive_objective(**recipe["objective"]),
         loader,
         validate=retrieve,
-        keep="recall_5",
+        keep=training.kept(recipe),
         resume=runs.checkpoint(run),
         checkpoint=lambda state: runs.save_checkpoint(run, state),
         accelerator=accelerator,
@@ -87,6 +88,7 @@ def train(folder: Path, *, accelerator: str = "auto", report: Callable[[str], No
     ):
         history.append(row)
         if rank == 0:
+            run.save_table("history", pd.DataFrame(history))
             told = f"loss {row['loss']:.3f}  recall@5 {row['recall_5']:.3f}  {row['alarm']}"
             report(f"  epoch {row['epoch']:>2}/{settings['fit']['epochs']}  {told}")
     if rank == 0:
@@ -94,5 +96,4 @@ def train(folder: Path, *, accelerator: str = "auto", report: Callable[[str], No
             model.load_state_dict(training.toward(model, start, recipe["back"]))
         facts = {"caption_fields": settings["caption_fields"], "test": settings["test"]}
         models.save_bundle(run.bundle, model, **facts, recipe=settings["recipe_name"])
-        run.save_table("history", pd.DataFrame(history))
         runs.mark_trained(run)

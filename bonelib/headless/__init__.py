@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import time
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +26,10 @@ __all__ = ["PROFILES", "Outcome", "Step", "notebooks", "plan", "run", "study"]
 
 @dataclass
 class Outcome:
-    """What became of one notebook: ``executed``, ``reused``, ``failed`` or ``stopped``."""
+    """What became of one notebook: ``executed, reused, planned, failed`` or ``stopped``.
+
+    A planned one left its training to another machine; those that need it are stopped.
+    """
 
     step: Step
     status: str
@@ -85,6 +89,10 @@ def _one(
     began = time.monotonic()
     error = execute(step, report)
     seconds = round(time.monotonic() - began, 1)
+    if ": Planned: " in error:  # runs.Planned, raised by the notebook
+        told = error.split(": Planned: ", 1)[1].split("\nat ")[0]
+        report(f"{step.name:<16} planned in {seconds:.0f} s. " + told.replace("\n", "\n    "))
+        return Outcome(step, "planned", seconds, told)
     if error:
         report(f"{step.name:<16} failed after {seconds:.0f} s")
         report("    " + error.replace("\n", "\n    "))
@@ -119,13 +127,26 @@ def _state(step: Step, code: str) -> dict[str, Any]:
                 run = "/".join(record.parts[-5:-1])
                 inputs[run] = _hash(record)
     values = {name: value for name, value in step.values.items() if name != "REUSE"}
+    recipe = _recipe(step.source.parent, step.values.get("RECIPE", ""))
     state = {
+        "recipe": recipe,
         "notebook": hashlib.sha256(json.dumps(sources).encode()).hexdigest()[:12],
         "parameters": values,
         "inputs": inputs,
         "code": code,
     }
     return json.loads(json.dumps(state))
+
+
+def _recipe(folder: Path, name: str) -> dict[str, Any]:
+    """Return the sections of ``recipes.toml`` that the recipe of a step is made of."""
+    file = folder / "recipes.toml"
+    known = tomllib.loads(file.read_text()) if name and file.exists() else {}
+    found = {}
+    while name in known and name not in found:
+        found[name] = {k: v for k, v in known[name].items() if k != "why"}
+        name = known[name].get("like", "base")
+    return found
 
 
 def _unchanged(step: Step, state: dict[str, Any]) -> bool:

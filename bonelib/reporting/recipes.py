@@ -44,8 +44,10 @@ def recipes(
     Args:
         judged: ``test``: runs judged once on their test sets; ``val``: runs to choose a recipe by.
         beside: The recipe that every other is compared with, on the images both have.
-        fresh: Leave out the images on which a recipe was chosen, which are those that runs judged
-            on validation were probed on. The best of many is too good on these.
+        fresh: Leave out the images on which a recipe was chosen: those that runs of this data set
+            judged on validation were probed on, in any profile and with any seed. The best of many
+            is too good on these. Nothing is returned for a data set of which no such run is there:
+            what chose is then not known.
 
     Returns:
         data, seed, recipe, task, share (of the training labels), in_captions (the captions named
@@ -55,11 +57,11 @@ def recipes(
     """
     made = _judged(profile, judged)
     if fresh:
-        tried = _judged(profile, "val")
+        seen = _chosen_on()
+        made = [one for one in made if one.data in seen]
         for one in made:
-            same = [t.probes for t in tried if (t.data, t.seed) == (one.data, one.seed)]
-            seen = pd.concat(same)["image_id"].unique() if same else []
-            one.probes = one.probes[~one.probes["image_id"].isin(seen)]
+            one.probes = one.probes[~one.probes["image_id"].isin(seen[one.data])]
+        made = [one for one in made if len(one.probes)]
     rows = []
     for one in made:
         rival = None
@@ -171,6 +173,15 @@ def _judged(profile: str, judged: str) -> list[_Pooled]:
         return one.data, one.seed, FRONT.index(name) if name in FRONT else len(FRONT)
 
     return sorted(out, key=place)
+
+
+def _chosen_on() -> dict[str, set[str]]:
+    """Return, by data set, the images that any run judged on validation images was probed on."""
+    found: dict[str, set[str]] = {}
+    for profile in sorted(p.name for p in runs.folder().glob("*") if p.is_dir()):
+        for one in _judged(profile, "val"):
+            found.setdefault(one.data, set()).update(one.probes["image_id"])
+    return found
 
 
 def _rival(one: _Pooled, made: list[_Pooled], name: str) -> pd.DataFrame | None:

@@ -7,7 +7,14 @@ Records name their inputs by hash: a run whose input was remade is refused, neve
     runs/<profile>/<data>/<task>/<stage>/<variant>-s<seed>/record.json
 """
 
-from bonelib.runs.checkpoints import checkpoint, mark_trained, reopen, save_checkpoint, save_plan
+from bonelib.runs.checkpoints import (
+    Planned,
+    checkpoint,
+    mark_trained,
+    reopen,
+    save_checkpoint,
+    save_plan,
+)
 from bonelib.runs.machine import code_hash, seed_everything, table_hash
 from bonelib.runs.places import (
     ROOT,
@@ -24,6 +31,7 @@ from bonelib.runs.record import NOTEBOOKS, PUBLISHING, Run, collect, find, start
 __all__ = [
     "NOTEBOOKS",
     "PUBLISHING",
+    "Planned",
     "ROOT",
     "Run",
     "alone",

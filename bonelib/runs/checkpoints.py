@@ -15,6 +15,10 @@ from bonelib.runs.record import Run
 FILE = "checkpoint.pt"
 
 
+class Planned(Exception):  # noqa: N818  it is no error: the run goes on elsewhere
+    """A notebook stops here, for its training is left to another machine; the message says how."""
+
+
 def save_checkpoint(run: Run, state: dict[str, Any]) -> None:
     """Write what a training needs to go on, by rename: a kill leaves the one before.
 
@@ -39,7 +43,8 @@ def checkpoint(run: Run) -> dict[str, Any] | None:
     """Return the state of an unfinished training with these very settings and inputs, or None.
 
     Raises:
-        ValueError: The file can't be read.
+        ValueError: The file can't be read, or is of other settings: what was spent on it is not
+            thrown away without being asked. If an input was remade, it is of no use any more.
     """
     import torch
 
@@ -52,7 +57,19 @@ def checkpoint(run: Run) -> dict[str, Any] | None:
         raise ValueError(
             f"{path} can't be read ({type(error).__name__}). Delete it to train from the start."
         ) from error
-    same = all(saved["head"][k] == run.head[k] for k in ("settings", "inputs", "content"))
+    there, here = saved["head"], run.head
+    changed = [
+        f"{k}: {there['settings'].get(k)!r} there, {here['settings'].get(k)!r} asked"
+        for k in sorted({*there["settings"], *here["settings"]})
+        if there["settings"].get(k) != here["settings"].get(k)
+    ]
+    if changed:
+        lines = "\n".join(f"  - {line}" for line in changed)
+        raise ValueError(
+            f"{run.name} holds an unfinished training with other settings:\n{lines}\n"
+            f"Ask for those again to go on, choose another VARIANT, or delete {path}."
+        )
+    same = all(there[k] == here[k] for k in ("inputs", "content"))
     return saved["state"] if same else None
 
 

@@ -4,9 +4,18 @@ The same loop trains dual encoders and classifiers, on one device or, under ``to
 """
 
 from bonelib.training.loop import fit
-from bonelib.training.recipes import recipe
+from bonelib.training.recipes import kept, recipe
 from bonelib.training.rules import parameter_groups, precision, schedule
 from bonelib.training.state import toward
 from bonelib.training.step import to_device
 
-__all__ = ["fit", "parameter_groups", "precision", "recipe", "schedule", "to_device", "toward"]
+__all__ = [
+    "fit",
+    "kept",
+    "parameter_groups",
+    "precision",
+    "recipe",
+    "schedule",
+    "to_device",
+    "toward",
+]

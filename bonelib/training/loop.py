@@ -2,6 +2,7 @@
 
 import atexit
 import math
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -58,11 +59,12 @@ def fit(
             projections are no longer random when it starts to move (LP-FT, Kumar et al. 2022,
             arXiv:2202.10054; LiT, Zhai et al. 2022, arXiv:2111.07991, is a share of 1).
         to_start: Pull of the image trunk back to where it began, a decoupled weight decay towards
-            the start in place of zero (L2-SP, Li et al. 2018, arXiv:1802.01483).
+            the start (L2-SP, Li et al. 2018, arXiv:1802.01483) beside the one towards zero.
         ema: Decay of a running average of the weights, which is what validation sees and what is
             kept; 0 for none.
         frozen_norm: Keep batch norms in evaluation mode: small batches of look-alikes make poor
-            statistics.
+            statistics. Without, each process takes the statistics of its own images.
+        clip: Largest norm of the gradient; 0 for none.
         micro_batch: Images that go through the model at a time; the loss still sees the whole batch
             (see ``step.backward``). 0 for all at once.
         validate: Called after each epoch with the model in evaluation mode; its numbers join the
@@ -84,13 +86,19 @@ def fit(
 
     Raises:
         FloatingPointError: The loss or its gradient is not finite; the message says where.
-        ValueError: Pairs come one at a time, ``keep`` names nothing that ``validate`` returned, or
-            the checkpoint is of another architecture or recipe.
+        ValueError: Pairs come one at a time, ``keep`` names nothing that ``validate`` returned, the
+            checkpoint is of another architecture or recipe, or batch norms would take statistics
+            of parts of a batch.
     """
     if keep is not None and validate is None:
         raise ValueError(f"keep={keep!r} needs a validate function that returns this number.")
     if patience and keep is None:
         raise ValueError("patience needs keep: the name of the number that should rise.")
+    if micro_batch and not frozen_norm and any(map(_is_norm, model.modules())):
+        raise ValueError(
+            f"micro_batch={micro_batch} with frozen_norm=False: batch norms would see parts of the "
+            "batch and move with each, which is another model. Freeze them, or take whole batches."
+        )
     recipe = dict(epochs=epochs, lr=lr, backbone_lr=backbone_lr, layer_decay=layer_decay)
     recipe |= dict(weight_decay=weight_decay, warmup=warmup, locked=locked, to_start=to_start)
     recipe |= dict(ema=ema, frozen_norm=frozen_norm, clip=clip, batches=len(loader))
@@ -112,7 +120,6 @@ def fit(
                 loop.judge(row, keep)
                 loop.rows.append(row)
                 loop.epoch, loop.number = epoch + 1, 0
-                loop.collected = []
             if checkpoint is not None and loop.fabric.is_global_zero:
                 checkpoint(loop.state())
             with loop.averaged():
@@ -136,6 +143,10 @@ def _every(
             last = time.monotonic()
 
     return maybe
+
+
+def _is_norm(module: nn.Module) -> bool:
+    return isinstance(module, nn.modules.batchnorm._BatchNorm)
 
 
 def _leave_group() -> None:
@@ -190,6 +201,8 @@ class _Loop:
         self.epoch, self.number, self.step = 1, 0, 0
         self.rows: list[dict[str, Any]] = []
         self.collected: list[Tensor] = []  # losses of the epoch under way
+        self.guessed: list[float] = []  # and those of guessing
+        self.spent: dict[str, float] = {}
         self.best, self.best_state, self.since_best = -math.inf, None, 0
 
     # ------------------------------------------------------------------ one epoch
@@ -200,12 +213,14 @@ class _Loop:
         self.model.train()
         if recipe["frozen_norm"]:
             for module in self.model.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                if _is_norm(module):
                     module.eval()
         if hasattr(loader, "epoch"):
             loader.epoch = epoch - 1
-        started, waited, images = time.perf_counter(), 0.0, 0
-        worked = time.process_time()
+        if not self.number:
+            self.collected, self.guessed = [], []
+            self.spent = dict.fromkeys(("seconds", "cpu_seconds", "waited", "images"), 0.0)
+        self.clock = time.perf_counter(), time.process_time()
         batches = iter(loader)
         if self.number:  # taken up in mid-epoch: what was seen is passed over, its draws undone
             for _ in range(self.number):
@@ -215,7 +230,7 @@ class _Loop:
         while True:
             asked = time.perf_counter()
             batch_or_none = next(batches, None)
-            waited += time.perf_counter() - asked
+            self.spent["waited"] += time.perf_counter() - asked
             if batch_or_none is None:
                 break
             batch = batch_or_none
@@ -226,11 +241,14 @@ class _Loop:
             self._check_pairs(objective, out)
             self._apply(loss, batch, epoch)
             self.collected.append(loss)
-            images += len(batch["image"])
+            self.guessed.append(self._chance(objective, batch, out))
+            self.spent["images"] += len(batch["image"])
             self.step += 1
             self.number += 1
+            self._count_time()
             after_step(self)
-        seconds = time.perf_counter() - started
+        self._count_time()
+        seconds = max(self.spent["seconds"], 1e-9)
         values = self.fabric.all_reduce(torch.stack(self.collected), reduce_op="mean")
         self.model.eval()
         return {
@@ -238,12 +256,19 @@ class _Loop:
             "loss": values.mean().item(),
             "lr": max(self.peaks) * factor,
             "seconds": seconds,
-            "cpu_seconds": time.process_time() - worked,
-            "images_per_s": images / max(seconds, 1e-9),
-            "waited": waited / max(seconds, 1e-9),
+            "cpu_seconds": self.spent["cpu_seconds"],
+            "images_per_s": self.spent["images"] / seconds,
+            "waited": self.spent["waited"] / seconds,
             "precision": self.precision,
-            "alarm": self._alarm(objective, out, values, len(batch.get("image", ()))),
+            "alarm": self._alarm(out, values),
         }
+
+    def _count_time(self) -> None:
+        """Add what has passed since the last call; a killed epoch keeps what it had spent."""
+        now = time.perf_counter(), time.process_time()
+        self.spent["seconds"] += now[0] - self.clock[0]
+        self.spent["cpu_seconds"] += now[1] - self.clock[1]
+        self.clock = now
 
     def _check_pairs(self, objective: Objective, out: Outputs) -> None:
         alone = objective.chance is not None and len(out.get("image_features", "..")) == 1
@@ -253,16 +278,23 @@ class _Loop:
                 "whatever the model does. Take a larger batch; micro_batch bounds its memory."
             )
 
-    def _alarm(self, objective: Objective, out: Outputs, values: Tensor, size: int) -> str:
+    def _chance(self, objective: Objective, batch: dict[str, Any], out: Outputs) -> float:
+        """Return the loss of guessing at a batch, all processes together; NaN if not known."""
+        images = len(out.get("image_features", batch["image"]))  # several images may be one study
+        pairs = int(batch["captioned"].sum()) if "captioned" in batch else images
+        world = self.fabric.world_size
+        if objective.chance is None or images * world < 2:
+            return math.nan
+        return objective.chance(images * world, pairs * world)
+
+    def _alarm(self, out: Outputs, values: Tensor) -> str:
         """Say why training seems to fail, from its last batch and the epoch's second half."""
         features = out.get("image_features")
-        size = (size if features is None else len(features)) * self.fabric.world_size
         if features is not None and len(features) > 1 and spread(features) < COLLAPSED:
             return "the image features have collapsed to one point"
-        if objective.chance is None or size < 2:
-            return ""
-        late, chance = values[len(values) // 2 :].mean().item(), objective.chance(size)
-        if late > chance - AT_CHANCE:
+        half = len(values) // 2
+        late, chance = values[half:].mean().item(), statistics.fmean(self.guessed[half:])
+        if late > chance - AT_CHANCE:  # never where chance is NaN
             return f"the loss, {late:.2f} nats, is that of guessing ({chance:.2f})"
         return ""
 
@@ -275,15 +307,18 @@ class _Loop:
 
     def _apply(self, loss: Tensor, batch: dict[str, Any], epoch: int) -> None:
         norm = self.fabric.clip_gradients(
-            self.wrapped, self.optimizer, max_norm=self.recipe["clip"], error_if_nonfinite=False
+            self.wrapped,
+            self.optimizer,
+            max_norm=self.recipe["clip"] or math.inf,
+            error_if_nonfinite=False,
         )
         if not torch.isfinite(loss + norm):
             ids = ", ".join(batch.get("image_id", ())[:4])
             raise FloatingPointError(
                 f"The loss is {loss.item():g} and its gradient {norm.item():g} in epoch {epoch}, "
                 f"step {self.step}{f', on images {ids}, …' if ids else ''}. Lower lr "
-                f"({self.recipe['lr']:g}) or backbone_lr ({self.recipe['backbone_lr']:g}). The "
-                "last checkpoint was written before it."
+                f"({self.recipe['lr']:g}) or backbone_lr ({self.recipe['backbone_lr']:g}). A "
+                "checkpoint, if there is one, is of a step before it."
             )
         self.optimizer.step()
         with torch.no_grad():
@@ -333,6 +368,8 @@ class _Loop:
             "since_best": self.since_best,
             "rows": self.rows,
             "collected": self.collected,
+            "guessed": self.guessed,
+            "spent": self.spent,
             "random": torch.get_rng_state(),
             "cuda_random": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
@@ -354,7 +391,9 @@ class _Loop:
                 own.copy_(value)
         for name in ("epoch", "number", "step", "best", "best_state", "since_best"):
             setattr(self, name, state[name])
-        self.rows, self.collected = list(state["rows"]), list(state["collected"])
+        self.rows = list(state["rows"])
+        self.collected = [loss.to(self.fabric.device) for loss in state["collected"]]
+        self.guessed, self.spent = list(state["guessed"]), dict(state["spent"])
         self.random = state["random"].cpu(), state["cuda_random"]
         self._set_random()
 

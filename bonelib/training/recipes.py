@@ -1,9 +1,19 @@
 """Recipes by name: what one changes in another, put together and checked."""
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
-PARTS = ("objective", "fit")  # tables of which a recipe may change a single entry
+from bonelib.losses import contrastive_objective
+from bonelib.training.loop import fit
+
+# Tables of which a recipe may change a single entry, and what may stand there.
+PARTS = {
+    "objective": set(inspect.signature(contrastive_objective).parameters),
+    "fit": set(inspect.signature(fit).parameters)
+    - {"model", "objective", "loader", "validate", "keep", "resume", "checkpoint", "patience"}
+    - {"epochs", "devices", "nodes", "accelerator"},  # not the recipe's: a share, and the machine's
+}
 CHOICES = {
     "order": ("plain", "balanced", "mixed", "one set", "unique"),
     "captions": ("own", "shuffled", "random"),
@@ -41,6 +51,9 @@ def recipe(name: str, known: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         for key, value in known[link].items():
             if key in PARTS:
                 made[key] |= value
+                for wrong in sorted(set(value) - PARTS[key]):
+                    known_here = ", ".join(sorted(PARTS[key]))
+                    problems.append(f"{link}: {key}.{wrong} is no setting. Choose {known_here}.")
             elif key == "epochs":  # a share of a share, so that costs add up
                 made[key] *= value
             elif key not in TOLD:
@@ -63,3 +76,12 @@ def recipe(name: str, known: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         lines = "\n".join(f"  - {line}" for line in problems)
         raise ValueError(f"Recipe {(chain or ['base'])[0]!r} can't be made:\n{lines}")
     return made
+
+
+def kept(recipe: Mapping[str, Any]) -> str | None:
+    """Name the validation number by which an epoch is kept; None keeps the last one.
+
+    Without captions there is nothing to retrieve, and captions of other images are no guide.
+    """
+    told = recipe["model"] == "pairs" and recipe["objective"].get("text", 1) > 0
+    return "recall_5" if told and recipe["captions"] != "shuffled" else None

@@ -31,7 +31,8 @@ def backward(
     gradient with respect to the outputs, then each part again with a graph, into which its share of
     that gradient is fed. The gradient is that of the whole batch, at the memory of one part and for
     one more forward pass. Contrastive losses need this: the mean of losses of small batches is
-    another loss.
+    another loss. It holds where images don't see each other inside the model: batch norms must be
+    in evaluation mode.
 
     Raises:
         ValueError: A batch of studies is to be parted.
