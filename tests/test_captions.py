@@ -436,6 +436,40 @@ def test_captions_of_facts_say_what_was_said_and_nothing_else():
     assert captions.facts_table(facts[:0]).empty
 
 
+def test_captions_of_reports_say_what_the_reports_state_and_no_more():
+    table = cohort.empty(3).assign(image_id=["a", "b", "c"], sex=["F", "M", pd.NA], side="right")
+    table["site"] = [("femur",), ("femur",), ("hand",)]
+    table["fracture"] = "fractured"
+    stated = [("r1", "site", "tibia"), ("r1", "side", "left"), ("r2", "finding", "fracture")]
+    facts = pd.DataFrame(stated, columns=["report", "kind", "value"])
+    facts["polarity"] = ["present", "present", "absent"]
+    images = pd.DataFrame({"image_id": ["c", "a"], "report": ["r1", "r2"]})
+    shuffled = table.iloc[[2, 0, 1]]
+    told = captions.from_reports(shuffled, facts, images)
+    assert told.index.equals(shuffled.index) and told["image_id"].tolist() == ["c", "a", "b"]
+    fields = ("side", "site", "sex", "fracture")
+    assert captions.write(told, fields=fields, register="phrase") == [
+        "left tibia",
+        "female, no fracture",
+        "male",
+    ]
+    assert (captions.keys(told, fields=fields) >= 0).any(axis=1).all()
+    silent = captions.keys(captions.from_reports(table, facts[:0], images[:0]), fields=("site",))
+    assert (silent == -1).all()
+
+
+def test_own_words_are_taken_as_they_stand_and_count_as_supervised():
+    table = pd.DataFrame({"caption": ["Face du fémur.", " Profil. ", "", pd.NA, "Profil."]})
+    said, keys = captions.own_words(table)
+    assert said == ["Face du fémur.", "Profil.", "", "", "Profil."]
+    assert keys[1] == keys[4] != keys[0] and keys[2] == keys[3] == -1
+    assert captions.supervision((captions.OWN,)) == "label-supervised text"
+    assert all(captions.gives_away(task, fields=(captions.OWN,)) for task in cohort.TASKS)
+    for wrong in (table.rename(columns={"caption": "text"}), table[2:4]):
+        with pytest.raises(ValueError, match="No row has text in a column 'caption'"):
+            captions.own_words(wrong)
+
+
 # ---------------------------------------------------------------------- keys
 def test_keys_are_equal_exactly_where_the_named_fields_are():
     table = cases(60).sample(frac=1, random_state=0).reset_index(drop=True)

@@ -112,12 +112,20 @@ def test_a_hospitals_export_goes_from_files_to_captions_to_pretraining(tmp_path)
         outcomes = headless.run(["01", "03", "04"], profile="tiny", parameters=given)
         assert {o.step.name: o.error for o in outcomes if o.status != "executed"} == {}
         run = runs.find("reports", profile="tiny", data="dicom")
+        pairs = runs.find("pretraining", profile="tiny", data="dicom").table("pairs")
         assert run.record["notes"]["came"]["whose patient the index names"] > 20
         assert run.record["metrics"]["held"] == 0 and len(run.table("facts")) > 100
         (shown,) = runs.cache_folder("phantom").glob("*-examples")
         examples, held = contents(shown), contents(run.path)
         known = {name for name in identities(drawn) if name not in examples}
         assert len(known) > 200 and sorted(name for name in known if name in held) == []
+        words = {"CAPTIONS": "reports", "LANGUAGE": "fr", "VARIANT": "fr", "RECIPE": "multilingual"}
+        (told,) = headless.run(["04"], profile="tiny", parameters=given | words)
+        assert told.status == "executed", told.error
+        assert told.step.needs == ("01", "03")
+        french = runs.find("pretraining", profile="tiny", data="dicom", variant="fr")
+        assert french.table("pairs")["caption"].str.contains("Radiographie|Cliché|Incidence").all()
+        assert not set(french.table("pairs")["caption"]) & set(pairs["caption"])
     finally:
         patch.undo()
 

@@ -102,3 +102,12 @@ def test_all_faults_of_a_recipe_are_told_at_once():
 def test_only_recipes_that_can_retrieve_keep_an_epoch_by_retrieval():
     last = {name for name in KNOWN if training.kept(training.recipe(name, KNOWN)) is None}
     assert last == {"shuffled", "attributes", "images_only"}
+
+
+def test_what_several_processes_can_train_is_said_before_a_plan_is_left():
+    for name in ("ours", "shuffled", "random_texts", "no_anatomy", "large_batch"):
+        training.check_plain(training.recipe(name, KNOWN))
+    told = {"published": "order='unique'", "lora": "lora=8", "images_only": "views"}
+    for name, reason in told.items():
+        with pytest.raises(ValueError, match=f"{reason} is for notebook 04 alone"):
+            training.check_plain(training.recipe(name, KNOWN))

@@ -419,3 +419,19 @@ def test_the_fingerprint_outlives_the_file(data_run):
     table = whole(center=patients()["center"].astype("object").mask(patients().index < 5, pd.NA))
     public, _ = splits.seal(table)
     assert splits.fingerprint(save(table).table("cohort")) == splits.fingerprint(public)
+
+
+def test_a_class_whose_patients_all_stand_for_a_rarer_one_comes_along_with_them():
+    view = pd.DataFrame(
+        {
+            "split": "train",
+            "group": ["a", "a", "b", "b", "c"],
+            "tumor": ["normal", "tumor", "normal", "tumor", "tumor"],
+            "source": "",
+        }
+    )
+    whole = splits.subset(view, share=1.0, seed=0, by="tumor")
+    assert len(whole) == 5
+    turned = view.assign(tumor=["x", "y", "x", "y", "y"]).iloc[:4]
+    kept = splits.subset(turned, share=1.0, seed=0, by="tumor")
+    assert kept["tumor"].value_counts().to_dict() == {"x": 2, "y": 2}

@@ -6,11 +6,12 @@ can't slip in.
 """
 
 from bonelib.captions.bank import drop_tail, pairs, read_bank, tells
-from bonelib.captions.facts import facts_table
+from bonelib.captions.facts import facts_table, from_reports, own_words
 from bonelib.captions.grammar import (
     AGE_GROUPS,
     BONE_AGES,
     FIELDS,
+    OWN,
     PHASES,
     REGISTERS,
     SIGNS,
@@ -30,6 +31,7 @@ __all__ = [
     "AGE_GROUPS",
     "BONE_AGES",
     "FIELDS",
+    "OWN",
     "PHASES",
     "REGISTERS",
     "SIGNS",
@@ -39,10 +41,12 @@ __all__ = [
     "bone_age_months",
     "drop_tail",
     "facts_table",
+    "from_reports",
     "gives_away",
     "keys",
     "known",
     "label_free",
+    "own_words",
     "pairs",
     "prompt_classes",
     "prompts",

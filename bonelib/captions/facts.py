@@ -7,6 +7,7 @@ known.
 
 from collections import defaultdict
 
+import numpy as np
 import pandas as pd
 
 from bonelib.captions.grammar import SIGNS
@@ -56,3 +57,40 @@ def facts_table(facts: pd.DataFrame) -> pd.DataFrame:
         rows.append({IMAGE_ID: report, **several, **single})
     columns = [IMAGE_ID, SITE, VIEW, SIDE, *SIGNS, HARDWARE, "fracture", "entity"]
     return pd.DataFrame(rows, columns=columns, dtype="object")
+
+
+def from_reports(table: pd.DataFrame, facts: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
+    """Return the table as reports state it: what captions and keys are then made of.
+
+    Each column that reports can speak of holds what the image's report states, and nothing where it
+    is silent or there is no report; what they don't speak of (sex, age) stays as the table has it.
+
+    Args:
+        facts: As for :func:`facts_table`.
+        images: Columns ``image_id, report``, one row an image that has a report.
+    """
+    stated = facts_table(facts).rename(columns={IMAGE_ID: "report"})
+    stated = images[[IMAGE_ID, "report"]].merge(stated, on="report").drop(columns="report")
+    own = [c for c in stated.columns if c != IMAGE_ID]
+    left = table.drop(columns=[c for c in own if c in table])
+    out = left.merge(stated, on=IMAGE_ID, how="left", validate="one_to_one")
+    for column in (SITE, VIEW):
+        out[column] = [terms if isinstance(terms, tuple) else () for terms in out[column]]
+    return out.set_index(table.index)
+
+
+def own_words(table: pd.DataFrame) -> tuple[list[str], np.ndarray]:
+    """Return the captions of the table's own column ``caption``, and their keys ``(N, 1)``.
+
+    Equal captions mean the same; of others nothing is known. An empty one says nothing (-1). Whose
+    words may name a label nobody has checked: what is learnt from them counts as supervised.
+
+    Raises:
+        ValueError: There is no such column, or nothing in it.
+    """
+    if "caption" not in table or not table["caption"].fillna("").str.strip().any():
+        found = ", ".join(map(str, table.columns))
+        raise ValueError(f"No row has text in a column 'caption'. The table has: {found}.")
+    said = table["caption"].fillna("").str.strip().replace("", None)
+    codes, _ = pd.factorize(said)
+    return said.fillna("").tolist(), codes[:, None].astype(np.int64)

@@ -52,6 +52,7 @@ _IMPLIED = {
     "malignancy": {"entity"},
     "anomaly": {"tumor", "malignancy", "entity", "fracture"},
 }
+OWN = "own"  # stands for the fields of captions that somebody else wrote: they may name anything
 # From a label phrase to the report, the same facts in more words.
 REGISTERS = ("phrase", "sentence", "report")
 
@@ -85,7 +86,7 @@ def gives_away(task: str, *, fields: Sequence[str]) -> bool:
 
     What a tower learnt from such captions is supervision for this task, not transfer (contract 9).
     """
-    return bool(set(fields) & {task, *_IMPLIED.get(task, ())})
+    return bool(set(fields) & {OWN, task, *_IMPLIED.get(task, ())})
 
 
 def supervision(fields: Sequence[str]) -> str:

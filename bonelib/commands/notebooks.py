@@ -14,6 +14,7 @@ def run(numbers: list[str], profile: str, parameters: list[list[str]]) -> int:
 
     recipes = tomllib.loads((runs.ROOT / "notebooks" / "recipes.toml").read_text())
     allowed = {"TASK": list(cohort.TASKS), "DATA": list(datasets.NAMES), "RECIPE": list(recipes)}
+    allowed |= {"CAPTIONS": ["table", "reports", "own"]}  # or a CSV
     allowed |= {"PROBE": ["val", "test"], "WHERE": ["here", "elsewhere"]}
     # A batch system ends a job with SIGTERM: kept like Ctrl-C, with the partial copy.
     signal.signal(signal.SIGTERM, signal.default_int_handler)

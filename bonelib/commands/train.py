@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from bonelib import features, images, losses, models, runs, training, zero_shot
+from bonelib import captions, features, images, losses, models, runs, training, zero_shot
 
 
 def train(folder: Path, *, accelerator: str = "auto", report: Callable[[str], None]) -> None:
@@ -29,11 +29,7 @@ def train(folder: Path, *, accelerator: str = "auto", report: Callable[[str], No
     """
     run = runs.reopen(folder)
     settings, recipe = run.settings, run.settings["recipe"]
-    plain = {"model": "pairs", "order": "plain", "distil": 0.0, "studies": False, "lora": 0}
-    wrong = [f"{k}={recipe[k]!r}" for k, v in plain.items() if recipe[k] != v]
-    wrong += [k for k in ("neighbours", "views") if recipe["objective"].get(k)]
-    if wrong:
-        raise ValueError(f"{', '.join(wrong)} is for notebook 04 alone: run it with WHERE='here'.")
+    training.check_plain(recipe)
     rank, world = (int(os.environ.get(k, d)) for k, d in (("RANK", 0), ("WORLD_SIZE", 1)))
     devices = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     runs.seed_everything(run.head["seed"])
@@ -59,7 +55,7 @@ def train(folder: Path, *, accelerator: str = "auto", report: Callable[[str], No
         shuffle=True,
         drop_last=True,
         augment={},
-        flip="side" not in settings["caption_fields"],
+        flip=not {"side", captions.OWN} & set(settings["caption_fields"]),
         seed=run.head["seed"],
         rank=rank,
         ranks=world,

@@ -31,6 +31,7 @@ NEEDS = {
 STAGES = {number: stage for stage, number in runs.NOTEBOOKS.items()}
 ANY_TASK = ("data", "reports", "pretraining")  # stages that serve every task
 COMMON = {"DATA": "phantom", "DATA_ROOT": "", "TASK": "tumor", "SEED": 0, "VARIANT": "default"}
+MAY_BE_CSV = ("DATA", "CAPTIONS")  # a name, or the path of a table
 TYPES = {"str": str, "int": int, "float": float, "bool": bool, "list": list, "dict": dict}
 
 
@@ -167,8 +168,8 @@ def plan(
     Args:
         numbers: Notebooks to run, ``("01", "4")``; all that exist if empty.
         parameters: Values by name, as text or typed. Each goes to the notebooks that declare it.
-        allowed: Values that a parameter may take, ``{"TASK": […], "DATA": […]}``. ``DATA`` may also
-            be the path of a CSV.
+        allowed: Values that a parameter may take, ``{"TASK": […], "DATA": […]}``. ``DATA`` and
+            ``CAPTIONS`` may also be the path of a CSV.
         folder: Where the notebooks lie; ``notebooks/`` of the repository by default.
 
     Raises:
@@ -211,7 +212,8 @@ def plan(
                     problems.append(str(error))
         passed = {"PROFILE": profile} | passed if "PROFILE" in names else passed
         values = {name: default for name, (_, default) in names.items()} | passed
-        needs = tuple(n for n in NEEDS.get(number, ("01",)) if n in available and n != number)
+        needs = NEEDS.get(number, ("01",)) + ("03",) * (values.get("CAPTIONS") == "reports")
+        needs = tuple(n for n in needs if n in available and n != number)
         source = available[number]
         steps.append(Step(number, STAGES[number], source, profile, passed, values, needs))
     if not problems:  # folders and runs can only be looked up with sound values
@@ -228,7 +230,7 @@ def _names(available: dict[str, Path]) -> list[str]:
 
 def _absolute(name: str, value: Any) -> Any:
     # JupyterLab and papermill differ in their working directory, so no relative path goes through.
-    is_path = name == "DATA_ROOT" or (name == "DATA" and str(value).endswith(".csv"))
+    is_path = name == "DATA_ROOT" or (name in MAY_BE_CSV and str(value).endswith(".csv"))
     return str(Path(str(value)).expanduser().absolute()) if is_path and value else value
 
 
@@ -247,9 +249,9 @@ def _wrong_values(given: dict[str, Any], allowed: Mapping[str, Sequence[str]]) -
             continue
         if name == "DATA" and "+" in str(value) and set(str(value).split("+")) <= set(values):
             continue
-        if name == "DATA" and str(value).endswith(".csv"):
+        if name in MAY_BE_CSV and str(value).endswith(".csv"):
             if not Path(value).is_file():
-                found.append(f"DATA: there is no file {value}.")
+                found.append(f"{name}: there is no file {value}.")
             continue
         found.append(_unknown(name, str(value), list(values)))
     if not re.fullmatch(r"[\w.+-]+", str(given.get("VARIANT", "default"))):

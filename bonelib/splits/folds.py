@@ -172,6 +172,8 @@ def subset(
         rng = np.random.default_rng([seed, *name.encode()])  # a class more changes no other
         names = rng.permutation(np.sort(group[owner == name].unique().astype(str)))
         rows = group.index[(owner == name).to_numpy()]
+        if rows.empty:  # each of its groups stands for a rarer class, and comes with that one
+            continue
         place = pd.Series(np.arange(len(names)), index=names)
         order = group[rows].astype(str).map(place)
         if shots is not None:

@@ -85,3 +85,16 @@ def kept(recipe: Mapping[str, Any]) -> str | None:
     """
     told = recipe["model"] == "pairs" and recipe["objective"].get("text", 1) > 0
     return "recall_5" if told and recipe["captions"] != "shuffled" else None
+
+
+def check_plain(recipe: Mapping[str, Any]) -> None:
+    """Refuse a recipe that ``bonelib train`` doesn't carry out: only the notebook builds its parts.
+
+    Raises:
+        ValueError: The message names what is not plain.
+    """
+    plain = {"model": "pairs", "order": "plain", "distil": 0.0, "studies": False, "lora": 0}
+    wrong = [f"{k}={recipe[k]!r}" for k, v in plain.items() if recipe[k] != v]
+    wrong += [k for k in ("neighbours", "views") if recipe["objective"].get(k)]
+    if wrong:
+        raise ValueError(f"{', '.join(wrong)} is for notebook 04 alone: run it with WHERE='here'.")
