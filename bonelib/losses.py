@@ -236,6 +236,7 @@ def contrastive_objective(
     text: float = 1.0,
     views: float = 0.0,
     neighbours: float = 0.0,
+    attributes: float = 0.0,
 ) -> Objective:
     """Return the objective of a dual encoder: weighted terms, each left out at weight 0.
 
@@ -247,6 +248,8 @@ def contrastive_objective(
         views: Weight of SimCLR between the two views of each image; batches need ``second``.
         neighbours: Weight of the same image–text term with each caption's nearest neighbour in its
             place; batches need ``neighbour_tokens``. (DeCLIP, equation 7)
+        attributes: Weight of the cross-entropy of one linear head an attribute key
+            (``attributes_loss``): the captions' facts learnt as classes beside the captions.
 
     Raises:
         ValueError: Another loss, no term at all, or partial matches where keys are not looked at or
@@ -259,7 +262,7 @@ def contrastive_objective(
             f"loss={loss!r} with use_keys={use_keys} knows no partial matches: set "
             "key_temperature=0 and no key_weights, which would change nothing."
         )
-    if not (text or views or neighbours):
+    if not (text or views or neighbours or attributes):
         raise ValueError("All weights are 0: nothing would be learnt.")
 
     def forward(model: nn.Module, batch: Batch) -> Outputs:
@@ -294,12 +297,28 @@ def contrastive_objective(
         if views:
             two = gathered(out["view_features"]), gathered(out["second_features"])
             terms.append(views * simclr_loss(*two))
+        if attributes:
+            logits = [v for name, v in out.items() if name.startswith("attribute_")]
+            terms.append(attributes * attributes_loss(logits, batch["keys"]))
         return torch.stack(terms).sum()
 
     def chance(images: int, pairs: int) -> float:
         return (text + neighbours) * math.log(max(pairs, 1)) + views * math.log(2 * images - 1)
 
-    return Objective(forward, total, chance if loss == "softmax" or not text else None)
+    known = (loss == "softmax" or not text) and not attributes
+    return Objective(forward, total, chance if known else None)
+
+
+def attributes_loss(logits: Sequence[Tensor], keys: Tensor) -> Tensor:
+    """Return the cross-entropy of each attribute's logits ``(B, classes)``, the mean over keys.
+
+    A missing key (-1) is left out, an attribute without any known key counts 0.
+    """
+    terms = []
+    for k, one in enumerate(logits):
+        total = F.cross_entropy(one.float(), keys[:, k], ignore_index=-1, reduction="sum")
+        terms.append(total / (keys[:, k] >= 0).sum().clamp_min(1))
+    return torch.stack(terms).mean()
 
 
 def attributes_objective() -> Objective:
@@ -313,12 +332,7 @@ def attributes_objective() -> Objective:
         return {f"attribute_{k}": logits for k, logits in enumerate(model(batch["image"]))}
 
     def loss(out: Outputs, batch: Batch) -> Tensor:
-        terms = []
-        for k, logits in enumerate(out.values()):
-            key = batch["keys"][:, k]
-            total = F.cross_entropy(logits.float(), key, ignore_index=-1, reduction="sum")
-            terms.append(total / (key >= 0).sum().clamp_min(1))
-        return torch.stack(terms).mean()
+        return attributes_loss(list(out.values()), batch["keys"])
 
     return Objective(forward, loss)
 

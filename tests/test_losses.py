@@ -192,6 +192,24 @@ def test_terms_add_up_by_their_weights():
             losses.contrastive_objective(key_temperature=0.1, **asked)
 
 
+def test_facts_learnt_as_classes_stand_beside_the_captions_with_their_weight():
+    keys = torch.tensor([[0, 1], [1, -1], [2, -1], [0, -1], [1, -1], [2, -1], [0, -1], [1, -1]])
+    logits = torch.randn(8, 3, generator=torch.Generator().manual_seed(3))
+    other = torch.randn(8, 2, generator=torch.Generator().manual_seed(4))
+    by_hand = (
+        F.cross_entropy(logits, keys[:, 0]) + F.cross_entropy(other[:1], keys[:1, 1])
+    ) / 2  # of the second key one row is known
+    assert losses.attributes_loss([logits, other], keys).item() == pytest.approx(by_hand.item())
+    out = outputs(attribute_0=logits, attribute_1=other)
+    text = of(out, {"keys": keys})
+    both = of(out, {"keys": keys}, attributes=0.5)
+    assert both.item() == pytest.approx((text + 0.5 * by_hand).item())
+    alone = of(out, {"keys": keys}, text=0, attributes=1.0)
+    assert alone.item() == pytest.approx(by_hand.item())
+    assert losses.contrastive_objective(attributes=1.0).chance is None
+    assert losses.attributes_loss([logits], torch.full((8, 1), -1)) == 0
+
+
 @pytest.mark.parametrize("options", [{}, {"views": 2.0}, {"text": 0, "views": 1.0}])
 def test_chance_is_what_constant_features_pay(options):
     constant = unit(1).expand(8, -1)

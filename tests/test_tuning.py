@@ -273,6 +273,20 @@ def test_the_supervised_control_has_one_undecided_head_an_attribute(tmp_path):
     assert encoders.weights_hash(same) == encoders.weights_hash(model.image)
 
 
+def test_heads_beside_the_captions_start_undecided_change_nothing_else_and_are_kept(tmp_path):
+    plain = dual().eval()
+    given = dict(dim=plain.dim, heads=[2, 5])
+    model = models.DualEncoder(plain.image, plain.text, **given).eval()
+    out, without = model(pixels(), None), plain(pixels(), None)
+    assert [tuple(out[f"attribute_{k}"].shape) for k in range(2)] == [(4, 2), (4, 5)]
+    assert not out["attribute_1"].any(), "heads start at zero"
+    assert torch.equal(out["pooled"], without["pooled"])
+    torch.nn.init.normal_(model.heads[1].weight, generator=torch.Generator().manual_seed(0))
+    again = models.load_bundle(models.save_bundle(tmp_path / "b", model))
+    for name, value in model(pixels(), None).items():
+        assert torch.equal(again(pixels(), None)[name], value), name
+
+
 def test_the_simclr_projector_gives_unit_rows_of_both_views_and_is_kept(tmp_path):
     plain = dual()
     model = models.DualEncoder(plain.image, plain.text, dim=plain.dim, projector=24).eval()

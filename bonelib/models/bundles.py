@@ -64,6 +64,7 @@ def save_bundle(folder: Path, model: Model, **facts: Any) -> Path:
             "projection": model.projection,
             "bias": model.logit_bias is not None,
             "projector": model.projector[-1].out_features if model.projector else 0,
+            "heads": [head.out_features for head in model.heads],
             "views": 0 if model.study_pool.missing is None else len(model.study_pool.missing),
         }
         frozen = isinstance(model.text, CachedText) and model.text.weights == "pretrained"
@@ -139,13 +140,14 @@ def writing(folder: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+SHAPE = ("projection", "bias", "views", "projector", "heads")  # of a DualEncoder, if recorded
+
+
 def _build(shape: dict[str, Any], folder: Path) -> Model:
     image = encoders.rebuild_image(shape["image"])
     if shape["kind"] == "DualEncoder":
         text = encoders.rebuild_text(shape["text"], folder)
-        options = {
-            key: shape[key] for key in ("projection", "bias", "views", "projector") if key in shape
-        }
+        options = {key: shape[key] for key in SHAPE if key in shape}
         return DualEncoder(image, text, dim=shape["dim"], **options)
     if shape["kind"] == "MultiHead":
         return MultiHead(image, classes=shape["classes"])

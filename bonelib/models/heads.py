@@ -70,6 +70,8 @@ class DualEncoder(nn.Module):
         views: How many views a study should have; each that is missing then has a learned vector.
         projector: Width of SimCLR's projector beside the image projection (Chen et al. 2020,
             arXiv:2002.05709, section 2.1: a hidden layer as wide as the features); 0 for none.
+        heads: How many values each attribute key has; each gets a linear head on the pooled
+            features, for supervision beside the captions.
 
     Attributes:
         logit_scale: Natural logarithm of the factor on the cosines; starts at ln(1/0.07) as in
@@ -87,6 +89,7 @@ class DualEncoder(nn.Module):
         bias: bool = False,
         views: int = 0,
         projector: int = 0,
+        heads: Sequence[int] = (),
         seed: int = 0,
     ):
         super().__init__()
@@ -110,6 +113,7 @@ class DualEncoder(nn.Module):
                     nn.ReLU(),
                     nn.Linear(image.width, projector),
                 )
+        self.heads = nn.ModuleList(_undecided(image.width, count) for count in heads)
         self.study_pool = StudyPool(image.width, views=views)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(10 if bias else 1 / 0.07)))
         self.logit_bias = nn.Parameter(torch.tensor(-10.0)) if bias else None
@@ -152,7 +156,7 @@ class DualEncoder(nn.Module):
         ``logit_bias``; ``text_features`` of ``tokens`` and ``neighbour_features`` of
         ``neighbour_tokens`` where given. With ``study``, image rows are studies, as texts should
         be. With ``second``, another view of the same images, both views go through the projector
-        as ``view_features`` and ``second_features``.
+        as ``view_features`` and ``second_features``. Heads give ``attribute_0``, …: logits.
         """
         with torch.no_grad():  # in place, as CLIP does: beyond a clamp no gradient leads back
             self.logit_scale.clamp_(max=math.log(100))
@@ -169,6 +173,7 @@ class DualEncoder(nn.Module):
         if study is not None:
             pooled = self.study_pool(pooled, study, view=view)
         out["image_features"] = F.normalize(self.image_projection(pooled), dim=-1)
+        out |= {f"attribute_{k}": head(pooled) for k, head in enumerate(self.heads)}
         if tokens is not None:
             out["text_features"] = self.encode_text(tokens)
         if neighbour_tokens is not None:

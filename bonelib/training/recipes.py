@@ -21,6 +21,7 @@ CHOICES = {
     "weights": ("pretrained", "random"),
     "projection": ("linear", "mlp"),
 }
+TERMS = ("neighbours", "views", "attributes")  # of the objective, beside the text
 TOLD = ("why", "like")  # for readers; they change nothing
 
 
@@ -65,13 +66,13 @@ def recipe(name: str, known: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
             problems.append(f"{key}={made[key]!r}. Choose {', '.join(allowed)}.")
     objective = made["objective"]
     if made["model"] == "attributes" and (
-        made["distil"] or made["apart"] or any(objective.get(k) for k in ("neighbours", "views"))
+        made["distil"] or made["apart"] or any(objective.get(k) for k in TERMS)
     ):
         problems.append("model='attributes' has no texts, views or features to distil.")
     if made["captions"] == "random" and objective.get("neighbours"):
         problems.append("Random vectors have no nearest neighbours that mean something.")
-    if objective.get("text", 1) == 0 and not any(objective.get(k) for k in ("neighbours", "views")):
-        problems.append("Nothing is learnt: text, neighbours and views all have weight 0.")
+    if objective.get("text", 1) == 0 and not any(objective.get(k) for k in TERMS):
+        problems.append(f"Nothing is learnt: text, {', '.join(TERMS)} all have weight 0.")
     if problems:
         lines = "\n".join(f"  - {line}" for line in problems)
         raise ValueError(f"Recipe {(chain or ['base'])[0]!r} can't be made:\n{lines}")
@@ -95,6 +96,6 @@ def check_plain(recipe: Mapping[str, Any]) -> None:
     """
     plain = {"model": "pairs", "order": "plain", "distil": 0.0, "studies": False, "lora": 0}
     wrong = [f"{k}={recipe[k]!r}" for k, v in plain.items() if recipe[k] != v]
-    wrong += [k for k in ("neighbours", "views") if recipe["objective"].get(k)]
+    wrong += [k for k in TERMS if recipe["objective"].get(k)]
     if wrong:
         raise ValueError(f"{', '.join(wrong)} is for notebook 04 alone: run it with WHERE='here'.")
