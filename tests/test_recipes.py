@@ -81,7 +81,7 @@ def test_a_recipe_is_made_of_all_that_it_is_like():
         ({"model": "attributes", "objective": {"views": 1.0}}, "no texts, views or features"),
         ({"captions": "random", "objective": {"neighbours": 0.5}}, "no nearest neighbours"),
         ({"objective": {"text": 0.0}}, "Nothing is learnt"),
-        ({"objective": {"temperatur": 0.1}}, "objective.temperatur is no setting. Choose attributes, key_tem"),
+        ({"objective": {"temperatur": 0.1}}, "temperatur is no setting. Choose attributes, key"),
         ({"fit": {"learning_rate": 0.1}}, "fit.learning_rate is no setting. Choose backbone_lr"),
         ({"fit": {"epochs": 3}}, "fit.epochs is no setting"),
         ({"like": "other"}, "No recipe 'other'"),
