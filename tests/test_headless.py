@@ -275,7 +275,15 @@ def test_an_older_finished_run_survives_a_failure_that_did_not_touch_it(folder):
     assert (place("data") / "record.json").read_bytes() == before
 
 
-def test_an_interrupt_keeps_the_partial_copy_and_no_record(folder):
+@pytest.fixture
+def interruptible():
+    """A shell that runs this in the background has SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_keeps_the_partial_copy_and_no_record(folder, interruptible):
     write(
         folder, "01", "run.finish()", "print('sleeping', flush=True)\nimport time; time.sleep(60)"
     )
