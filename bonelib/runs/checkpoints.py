@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bonelib.runs.places import replacing
-from bonelib.runs.record import Run
+from bonelib.runs.record import Run, changes
 
 FILE = "checkpoint.pt"
 
@@ -58,15 +58,9 @@ def checkpoint(run: Run) -> dict[str, Any] | None:
             f"{path} can't be read ({type(error).__name__}). Delete it to train from the start."
         ) from error
     there, here = saved["head"], run.head
-    changed = [
-        f"{k}: {there['settings'].get(k)!r} there, {here['settings'].get(k)!r} asked"
-        for k in sorted({*there["settings"], *here["settings"]})
-        if there["settings"].get(k) != here["settings"].get(k)
-    ]
-    if changed:
-        lines = "\n".join(f"  - {line}" for line in changed)
+    if changed := changes(there, here):
         raise ValueError(
-            f"{run.name} holds an unfinished training with other settings:\n{lines}\n"
+            f"{run.name} holds an unfinished training with other settings:\n{changed}\n"
             f"Ask for those again to go on, choose another VARIANT, or delete {path}."
         )
     same = all(there[k] == here[k] for k in ("inputs", "content"))

@@ -273,15 +273,9 @@ def start(
     if record.exists():
         old = json.loads(record.read_text())
         if reuse and all(old.get(k) == head[k] for k in ("inputs", "content")):
-            changed = [
-                f"{key}: {old['settings'].get(key)!r} there, {head['settings'].get(key)!r} asked"
-                for key in sorted({*old["settings"], *head["settings"]})
-                if old["settings"].get(key) != head["settings"].get(key)
-            ]
-            if changed:
-                lines = "\n".join(f"  - {line}" for line in changed)
+            if changed := changes(old, head):
                 raise ValueError(
-                    f"A finished run with other settings lies in {path}:\n{lines}\n"
+                    f"A finished run with other settings lies in {path}:\n{changed}\n"
                     "Give this one another VARIANT to keep both, or set REUSE=False to replace it."
                 )
             return Run(path, old, finished=True)
@@ -294,6 +288,16 @@ def start(
             leftover.unlink()
     shutil.rmtree(path / "bundle", ignore_errors=True)
     return Run(path, head)
+
+
+def changes(there: dict[str, Any], here: dict[str, Any]) -> str:
+    """Return a line for each setting in which two heads differ; empty where they agree."""
+    old, new = there["settings"], here["settings"]
+    return "\n".join(
+        f"  - {key}: {old.get(key)!r} there, {new.get(key)!r} asked"
+        for key in sorted({*old, *new})
+        if old.get(key) != new.get(key)
+    )
 
 
 def trained(path: Path, head: dict[str, Any]) -> bool:
