@@ -347,6 +347,10 @@ def test_a_study_lists_every_combination_and_its_parts_share_them(tmp_path):
     )
     assert other[0] == (("01",), "full", {"DATA": "btxrd", "SEED": 5, "DATA_ROOT": "/x"})
     assert len(other) == 7 and all(p["SEED"] == 5 and p["DATA"] == "btxrd" for _, _, p in other)
+    file.write_text(STUDY.replace("SEED = 3", "SEED = 3, EPOCHS = 9"))
+    fewer = headless.study("colours", file, parameters={"EPOCHS": 1})
+    assert {p["EPOCHS"] for _, _, p in fewer} == {1}, "the study's own, not only an entry's"
+    file.write_text(STUDY)
     for wrong in ("RECIPE", "TEST", "EPOCS"):
         with pytest.raises(ValueError, match=f"can't take {wrong}. Choose DATA, DATA_ROOT, SEED"):
             headless.study("colours", file, parameters={wrong: "x"})

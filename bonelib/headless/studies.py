@@ -62,7 +62,7 @@ def study(
             if each and counted % parts != number % parts:
                 continue
             whole = section.get("parameters", {}) | {k: given[k] for k in given if k in FOR_ALL}
-            whole |= {k: given.get(k, v) for k, v in entry.get("parameters", {}).items()}
+            whole = {k: given.get(k, v) for k, v in (whole | entry.get("parameters", {})).items()}
             whole |= dict(zip(each, values, strict=True))
             whole = {k: v.format(**whole) if isinstance(v, str) else v for k, v in whole.items()}
             planned.append((tuple(entry["notebooks"]), profile or section["profile"], whole))
