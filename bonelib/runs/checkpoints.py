@@ -4,19 +4,29 @@ All lie in the run folder, so that a training planned by a notebook can be carri
 (``bonelib train``), killed, and continued.
 """
 
-import json
+import os
 import pickle
 from pathlib import Path
 from typing import Any
 
-from bonelib.runs.places import replacing
-from bonelib.runs.record import Run, changes
+from bonelib.runs import code, freshness
+from bonelib.runs.files import replacing
+from bonelib.runs.record import Run, as_json, digests, hold, release
 
 FILE = "checkpoint.pt"
+PLAN = "plan.json"
 
 
 class Planned(Exception):  # noqa: N818  it is no error: the run goes on elsewhere
     """A notebook stops here, for its training is left to another machine; the message says how."""
+
+
+def how_to_train(path: Path) -> str:
+    """Say how a planned training is carried out."""
+    return (
+        f"Train it with: torchrun --nproc-per-node 1 -m bonelib train {path}\n"
+        "Then run this notebook again, without REUSE=False: it finds the trained bundle."
+    )
 
 
 def save_checkpoint(run: Run, state: dict[str, Any]) -> None:
@@ -40,16 +50,17 @@ def save_checkpoint(run: Run, state: dict[str, Any]) -> None:
 
 
 def checkpoint(run: Run) -> dict[str, Any] | None:
-    """Return the state of an unfinished training with these very settings and inputs, or None.
+    """Return the state of an unfinished training with these settings, inputs and code, or None.
 
     Raises:
-        ValueError: The file can't be read, or is of other settings: what was spent on it is not
-            thrown away without being asked. If an input was remade, it is of no use any more.
+        ValueError: The file can't be read, or is of other settings or other code: what was spent on
+            it is not thrown away without being asked. If an input was remade, it is of no use any
+            more.
     """
     import torch
 
     path = run.path / FILE
-    if run.finished or not path.exists():
+    if not path.exists():
         return None
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
@@ -58,42 +69,73 @@ def checkpoint(run: Run) -> dict[str, Any] | None:
             f"{path} can't be read ({type(error).__name__}). Delete it to train from the start."
         ) from error
     there, here = saved["head"], run.head
-    if changed := changes(there, here):
+    if changed := freshness.setting_changes(there, here):
         raise ValueError(
             f"{run.name} holds an unfinished training with other settings:\n{changed}\n"
             f"Ask for those again to go on, choose another VARIANT, or delete {path}."
         )
-    same = all(there[k] == here[k] for k in ("inputs", "content"))
-    return saved["state"] if same else None
+    if there.get("format") != freshness.FORMAT or freshness.differs(there, here):
+        return None
+    if rooms := freshness.training_changes(there, here):
+        raise ValueError(
+            f"{run.name} holds an unfinished training by other code: {', '.join(rooms)}. Go on "
+            f"with --keep-other-code ({code.KEEP}=keep), or train from the start with REUSE=False."
+        )
+    return saved["state"]
 
 
 def save_plan(run: Run) -> None:
     """Write what was decided about a run, so that ``reopen`` can carry it out in any process."""
-    with replacing(run.path / "plan.json") as temporary:
-        temporary.write_text(json.dumps(run.head, indent=1, sort_keys=True) + "\n")
+    with replacing(run.path / PLAN) as temporary:
+        temporary.write_text(as_json(run.head), encoding="utf-8")
+    release(run.path)
+
+
+def planned(path: Path) -> bool:
+    """Tell whether a training is planned in a folder and not carried out yet."""
+    done = any((path / name).exists() for name in ("record.json", "trained.json"))
+    return (path / PLAN).exists() and not done
 
 
 def reopen(path: Path) -> Run:
-    """Return the open run that was planned in a folder.
+    """Return the run that was planned in a folder, to be trained.
+
+    Under ``torchrun`` every process calls this; the one of RANK 0 writes.
 
     Raises:
         FileNotFoundError: There is no plan; the message says what makes one.
-        ValueError: The run is finished.
+        ValueError: It is trained or finished already, was planned by other code, or another process
+            trains it.
     """
-    file = path / "plan.json"
-    if not file.exists():
+    path = path.absolute()
+    head = freshness.read(path, PLAN)
+    if not head and (path / "record.json").exists():
+        raise ValueError(f"{path} holds a finished run: nothing is left to train.")
+    if not head:
         raise FileNotFoundError(
-            f"{path} holds no plan.json. Run notebook 04 with WHERE='elsewhere' first; it prints "
-            "the folder."
+            f"{path} holds no {PLAN}. Run notebook 04 or 05 with RUN_ON='elsewhere' first; it "
+            "prints the folder."
         )
-    run = Run(path.absolute(), json.loads(file.read_text()))
-    if run.trained or (path / "record.json").exists():
-        raise ValueError(f"{run.name} is trained already. Run notebook 04 to evaluate it.")
+    run = Run(path, head)
+    again = "Run the notebook with RUN_ON='elsewhere' again to plan it anew"
+    if head.get("format") != freshness.FORMAT:
+        raise ValueError(f"{run.name} was planned by an older version. {again}.")
+    if not planned(path):
+        raise ValueError(f"{run.name} is trained already. Run the notebook again to evaluate it.")
+    now = {**head, "code": code.code_closure(head["module"])}
+    if rooms := freshness.training_changes(head, now):
+        raise ValueError(
+            f"{run.name} was planned by other code: {', '.join(rooms)}. {again}, or set "
+            f"{code.KEEP}=keep to train it as it is."
+        )
+    if os.environ.get("RANK", "0") == "0":
+        hold(path)
     return run
 
 
 def mark_trained(run: Run) -> None:
     """Say that bundle and history are complete, last of all; the checkpoint is needed no longer."""
+    made = [name for name in digests(run.path) if not name.startswith("bundle/")]
     with replacing(run.path / "trained.json") as temporary:
-        temporary.write_text(json.dumps(run.head, indent=1, sort_keys=True) + "\n")
+        temporary.write_text(as_json(run.head | {"outputs": made}), encoding="utf-8")
     (run.path / FILE).unlink(missing_ok=True)

@@ -1,7 +1,6 @@
-"""What else a run depends on: random state, sources, versions, the machine."""
+"""What else a run depends on: random state, versions, the machine."""
 
 import contextlib
-import hashlib
 import os
 import platform
 import random
@@ -9,38 +8,19 @@ import subprocess
 import sys
 from importlib import metadata
 
-import pandas as pd
+import numpy as np
 
-from bonelib.runs.places import ROOT
+from bonelib.runs.paths import ROOT
 
 _VERSIONS = ("torch", "torchvision", "timm", "open_clip_torch", "scikit-learn", "pandas", "numpy")
 
 
 def seed_everything(seed: int) -> None:
     """Seed python, numpy and, where it is loaded, torch."""
-    import numpy as np
-
     random.seed(seed)
     np.random.seed(seed)
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(seed)
-
-
-def code_hash(room: str = "") -> str:
-    """Hash the sources and word banks of the package, or of one room: which code made a record."""
-    place = ROOT / "bonelib" / room
-    digest = hashlib.sha256()
-    for path in (
-        sorted(place.rglob("*")) if place.is_dir() else sorted(ROOT.glob(f"bonelib/{room}.*"))
-    ):
-        if path.suffix in (".py", ".csv"):
-            digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]
-
-
-def table_hash(table: pd.DataFrame) -> str:
-    """Hash the content of a table, rows in order."""
-    return hashlib.sha256(table.to_csv(index=False).encode()).hexdigest()[:16]
 
 
 def commit() -> str | None:

@@ -1,0 +1,95 @@
+"""How a file is written whole or not at all, and how the content of files is known.
+
+The one module of ``runs`` that any room may import, so it loads nothing heavy. A path comes in; a
+temporary path goes out that takes its place only if all goes well. ``hashes`` tells the content of
+many files and reads none of them twice.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import stat
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+# A file that changed so shortly before it was read may change again within the same tick of the
+# clock of its file system (2 s on FAT), which size and time would not tell.
+SETTLED = 2 * 10**9  # nanoseconds
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path`` that takes its place only if the block succeeds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """Give a temporary folder that takes the place of ``folder`` only if the block succeeds."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        if folder.exists():
+            shutil.rmtree(folder)
+        temporary.replace(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def file_hash(path: Path) -> str:
+    """Return the sha256 of a file, read in pieces."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hashes(paths: Sequence[str | Path], *, index: Path, workers: int = 1) -> list[str]:
+    """Return the sha256 of each file, empty where there is none that can be read.
+
+    A file whose size and times are those of an earlier call is not read again.
+
+    Args:
+        index: A JSON file that keeps size, times and hash of each absolute path.
+        workers: Threads that read.
+    """
+    known = json.loads(index.read_text(encoding="utf-8")) if index.exists() else {}
+    now = time.time_ns()
+
+    def look(path: str) -> list:
+        try:
+            facts = os.stat(path)
+            seen = [facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns]
+            if path in known and known[path][:-1] == seen:
+                return known[path]
+            # Reading a pipe or a device could wait for ever.
+            return [*seen, file_hash(Path(path)) if stat.S_ISREG(facts.st_mode) else ""]
+        except OSError:
+            return [0, 0, 0, ""]
+
+    names = [os.path.abspath(path) if path else "" for path in paths]
+    with ThreadPoolExecutor(workers) as pool:
+        looked = dict(zip(names, pool.map(look, names), strict=True))
+    fresh = {
+        path: entry
+        for path, entry in looked.items()
+        if entry[-1] and known.get(path) != entry and max(entry[1:3]) < now - SETTLED
+    }
+    if fresh or not index.exists():
+        with replacing(index) as temporary:
+            temporary.write_text(json.dumps(known | fresh), encoding="utf-8")
+    return [looked[name][-1] for name in names]

@@ -1,0 +1,210 @@
+"""Where runs, caches, figures and data lie, and how a data set is named in a path.
+
+    runs/<profile>/<data>/<task>/<stage>/<variant>-s<seed>/
+
+``<data>`` tells data sets apart by what they hold, not by where they lie: two hospitals under one
+name have runs of their own, and a copy of a folder has those of the first.
+"""
+
+import contextlib
+import csv
+import fcntl
+import hashlib
+import io
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+# What the folder of a download is usually called, where not as the set is here.
+FOLDERS = {
+    "grazpedwri": ("grazpedwri-dx",),
+    "knee_kl": ("digital-knee-xray", "knee-kl"),
+    "rsna_bone_age": ("rsna-bone-age",),
+}
+
+
+def folder() -> Path:
+    """Return where runs are kept: ``BONELIB_RUNS``, else ``runs/`` in the repository."""
+    return Path(os.environ.get("BONELIB_RUNS") or ROOT / "runs")
+
+
+def cache_folder(name: str) -> Path:
+    """Return a folder for what can be made again: ``BONELIB_CACHE``, else ``.cache/``."""
+    return Path(os.environ.get("BONELIB_CACHE") or ROOT / ".cache") / name
+
+
+def figures_folder(name: str) -> Path:
+    """Return where ``demo`` and ``full`` publish: ``BONELIB_FIGURES``, else ``figures/``.
+
+    Args:
+        name: ``data_name`` of the data set, ``run.head["data_name"]``.
+    """
+    return Path(os.environ.get("BONELIB_FIGURES") or ROOT / "figures") / name
+
+
+def data_root(data: str, root: str = "") -> Path:
+    """Return the folder of a data set: ``root`` if given, else its folder in ``BONELIB_DATA``.
+
+    It is absolute. Of several sets, ``a+b``, the folders in the same order, joined as in PATH.
+
+    Raises:
+        FileNotFoundError: Neither leads to a folder; the message says what to pass.
+    """
+    if data.endswith(".csv"):
+        parts = [Path(root) if root else Path(data).resolve().parent]
+    elif "+" in data and root.count(os.pathsep) == data.count("+"):
+        parts = [Path(part) for part in root.split(os.pathsep)]
+    elif "+" in data:
+        parts = [_below(root or _data_folder(data), name) for name in data.split("+")]
+    else:
+        parts = [Path(root) if root else _below(_data_folder(data), data)]
+    missing = [str(part) for part in parts if not part.is_dir()]
+    if missing:
+        raise FileNotFoundError(
+            f"No folder {', '.join(missing)} for the data set {data!r}. Set DATA_ROOT to the "
+            "unpacked folder"
+            + (f", or to {len(parts)} folders joined by {os.pathsep!r}." if parts[1:] else ".")
+        )
+    return Path(os.pathsep.join(os.path.abspath(part) for part in parts))
+
+
+def _data_folder(data: str) -> str:
+    if not os.environ.get("BONELIB_DATA"):
+        raise FileNotFoundError(
+            f"Don't know where {data!r} lies. Pass its folder as DATA_ROOT "
+            f"(bonelib run … -p DATA_ROOT /path/to/{data}) or set BONELIB_DATA to the folder above."
+        )
+    return os.environ["BONELIB_DATA"]
+
+
+def _below(above: str, name: str) -> Path:
+    candidates = [Path(above) / known for known in (name, *FOLDERS.get(name, ()))]
+    return next((path for path in candidates if path.is_dir()), candidates[0])
+
+
+def files_below(root: str | Path) -> dict[str, Path]:
+    """Map the relative paths of all files below a folder to themselves, sorted, none hidden.
+
+    Links are followed, each real folder once.
+    """
+    root, seen, found = Path(root), set(), {}
+    for above, folders, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(above)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if name[0] != ".")
+        for name in names:
+            if name[0] != ".":
+                path = Path(above, name)
+                found[path.relative_to(root).as_posix()] = path
+    return dict(sorted(found.items()))
+
+
+def data_files(data: str, root: str | Path) -> dict[str, Path]:
+    """Map the names ``<set>/<relative path>`` of all files of a data set to where they lie.
+
+    Args:
+        root: Its folder, of several sets all of them, as ``data_root`` returns it.
+    """
+    return {
+        f"{part}/{name}": path
+        for part, one in zip(data.split("+"), str(root).split(os.pathsep), strict=True)
+        for name, path in files_below(one).items()
+    }
+
+
+def csv_rows(file: str | Path) -> list[dict[str, str]]:
+    """Read a CSV as text: comma, semicolon or tab, UTF-8 if possible, blank lines left out.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+    """
+    if not os.path.isfile(file):
+        raise FileNotFoundError(f"There is no file {file}. DATA is the path of a CSV.")
+    data = Path(file).read_bytes()
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        text = data.decode("utf-16")
+    else:
+        try:
+            text = data.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            text = data.decode("latin-1")
+    csv.field_size_limit(sys.maxsize)  # a report or an outline may be long
+    separator = max(",;\t", key=text.lstrip().partition("\n")[0].count)
+    lines = csv.reader(io.StringIO(text.lstrip(), newline=""), delimiter=separator)
+    rows = [[cell.strip() for cell in line] for line in lines if any(map(str.strip, line))]
+    return [dict(zip(rows[0], row, strict=False)) for row in rows[1:]] if rows else []
+
+
+def data_name(data: str, root: str = "", *, profile: str) -> str:
+    """Name a data set in paths, after what it holds.
+
+    ``phantom`` stays so. A CSV becomes its stem and six hex digits of its ``image_id``, a folder
+    its name and six of the relative names of its files. Where the data are not on this machine,
+    the only folder of runs that has this name is meant; its full name, ``fracatlas-3fa2c1``, too.
+
+    Args:
+        root: As in ``data_root``.
+        profile: Where to look for runs if the data are not here.
+
+    Raises:
+        FileNotFoundError: The data are not here, and neither are runs of theirs.
+        ValueError: They are not here, and several folders of runs have this name.
+    """
+    is_csv = data.endswith(".csv")
+    stem = Path(data).stem if is_csv else data
+    if data == "phantom" or "/" in stem:  # the latter is refused where the folder is made
+        return data
+    there = [path.name for path in (folder() / profile).glob("*")]
+    if re.fullmatch(r".+-[0-9a-f]{6}", data) and data in there:
+        return data
+    try:
+        where = data_root(data, root)
+        ids = (row.get("image_id", "") for row in csv_rows(data)) if is_csv else None
+        names = "\n".join(sorted(ids or data_files(data, where)))
+    except FileNotFoundError as error:
+        named = sorted(n for n in there if re.fullmatch(re.escape(stem) + "-[0-9a-f]{6}", n))
+        if len(named) > 1:
+            raise ValueError(
+                f"{data!r} is not on this machine, and runs of {len(named)} sets of this name are: "
+                f"{', '.join(named)}. Give one of these names as DATA, or DATA_ROOT."
+            ) from error
+        if not named:
+            raise
+        return named[0]
+    return f"{stem}-{hashlib.sha256(names.encode()).hexdigest()[:6]}"
+
+
+def run_path(
+    stage: str, *, profile: str, data: str, root: str, task: str, seed: int, variant: str
+) -> Path:
+    """Return the folder of a run, ``runs/<profile>/<data>/<task>/<stage>/<variant>-s<seed>``.
+
+    Raises:
+        ValueError: A name would lead out of it, such as the path of a data set in DATA.
+        FileNotFoundError: The data are not here; see ``data_name``.
+    """
+    name = data_name(data, root, profile=profile)
+    names = {"PROFILE": profile, "DATA": name, "TASK": task, "stage": stage, "VARIANT": variant}
+    wrong = [f"{key}={name!r}" for key, name in names.items() if not name or "/" in name]
+    if wrong:
+        raise ValueError(
+            f"{', '.join(wrong)} can't name a run folder: use letters, digits, - and _ only. DATA "
+            "is the name of a data set or the path of a CSV; the folder of the data set goes into "
+            "DATA_ROOT."
+        )
+    return folder() / profile / name / task / stage / f"{variant}-s{seed}"
+
+
+@contextlib.contextmanager
+def alone(run: Path) -> Iterator[None]:
+    """Let one process at a time work on a run folder; others wait. A kill frees it."""
+    run.parent.mkdir(parents=True, exist_ok=True)
+    with (run.parent / f".{run.name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
