@@ -2,10 +2,10 @@
 
 import ast
 import json
+import shutil
 import signal
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import nbformat
@@ -13,7 +13,9 @@ import pytest
 
 from bonelib import headless, runs
 from bonelib.__main__ import main
+from bonelib.experiments import settings
 from bonelib.headless.plan import convert
+from bonelib.headless.studies import studies
 
 PARAMETERS = """PROFILE: str = "tiny"
 DATA: str = "phantom"
@@ -25,19 +27,23 @@ REUSE: bool = True
 """
 # A notebook of this project in small: find the inputs, start, say something, finish.
 BODY = """from bonelib import runs
-place = dict(profile=PROFILE, data=DATA, seed=SEED, variant=VARIANT)
+place = dict(profile=PROFILE, data=DATA, root=DATA_ROOT, seed=SEED, variant=VARIANT)
 tasks = dict(data="any", pretraining="any")
 inputs = [runs.find(s, task=tasks.get(s, TASK), **place) for s in {needs}]
+place["root"] = DATA_ROOT if DATA != "phantom" else ""
 run = runs.start("{stage}", task=tasks.get("{stage}", TASK), inputs=inputs, reuse=REUSE, **place)
 """
-NEEDS = {"01": [], "02": ["data"], "04": ["data"], "05": ["data", "pretraining"]}
+NEEDS = {"01": [], "02": ["data"], "03": ["data"], "04": ["data"], "05": ["data", "pretraining"]}
 
 
-def write(folder, number, *cells, extra=""):
-    """Write a numbered notebook with the common parameters, ``extra`` ones, and these cells."""
+def write(folder, number, *cells, extra="", first_of_all=""):
+    """Write a numbered notebook with the common parameters, ``extra`` ones, and these cells.
+
+    ``first_of_all`` stands before the run is started.
+    """
     stage = {n: s for s, n in runs.NOTEBOOKS.items()}[number]
     first = nbformat.v4.new_code_cell(PARAMETERS + extra, metadata={"tags": ["parameters"]})
-    body = BODY.format(stage=stage, needs=NEEDS[number])
+    body = f"{first_of_all}\n" + BODY.format(stage=stage, needs=NEEDS[number])
     sources = [body, *(cells or (f'print("hello from {stage}")', "run.finish(auroc=0.5)"))]
     notebook = nbformat.v4.new_notebook(
         cells=[nbformat.v4.new_markdown_cell("# title"), first]
@@ -53,7 +59,9 @@ def write(folder, number, *cells, extra=""):
 def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("BONELIB_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("PYTHONPATH", str(runs.ROOT))
-    monkeypatch.delenv("BONELIB_DATA", raising=False)
+    monkeypatch.setenv("BONELIB_CACHE", str(tmp_path / "cache"))
+    for name in ("BONELIB_DATA", "BONELIB_OTHER_CODE"):
+        monkeypatch.delenv(name, raising=False)
     (tmp_path / "notebooks").mkdir()
     return tmp_path / "notebooks"
 
@@ -66,9 +74,7 @@ def place(stage, task="tumor"):
 def finish(stage, inputs=()):
     """Leave a finished run as a notebook would."""
     task = "any" if stage in ("data", "pretraining") else "tumor"
-    run = runs.start(stage, profile="tiny", data="phantom", task=task, inputs=inputs)
-    run.finish()
-    return run
+    return runs.start(stage, profile="tiny", data="phantom", task=task, inputs=inputs).finish()
 
 
 # ---------------------------------------------------------------------- refused before the start
@@ -112,7 +118,9 @@ def test_a_missing_upstream_run_or_data_folder_is_refused_before_anything_starts
     data = finish("data")
     finish("pretraining", inputs=[data])
     assert [s.number for s in headless.plan(["05"], folder=folder)] == ["05"]
-    runs.start("data", profile="tiny", data="phantom", reuse=False).finish(rows=2)
+    run = runs.start("data", profile="tiny", data="phantom", reuse=False)
+    run.note(rows=2)
+    run.finish()
     with pytest.raises(ValueError, match="stale"):  # 04 was made with the data run before
         headless.plan(["05"], folder=folder)
 
@@ -130,14 +138,14 @@ def test_steps_come_in_order_with_the_parameters_that_each_declares(folder):
 @pytest.mark.parametrize(
     ("text", "kind", "value"),
     [
-        ("-3", "int", -3),
-        ("1e-3", "float", 0.001),
-        (2, "float", 2.0),
-        ("TRUE", "bool", True),
-        ("0", "bool", False),
-        ("1", "str", "1"),
-        ("[1, 2]", "list", [1, 2]),
-        ("{'a': 1}", "dict", {"a": 1}),
+        ("-3", int, -3),
+        ("1e-3", float, 0.001),
+        (2, float, 2.0),
+        ("TRUE", bool, True),
+        ("0", bool, False),
+        ("1", str, "1"),
+        ("['A', 2]", list, ["A", 2]),
+        ("{'a': 1}", dict, {"a": 1}),
     ],
 )
 def test_text_becomes_the_declared_type(text, kind, value):
@@ -148,12 +156,12 @@ def test_text_becomes_the_declared_type(text, kind, value):
 @pytest.mark.parametrize(
     ("value", "kind"),
     [
-        ("1.5", "int"),
-        (True, "int"),
-        ("abc", "float"),
-        ("2", "bool"),
-        ("(1, 2)", "list"),
-        (1, "str"),
+        ("1.5", int),
+        (True, int),
+        ("abc", float),
+        ("2", bool),
+        ("(1, 2)", list),
+        (1, str),
     ],
 )
 def test_what_is_not_of_the_declared_type_is_refused(value, kind):
@@ -162,43 +170,74 @@ def test_what_is_not_of_the_declared_type_is_refused(value, kind):
 
 
 # ---------------------------------------------------------------------- execution
-def test_a_run_is_made_again_when_its_recipe_changed_and_not_for_another_one(folder):
-    def status():
-        (outcome,) = headless.run(["04"], folder=folder, parameters={"RECIPE": "ours"})
+def test_parameters_that_a_notebook_uses_make_its_run_anew(folder):
+    finish("data")
+    write(folder, "01")
+    uses = "print(RECIPE, CAPTIONS)"
+    extra = 'RECIPE: str = "ours"\nCAPTIONS: str = "table"\nIDLE: int = 0\nRUN_ON: str = "here"\n'
+    write(folder, "04", uses, "run.finish()", "RUN_ON", extra=extra)
+    bank = folder / "bank.csv"
+    bank.write_text("one")
+
+    def status(recipe="fast", **parameters):
+        given = {"RECIPE": "ours"} | parameters
+        allowed = {"RECIPE": {"ours": recipe, "other": "x"}, "CAPTIONS": ["table"]}
+        (outcome,) = headless.run(["04"], folder=folder, parameters=given, allowed=allowed)
         return outcome.status
 
-    finish("data")
-    write(folder, "01"), write(folder, "04", extra='RECIPE: str = "ours"\n')
-    base, ours, other = "[base]\nrate = {}\n", '[ours]\nlike = "{}"\n', "[{}]\nrate = 3\n"
-
-    def recipes(rate, like, more="slow"):
-        text = base.format(rate) + ours.format(like) + other.format(more) + 'why = "a word"\n'
-        (folder / "recipes.toml").write_text(text)
-
-    recipes(1, "slow")
     assert [status(), status()] == ["executed", "reused"]
-    (folder / "recipes.toml").write_text(
-        (folder / "recipes.toml").read_text() + "[new]\nrate = 9\n"
-    )
-    assert status() == "reused", "another recipe was added"
-    for rate, like in ((2, "slow"), (2, "base")):
-        recipes(rate, like)
-        assert [status(), status()] == ["executed", "reused"], (rate, like)
+    assert status(IDLE="3") == status(DATA_ROOT=str(folder)) == "reused", "no cell uses it"
+    assert status(RUN_ON="elsewhere") == "reused", "where it ran changes no result"
+    assert [status("slow"), status("slow")] == ["executed", "reused"], "what the recipe stands for"
+    assert status("slow", CAPTIONS=str(bank)) == "executed"
+    (folder / "copy").mkdir()
+    assert status("slow", CAPTIONS=str(bank.rename(folder / "copy" / bank.name))) == "reused"
+    with pytest.raises(ValueError, match="Unknown RECIPE 'owrs'. Did you mean ours"):
+        status(RECIPE="owrs")
 
 
 def test_a_planned_training_is_no_failure_but_stops_what_needs_it(folder):
     write(folder, "01"), write(folder, "05")
-    write(folder, "04", 'raise runs.Planned("Train it with: torchrun\\nthen go on")')
+    stop = "runs.save_plan(run)\nraise runs.Planned(runs.how_to_train(run.path))"
+    write(folder, "04", stop)
     said = []
     first, planned, stopped = headless.run(folder=folder, report=said.append)
     assert [first.status, planned.status, stopped.status] == ["executed", "planned", "stopped"]
-    assert planned.error == "Train it with: torchrun\nthen go on"
-    assert any("planned in" in line and "torchrun" in line for line in said)
+    assert planned.error == runs.how_to_train(planned.step.folder) and "torchrun" in planned.error
+    assert any("planned after" in line for line in said)
     assert not (planned.step.folder / "record.json").exists()
+    write(folder, "04", first_of_all="1 / 0")
+    *_, failed = headless.run(["04"], folder=folder)
+    assert failed.status == "failed" and "ZeroDivisionError" in failed.error, "an older plan"
+    runs.mark_trained(runs.reopen(planned.step.folder))
+    runs.record.release(planned.step.folder)  # as the process that trains does at its end
+    write(folder, "04", "assert run.trained", "run.finish()")
+    assert [o.status for o in headless.run(["04"], folder=folder)] == ["executed"]
+
+
+def test_what_a_run_needs_depends_on_its_parameters_and_its_variants_on_from(folder):
+    for number in ("01", "03", "04"):
+        write(folder, number, extra='CAPTIONS: str = "table"\nFROM: str = ""\n')
+    finish("data")
+    (step,) = headless.plan(["04"], folder=folder)
+    assert step.needs == ("01",)
+    with pytest.raises(ValueError, match="04_pretraining needs notebook 03"):
+        headless.plan(["04"], parameters={"CAPTIONS": "reports"}, folder=folder)
+    with pytest.raises(ValueError, match="No finished 'data' run mine-s0.*found: default-s0"):
+        headless.plan(["04"], parameters={"VARIANT": "mine"}, folder=folder)
+    given = {"VARIANT": "mine", "FROM": "default"}
+    (step,) = headless.plan(["04"], parameters=given, folder=folder)
+    assert step.folder.name == "mine-s0" and step.place("data")["variant"] == "default"
+    assert len(headless.plan(["01", "04"], parameters=given, folder=folder)) == 2
+    with pytest.raises(ValueError, match="No finished 'data' run lost-s0.*found: default-s0"):
+        headless.plan(["01", "04"], parameters=given | {"FROM": "data:lost"}, folder=folder)
+    with pytest.raises(ValueError, match="'dta' is no stage with a variant"):
+        headless.plan(["01", "04"], parameters=given | {"FROM": "dta:default"}, folder=folder)
+    with pytest.raises(ValueError, match="No finished 'data' run data=default-s0"):
+        headless.plan(["01", "04"], parameters=given | {"FROM": "data=default"}, folder=folder)
 
 
 def test_notebooks_run_in_order_and_are_reused_until_something_changes(folder, monkeypatch):
-    monkeypatch.setattr(runs, "code_hash", lambda: "as it is")
     said = []
 
     def go(*numbers, **parameters):
@@ -221,15 +260,55 @@ def test_notebooks_run_in_order_and_are_reused_until_something_changes(folder, m
     assert go() == {"01": "reused", "04": "reused"}
     assert any(line.startswith("01_data") and "reused" in line for line in said)
 
-    # the data are remade: their record changes, so pretraining may not be reused
+    # the data are remade to the same content: what follows stands
     assert go("01", REUSE=False) == {"01": "executed"}
-    assert go() == {"01": "reused", "04": "executed"}
+    assert go() == {"01": "reused", "04": "reused"}
+    write(folder, "01", "run.note(changed=True)", "run.finish()")
+    assert go() == {"01": "executed", "04": "executed"}
 
-    write(folder, "04", "print('another source')", "run.finish()")
+    # another loss made the record, as it says
+    record = json.loads((place("pretraining") / "record.json").read_text())
+    record["code"]["losses.py"] = "before"
+    (place("pretraining") / "record.json").write_text(json.dumps(record))
+    monkeypatch.setenv("BONELIB_OTHER_CODE", "keep")
+    assert go("04") == {"04": "reused"}
+    monkeypatch.delenv("BONELIB_OTHER_CODE")
     assert go("04") == {"04": "executed"}
-    assert "    another source" in said
-    monkeypatch.setattr(runs, "code_hash", lambda: "changed")
-    assert go("04") == {"04": "executed"}
+    assert any("again since it was made by other code: losses" in line for line in said)
+
+
+def test_changed_data_are_noticed_by_the_runner_and_a_copy_is_the_same(folder, tmp_path):
+    write(folder, "01")
+    files = tmp_path / "data" / "images"
+    files.mkdir(parents=True)
+    for name in "ab":
+        (files / f"{name}.png").write_text(name)
+
+    def go(root):
+        given = {"DATA": "fracatlas", "DATA_ROOT": str(root)}
+        return [o.status for o in headless.run(parameters=given, folder=folder)]
+
+    assert go(files.parent) == ["executed"]
+    shutil.copytree(files.parent, tmp_path / "copy")
+    assert go(tmp_path / "copy") == go(f"{files.parent}/../data") == ["reused"]
+    (files / "a.png").write_text("c")
+    assert [go(files.parent), go(files.parent)] == [["executed"], ["reused"]]
+    assert go(tmp_path / "copy") == ["executed"], "what is asked for counts, not what was recorded"
+
+
+def test_data_that_are_elsewhere_are_named_as_their_runs_are(folder, tmp_path):
+    write(folder, "01"), write(folder, "02")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.png").write_text("a")
+    given, allowed = {"DATA_ROOT": str(tmp_path / "data")}, {"DATA": ["fracatlas"]}
+    (made,) = headless.run(["01"], parameters={"DATA": "fracatlas"} | given, folder=folder)
+    shutil.rmtree(tmp_path / "data")
+    name = made.step.folder.parts[-4]
+    calls = dict(allowed=allowed, folder=folder)
+    (found,) = headless.run(["02"], parameters={"DATA": name}, **calls)
+    assert (found.status, found.step.folder.parts[-4]) == ("executed", name)
+    with pytest.raises(ValueError, match="Unknown DATA 'fracatlas-000000'"):
+        headless.plan(["02"], parameters={"DATA": "fracatlas-000000"}, **calls)
 
 
 def test_a_failure_stops_its_dependants_only_and_leaves_no_record(folder):
@@ -269,7 +348,7 @@ def test_a_killed_kernel_and_a_notebook_without_a_record_count_as_failed(folder)
 def test_an_older_finished_run_survives_a_failure_that_did_not_touch_it(folder):
     finish("data")
     before = (place("data") / "record.json").read_bytes()
-    write(folder, "01", "raise ValueError('before anything was written')")
+    write(folder, "01", first_of_all="raise ValueError('before anything was written')")
     (outcome,) = headless.run(folder=folder)
     assert outcome.status == "failed"
     assert (place("data") / "record.json").read_bytes() == before
@@ -288,22 +367,33 @@ def test_an_interrupt_keeps_the_partial_copy_and_no_record(folder, interruptible
         folder, "01", "run.finish()", "print('sleeping', flush=True)\nimport time; time.sleep(60)"
     )
 
+    said = []
+
     def interrupt(line):
-        if "sleeping" in line:
+        said.append(line)
+        if line == "    sleeping":
             signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
         headless.run(folder=folder, report=interrupt)
+    assert "cell In [5]" in said[-1] and "interrupted" in said[-1]
     assert not (place("data") / "record.json").exists()
     assert "sleeping" in (place("data") / "notebook-failed.ipynb").read_text()
 
 
 # ---------------------------------------------------------------------- the command line
-def test_a_mistake_on_the_command_line_is_one_message_and_code_2(capsys):
-    assert main(["runs", "--profile", "tyni"]) == 2
+def test_a_mistake_on_the_command_line_is_one_message_and_code_2(capsys, tmp_path, monkeypatch):
+    with pytest.raises(SystemExit, match="2"):
+        main(["runs", "--profile", "tyni"])
     assert main(["data", "fracatlas", str(Path("no") / "such")]) == 2
     assert main(["run", "-p", "SEED", "1", "-p", "SEED", "2"]) == 2
+    own = tmp_path / "recipes.toml"
+    own.write_text('[mine]\nlora = "eight"\nsize = -3\n')
+    monkeypatch.setattr("bonelib.experiments.settings.reading.own_file", lambda: own)
+    assert main(["run", "01", "04", "-p", "RECIPE", "mine"]) == 2
     printed = capsys.readouterr()
+    assert "Recipe 'mine' can't be made, 2 problem(s)" in printed.err
+    assert "started" not in printed.out
     assert "SEED more than once" in printed.err and "Traceback" not in printed.err
 
 
@@ -322,10 +412,11 @@ each = { RECIPE = ["ours", "exact", "lora"], TEST = ["fold0", "fold1"] }
 """
 
 
-def test_a_study_lists_every_combination_and_its_parts_share_them(tmp_path):
-    file = tmp_path / "studies.toml"
+def test_a_study_lists_every_combination_and_its_parts_share_them(folder, monkeypatch):
+    monkeypatch.setattr(runs, "ROOT", folder.parent)
+    file = folder / "studies.toml"  # the user's own, beside those of the package
     file.write_text(STUDY)
-    first, *rest = headless.study("colours", file)
+    first, *rest = headless.study("colours")
     assert first == (("01",), "tiny", {"DATA": "phantom", "SEED": 3})
     assert [run[0] for run in rest] == [("04", "05")] * 6
     assert rest[3][2] == {
@@ -336,43 +427,46 @@ def test_a_study_lists_every_combination_and_its_parts_share_them(tmp_path):
         "TEST": "fold1",
     }
     for parts in (1, 2, 4, 7):
-        shared = [headless.study("colours", file, part=f"{k + 1}/{parts}") for k in range(parts)]
+        shared = [headless.study("colours", part=f"{k + 1}/{parts}") for k in range(parts)]
         assert all(part[0] == first for part in shared), "what the others need is in each part"
         together = [run for part in shared for run in part[1:]]
         assert sorted(map(repr, together)) == sorted(map(repr, rest)), "each run in one part"
-    with pytest.raises(ValueError, match="No study 'shapes' in studies.toml. Known: colours"):
-        headless.study("shapes", file)
+    with pytest.raises(ValueError, match="No study 'shapes' in studies.toml. Known: .*colours"):
+        headless.study("shapes")
     other = headless.study(
-        "colours", file, profile="full", parameters={"DATA": "btxrd", "SEED": 5, "DATA_ROOT": "/x"}
+        "colours", profile="full", parameters={"DATA": "btxrd", "SEED": 5, "DATA_ROOT": "/x"}
     )
     assert other[0] == (("01",), "full", {"DATA": "btxrd", "SEED": 5, "DATA_ROOT": "/x"})
     assert len(other) == 7 and all(p["SEED"] == 5 and p["DATA"] == "btxrd" for _, _, p in other)
     file.write_text(STUDY.replace("SEED = 3", "SEED = 3, EPOCHS = 9"))
-    fewer = headless.study("colours", file, parameters={"EPOCHS": 1})
+    fewer = headless.study("colours", parameters={"EPOCHS": 1})
     assert {p["EPOCHS"] for _, _, p in fewer} == {1}, "the study's own, not only an entry's"
     file.write_text(STUDY)
     for wrong in ("RECIPE", "TEST", "EPOCS"):
         with pytest.raises(ValueError, match=f"can't take {wrong}. Choose DATA, DATA_ROOT, SEED"):
-            headless.study("colours", file, parameters={wrong: "x"})
+            headless.study("colours", parameters={wrong: "x"})
     for part in ("3/2", "0/2", "1", "x/2", ""):
         with pytest.raises(ValueError, match="No part"):
-            headless.study("colours", file, part=part)
+            headless.study("colours", part=part)
 
 
 def test_each_run_of_the_studies_is_one_that_its_notebook_knows():
-    recipes = tomllib.loads((headless.notebooks()["01"].parent / "recipes.toml").read_text())
+    recipes = settings.recipe_names()
     declared = {}
     for number, path in headless.notebooks().items():
         cells = nbformat.read(path, as_version=4).cells
         cell = next(c for c in cells if "parameters" in c.metadata.get("tags", ()))
         declared[number] = {node.target.id for node in ast.parse(cell.source).body}
-    for name in tomllib.loads((headless.notebooks()["01"].parent / "studies.toml").read_text()):
+    for name in studies():
         planned = headless.study(name)
         folders = [(numbers, p.get("VARIANT"), p.get("DATA")) for numbers, _, p in planned]
         assert len(set(folders)) == len(folders), "no run overwrites another"
         for numbers, profile, parameters in planned:
             assert profile in headless.PROFILES and parameters.get("RECIPE", "ours") in recipes
             assert set(parameters) <= set().union(*(declared[number] for number in numbers))
+            variant, inputs = parameters.get("VARIANT", "default"), parameters.get("FROM", "")
+            if "01" not in numbers:  # the study starts with it
+                assert runs.input_variant(inputs, "data", default=variant) == "default"
 
 
 def test_two_processes_at_the_same_run_execute_it_once(folder):

@@ -6,8 +6,10 @@ notebook has finished when its record exists: papermill marks the cells of a kil
 completed, so their status tells nothing.
 """
 
+import json
 import os
 import re
+import resource
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,56 +20,66 @@ from .. import runs
 from .plan import Step
 
 # glibc gives large tensors back to the system after each step and takes 40 % of the CPU time in
-# page faults; these thresholds keep them. What the user has set stands.
-ALLOCATOR = {
+# page faults; these thresholds keep them. OpenMP's threads spin while they wait for each other,
+# which takes two thirds of the CPU time where other processes run beside; 1000 turns are enough
+# to meet on a free machine. BLAS has threads of its own that spin likewise, and its problems here
+# are too small to be parted. What the user has set stands.
+PROCESS_ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": "4000000000",
     "MALLOC_TRIM_THRESHOLD_": "16000000000",
     "MALLOC_TOP_PAD_": "500000000",
+    "GOMP_SPINCOUNT": "1000",
+    "OPENBLAS_NUM_THREADS": "1",
 }
-INTERRUPTED = "interrupted from the keyboard"
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _FRAME = re.compile(r"^(File .+:\d+, in .+|Cell In\[\d+\], line \d+)", re.MULTILINE)
 
 
-def execute(step: Step, report: Callable[[str], None]) -> str:
-    """Run one notebook and keep its copy; return what went wrong, empty if nothing did."""
-    record = step.folder / "record.json"
-    before = _stamp(record)
-    error = "the run was cut short"
+def execute(step: Step, report: Callable[[str], None]) -> tuple[str, str]:
+    """Run one notebook and keep its copy; return ``executed, failed`` or ``planned``, and why.
+
+    It is planned if it ended with a plan in its run folder: its training is left to others. The
+    copy has the name of a failed one until the run is known to have succeeded, so that a killed
+    session leaves the right name behind.
+
+    Raises:
+        KeyboardInterrupt: Passed on; the copy is kept, and no record that this run wrote.
+    """
+    names = ("record.json", "plan.json", "notebook-failed.ipynb")
+    record, plan, copy = (step.folder / name for name in names)
+    before, planned_before = _stamp(record), _stamp(plan)
+    error = "interrupted"
     try:
-        error = _run_cells(step, report)
+        error = _run_cells(step, copy, report)
         if not error and not record.exists():
             error = f"the notebook left no record: {record} does not exist. It must end with\n"
             error += "run.finish(…) of a run started with its own parameters."
     finally:
         if error and record.exists() and _stamp(record) != before:
             record.unlink()
-    failed = step.folder / "notebook-failed.ipynb"
-    if not error:
-        failed.replace(step.folder / "notebook.ipynb")
-    return error
+    if error and runs.planned(step.folder) and _stamp(plan) != planned_before:
+        return "planned", runs.how_to_train(step.folder)
+    if error:
+        return "failed", f"{error}\nWhat it did so far: {copy}"
+    copy.replace(step.folder / "notebook.ipynb")
+    return "executed", ""
 
 
 def _stamp(path: Path) -> tuple[int, bytes] | None:
     return (path.stat().st_mtime_ns, path.read_bytes()) if path.exists() else None
 
 
-def _run_cells(step: Step, report: Callable[[str], None]) -> str:
-    """Execute the cells in a fresh kernel, keeping the copy as it grows; return the error.
-
-    The copy is called ``notebook-failed.ipynb`` until the run is known to have succeeded, so that
-    a killed session leaves the right name behind.
-    """
+def _run_cells(step: Step, path: Path, report: Callable[[str], None]) -> str:
+    """Execute the cells in a fresh kernel, keeping the copy as it grows; return the error."""
     import papermill
     from jupyter_core.utils import run_sync
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
-    copy = _Copy(step.folder / "notebook-failed.ipynb")
-    lines = _Lines(report)
-    error = ""
+    copy, lines = _Copy(path), _Lines(report)
+    error = "interrupted"  # until the cells have come to an end
     with tempfile.TemporaryDirectory(prefix="bone-", dir=_socket_root()) as private:
-        kernel = _kernel(Path(private))
+        kernel = _kernel(Path(private), step)
         try:
             papermill.execute_notebook(
                 str(step.source),
@@ -85,24 +97,26 @@ def _run_cells(step: Step, report: Callable[[str], None]) -> str:
                 on_cell_execute=copy.count,
                 on_cell_executed=copy.save_sometimes,
             )
+            error = ""
         except PapermillExecutionError as raised:
-            error = f"{copy.cell}: {_explain(raised)}"
+            error = _explain(raised)
         except DeadKernelError:
-            error = f"{copy.cell}: the kernel was killed, most often for want of memory{_memory()}"
+            error = f"the kernel was killed, most often for want of memory{_memory()}"
         except (RuntimeError, TimeoutError, OSError) as raised:
-            error = f"{copy.cell}: {type(raised).__name__}: {raised}"
+            error = f"{type(raised).__name__}: {raised}"
         except KeyboardInterrupt:
-            error = f"{copy.cell}: {INTERRUPTED}"
+            report(f"    {copy.cell}: interrupted from the keyboard. What it did so far: {path}")
+            raise
         finally:
             if kernel.has_kernel:
                 run_sync(kernel.shutdown_kernel)(now=bool(error))
             lines.close()
             copy.save()
-    return error
+    return error and f"{copy.cell}: {error}"
 
 
 class _Copy:
-    """The executed copy while it grows, and the number of the cell that runs."""
+    """The executed copy while it grows, and the cell that runs."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -128,7 +142,7 @@ class _Copy:
 
         if self.notebook is not None:
             with runs.replacing(self.path) as temporary:
-                temporary.write_text(nbformat.writes(self.notebook))
+                temporary.write_text(nbformat.writes(self.notebook), encoding="utf-8")
         self._saved = time.monotonic()
 
 
@@ -158,20 +172,21 @@ def _socket_root() -> str:
     return root if len(root) <= 60 else "/tmp"
 
 
-def _kernel(private: Path) -> Any:
+def _kernel(private: Path, step: Step) -> Any:
     """Prepare a kernel that is this interpreter and talks through sockets in a private folder."""
     from jupyter_client import AsyncKernelManager
     from jupyter_client.kernelspec import KernelSpecManager
 
     kernel = AsyncKernelManager(
         kernel_name="python3",
-        transport="ipc" if os.name == "posix" else "tcp",
+        transport="ipc",
         connection_file=str(private / "k.json"),
         # no folders searched: the spec of ipykernel itself, whatever the user has registered
         kernel_spec_manager=KernelSpecManager(kernel_dirs=[]),
     )
     kernel.kernel_spec.argv.append("--log-level=50")  # shutting down is no error to print
-    kernel.kernel_spec.env = {k: v for k, v in ALLOCATOR.items() if k not in os.environ}
+    unset = {k: v for k, v in PROCESS_ENVIRONMENT.items() if k not in os.environ}
+    kernel.kernel_spec.env = unset | {runs.freshness.NOTEBOOK: json.dumps(step.notebook)}
     return kernel
 
 
@@ -182,10 +197,6 @@ def _explain(error: Any) -> str:
 
 
 def _memory() -> str:
-    if os.name != "posix":
-        return ""
-    import resource
-
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20  # kB on Linux
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return f"\n(largest kernel so far {peak:.1f} GB, this machine has {there:.1f} GB)"

@@ -7,32 +7,24 @@ that lists every problem with its cure. papermill itself would pass a mistyped n
 import ast
 import contextlib
 import difflib
+import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from .. import runs
 
 PROFILES = ("tiny", "demo", "full")
-# Which notebooks must have run before; the number is the order. Those that are not there are not
-# asked for.
-NEEDS = {
-    "02": ("01",),
-    "03": ("01",),
-    "04": ("01",),
-    "05": ("01", "04"),
-    "06": ("01", "04"),
-    "07": ("01", "05"),
-    "08": ("01", "04"),
-    "09": ("02", "05", "06", "07"),
-}
 STAGES = {number: stage for stage, number in runs.NOTEBOOKS.items()}
-ANY_TASK = ("data", "reports", "pretraining")  # stages that serve every task
-COMMON = {"DATA": "phantom", "DATA_ROOT": "", "TASK": "tumor", "SEED": 0, "VARIANT": "default"}
+# Parameters that name the run or its data, whose content the record compares, or that change none.
+PLACE = ("PROFILE", "DATA", "DATA_ROOT", "SEED", "VARIANT", "REUSE")
+IN_RECORD = (*PLACE, "RUN_ON")  # where a training ran changes no result
+COMMON = (*PLACE, "TASK")  # every notebook declares them
 MAY_BE_CSV = ("DATA", "CAPTIONS")  # a name, or the path of a table
-TYPES = {"str": str, "int": int, "float": float, "bool": bool, "list": list, "dict": dict}
 
 
 @dataclass
@@ -43,116 +35,129 @@ class Step:
         given: Parameters that are passed, converted to the declared types.
         values: All parameters, those given over the notebook's defaults.
         needs: Numbers of the notebooks it depends on, as far as they exist.
+        stands_for: What a value stands for, hashed, by parameter: the settings of a recipe.
     """
 
     number: str
     stage: str
     source: Path
-    profile: str
     given: dict[str, Any]
     values: dict[str, Any]
     needs: tuple[str, ...]
+    stands_for: dict[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         """Name of the notebook, e.g. ``04_pretraining``."""
         return self.source.stem
 
-    @property
+    @cached_property
     def folder(self) -> Path:
-        """The run folder, known from the parameters."""
-        place = self.place(self.stage)
-        name = f"{place['variant']}-s{place['seed']}"
-        data = runs.data_name(place["data"])
-        return runs.folder() / self.profile / data / place["task"] / self.stage / name
+        """The run folder, known from the parameters and the data."""
+        return runs.paths.run_path(self.stage, **self.place(self.stage))
 
     def place(self, stage: str) -> dict[str, Any]:
         """Return the arguments with which ``runs.find`` finds the run of ``stage`` for this one."""
-        value = COMMON | self.values
+        value, variant = self.values, self.values["VARIANT"]
+        if stage != self.stage:
+            variant = runs.input_variant(value.get("FROM", ""), stage, default=variant)
         return {
-            "profile": self.profile,
+            "profile": value["PROFILE"],
             "data": value["DATA"],
-            "task": "any" if stage in ANY_TASK else value["TASK"],
+            "root": value["DATA_ROOT"],
+            "task": "any" if stage in runs.ANY_TASK else value["TASK"],
             "seed": value["SEED"],
-            "variant": value["VARIANT"],
+            "variant": variant,
         }
+
+    @cached_property
+    def notebook(self) -> dict[str, Any]:
+        """What is executed: a hash of the code cells, and the parameters that they use.
+
+        A path stands with its name only: what the file holds is known to the record.
+        """
+        cells = json.loads(self.source.read_text(encoding="utf-8"))["cells"]
+        sources = [
+            "".join(cell["source"])
+            for cell in cells
+            if cell["cell_type"] == "code" and "parameters" not in cell["metadata"].get("tags", ())
+        ]
+        text = "\n".join(sources)
+        used = [name for name in self.values if re.search(rf"\b{name}\b", text)]
+        values = {name: self.values[name] for name in used if name not in IN_RECORD}
+        for name in MAY_BE_CSV:
+            if str(values.get(name, "")).endswith(".csv"):
+                values[name] = Path(values[name]).name
+        values |= {f"{name} stands for": self.stands_for[name] for name in self.stands_for}
+        digest = hashlib.sha256(json.dumps(sources).encode()).hexdigest()[:12]
+        return json.loads(json.dumps({"cells": digest, "parameters": values}))
 
 
 def notebooks(folder: Path | None = None) -> dict[str, Path]:
-    """List the numbered notebooks of a folder, ``notebooks/`` unless given, by their number.
+    """List the notebooks of a folder, ``notebooks/`` unless given, by the number of their stage.
 
     Raises:
         FileNotFoundError: The folder holds none.
         ValueError: Two notebooks share a number.
     """
     folder = folder or runs.ROOT / "notebooks"
-    paths = sorted(p for p in folder.glob("[0-9][0-9]_*.ipynb"))
-    if not paths:
-        raise FileNotFoundError(f"No numbered notebooks (01_data.ipynb, …) in {folder}.")
     found: dict[str, Path] = {}
-    for path in paths:
-        if path.stem[:2] in found:
+    for path in sorted(folder.glob("[0-9][0-9]_*.ipynb")):
+        other = found.setdefault(path.stem[:2], path)
+        if other != path:
             raise ValueError(
-                f"Two notebooks have the number {path.stem[:2]}: {found[path.stem[:2]].name} and "
-                f"{path.name}. The number is the order of running; rename one."
+                f"Two notebooks have the number {path.stem[:2]}: {other.name} and {path.name}. "
+                "The number is the order of running; rename one."
             )
-        found[path.stem[:2]] = path
-    return found
+    if not found:
+        raise FileNotFoundError(f"No numbered notebooks (01_data.ipynb, …) in {folder}.")
+    return {number: path for number, path in found.items() if number in STAGES}
 
 
-def declared(notebook: Path) -> dict[str, tuple[str, Any]]:
-    """Read the parameters of a notebook: name → (type, default).
+def declared(notebook: Path) -> dict[str, Any]:
+    """Read the parameters of a notebook with their defaults, whose types are those of the values.
 
     Raises:
-        ValueError: The notebook declares none that papermill can read, or a computed one.
+        ValueError: The notebook lacks one that every notebook has, or computes one.
     """
     import papermill
 
     found = {}
     for name, entry in papermill.inspect_notebook(str(notebook)).items():
         try:
-            default = ast.literal_eval(entry["default"])
+            found[name] = ast.literal_eval(entry["default"])
         except (ValueError, SyntaxError):
             raise ValueError(
                 f"{name} = {entry['default']} is not a plain value; compute it in a later cell, "
                 "since values from outside come in after the parameters."
             ) from None
-        kind = entry["inferred_type_name"]
-        found[name] = (type(default).__name__ if kind == "None" else kind, default)
-    if not found:
+    if missing := [name for name in COMMON if name not in found]:
         raise ValueError(
-            f"{notebook.name} declares no parameters. Its first code cell needs the tag "
+            f"no parameters {', '.join(missing)}. The first code cell needs the tag "
             '"parameters" and lines such as SEED: int = 0'
         )
     return found
 
 
-def convert(name: str, value: Any, kind: str) -> Any:
-    """Turn what was typed on the command line into the declared type, strictly.
+def convert(name: str, value: Any, wanted: type) -> Any:
+    """Turn what was typed on the command line into the type of the default, strictly.
 
     Raises:
         ValueError: ``value`` is no such thing: ``1.0`` is no int, ``yes`` is no bool.
     """
-    wanted = TYPES.get(kind)
-    if wanted is None:
-        raise ValueError(f"{name} is declared as {kind!r}; expected one of {', '.join(TYPES)}.")
-    if kind == "float" and type(value) is int:
-        return float(value)
-    if type(value) is wanted:  # not isinstance: True is an int
-        return value
-    if isinstance(value, str):
-        truth = {"true": True, "1": True, "false": False, "0": False}
-        if kind == "bool" and value.lower() in truth:
-            return truth[value.lower()]
-        if kind == "int" and re.fullmatch(r"[+-]?\d+", value):
-            return int(value)
+    read = value
+    if isinstance(value, str) and wanted is not str:
         with contextlib.suppress(ValueError, SyntaxError):
-            if kind == "float":
-                return float(value)
-            if kind in ("list", "dict") and type(read := ast.literal_eval(value)) is wanted:
-                return read
-    shown = {"bool": "true or false", "list": 'a list such as "[1, 2]"', "dict": "a dict"}
-    raise ValueError(f"{name} must be {shown.get(kind, f'of type {kind}')}, found {value!r}.")
+            read = ast.literal_eval(value.capitalize() if wanted is bool else value)
+            if wanted is bool and read in (0, 1):
+                read = bool(read)
+    if wanted is float and type(read) is int:
+        return float(read)
+    if type(read) is wanted:  # not isinstance: True is an int
+        return read
+    shown = {bool: "true or false", list: 'a list such as "[1, 2]"', dict: "a dict"}
+    kind = shown.get(wanted, f"of type {wanted.__name__}")
+    raise ValueError(f"{name} must be {kind}, found {value!r}.")
 
 
 def plan(
@@ -160,7 +165,7 @@ def plan(
     *,
     profile: str = "tiny",
     parameters: Mapping[str, Any] | None = None,
-    allowed: Mapping[str, Sequence[str]] | None = None,
+    allowed: Mapping[str, Sequence[str] | Mapping[str, str]] | None = None,
     folder: Path | None = None,
 ) -> list[Step]:
     """Check a call completely and return its steps in order; nothing is executed or written.
@@ -168,64 +173,72 @@ def plan(
     Args:
         numbers: Notebooks to run, ``("01", "4")``; all that exist if empty.
         parameters: Values by name, as text or typed. Each goes to the notebooks that declare it.
-        allowed: Values that a parameter may take, ``{"TASK": […], "DATA": […]}``. ``DATA`` and
-            ``CAPTIONS`` may also be the path of a CSV.
+        allowed: Values that a parameter may take, ``{"TASK": […], "DATA": […]}``. A mapping gives a
+            hash of what each value stands for, so that a recipe that was changed is noticed.
+            ``DATA`` and ``CAPTIONS`` may also be the path of a CSV.
         folder: Where the notebooks lie; ``notebooks/`` of the repository by default.
 
     Raises:
         ValueError: Lists *all* problems at once, each with what to do.
     """
-    available = notebooks(folder)
+    available, allowed = notebooks(folder), allowed or {}
     given = {name: _absolute(name, value) for name, value in (parameters or {}).items()}
     problems = [] if profile in PROFILES else [_unknown("profile", profile, PROFILES)]
-    chosen = {re.sub(r"^(\d)$", r"0\1", str(n).removesuffix(".ipynb"))[:2]: n for n in numbers}
-    for number, typed in chosen.items():
-        if number not in available or str(typed) not in (number, number[1:], *_names(available)):
+    chosen = []
+    for typed in numbers or available:
+        number = f"{typed}".zfill(2)[:2]
+        if number in available and f"{typed}".zfill(2) in (number, available[number].stem):
+            chosen.append(number)
+        else:
             there = ", ".join(path.stem for path in available.values())
             problems.append(f"There is no notebook {typed!r}. These exist: {there}.")
-        elif number not in STAGES:
-            problems.append(f"{available[number].stem} has no stage in runs.NOTEBOOKS.")
-    chosen = sorted(set(chosen or available) & set(available) & set(STAGES))
 
     declarations = {}
-    for number in chosen:
+    for number in sorted(set(chosen)):
         try:
             declarations[number] = declared(available[number])
         except ValueError as error:
             problems.append(f"{available[number].name}: {error}")
     known = sorted({name for names in declarations.values() for name in names} - {"PROFILE"})
-    for name in given:
+    for name in given if declarations else ():
         if name == "PROFILE":
             problems.append("PROFILE is not a -p parameter; choose it with --profile.")
-        elif declarations and name not in known:
+        elif name not in known:
             problems.append(_unknown("parameter", name, known))
-    problems += _wrong_values(given, allowed or {})
+    problems += _wrong_values(given, allowed)
 
     steps = []
-    for number, names in declarations.items():
-        passed = {}
-        for name in (n for n in names if n in given and n != "PROFILE"):
+    for number, defaults in declarations.items():
+        passed = {"PROFILE": profile}
+        for name in (n for n in defaults if n in given and n != "PROFILE"):
             try:
-                passed[name] = convert(name, given[name], names[name][0])
+                passed[name] = convert(name, given[name], type(defaults[name]))
             except ValueError as error:
-                if str(error) not in problems:
-                    problems.append(str(error))
-        passed = {"PROFILE": profile} | passed if "PROFILE" in names else passed
-        values = {name: default for name, (_, default) in names.items()} | passed
-        needs = NEEDS.get(number, ("01",)) + ("03",) * (values.get("CAPTIONS") == "reports")
-        needs = tuple(n for n in needs if n in available and n != number)
+                problems.append(str(error))
+        values = defaults | passed
+        needs = tuple(n for n in _needs(number, values) if n in available)
+        meant = {
+            name: hashes[values[name]]
+            for name, hashes in allowed.items()
+            if isinstance(hashes, Mapping) and values.get(name) in hashes
+        }
         source = available[number]
-        steps.append(Step(number, STAGES[number], source, profile, passed, values, needs))
+        steps.append(Step(number, STAGES[number], source, passed, values, needs, meant))
     if not problems:  # folders and runs can only be looked up with sound values
         problems = _missing(steps)
-    if problems:
+    if problems := list(dict.fromkeys(problems)):
         lines = "\n".join(f"  - {line}" for line in problems)
         raise ValueError(f"Nothing was started, {len(problems)} problem(s):\n{lines}")
     return steps
 
 
-def _names(available: dict[str, Path]) -> list[str]:
-    return [name for path in available.values() for name in (path.stem, path.name)]
+def _needs(number: str, values: Mapping[str, Any]) -> tuple[str, ...]:
+    further = [
+        needs
+        for (n, name, value), needs in runs.NEEDS_WITH.items()
+        if n == number and values.get(name) == value
+    ]
+    return sum(further, runs.NEEDS[number])
 
 
 def _absolute(name: str, value: Any) -> Any:
@@ -241,41 +254,47 @@ def _unknown(what: str, name: str, known: Sequence[str]) -> str:
     return f"Unknown {what} {name!r}.{hint} Known: {', '.join(known)}."
 
 
-def _wrong_values(given: dict[str, Any], allowed: Mapping[str, Sequence[str]]) -> list[str]:
+def _wrong_values(
+    given: dict[str, Any], allowed: Mapping[str, Sequence[str] | Mapping[str, str]]
+) -> list[str]:
     found = []
-    for name, values in allowed.items():
-        value = given.get(name)
-        if value is None or value in values:
-            continue
-        if name == "DATA" and "+" in str(value) and set(str(value).split("+")) <= set(values):
-            continue
-        if name in MAY_BE_CSV and str(value).endswith(".csv"):
+    for name in given.keys() & allowed.keys():
+        value, values = str(given[name]), list(allowed[name])
+        if name in MAY_BE_CSV and value.endswith(".csv"):
             if not Path(value).is_file():
                 found.append(f"{name}: there is no file {value}.")
-            continue
-        found.append(_unknown(name, str(value), list(values)))
-    if not re.fullmatch(r"[\w.+-]+", str(given.get("VARIANT", "default"))):
-        found.append(
-            f"VARIANT {given['VARIANT']!r} can't name a folder; use letters, digits and . _ + -"
-        )
+        elif value not in values and not (name == "DATA" and _are_data(value, values)):
+            found.append(_unknown(name, value, values))
+    variant = str(given.get("VARIANT", "default"))
+    if not re.fullmatch(r"[\w.+-]+", variant):
+        found.append(f"VARIANT {variant!r} can't name a folder; use letters, digits and . _ + -")
     return found
+
+
+def _are_data(name: str, sets: list[str]) -> bool:
+    """Tell whether a name joins data sets, a+b, or is that of runs: ``fracatlas-3fa2c1``."""
+    above = runs.folder().glob("*")
+    return set(name.split("+")) <= {*sets} or any((one / name).is_dir() for one in above)
 
 
 def _missing(steps: list[Step]) -> list[str]:
     """List what the steps rely on and can't get: the data folder, and runs outside this call."""
     found: list[str] = []
-    chosen = {step.number for step in steps}
+    made: set[Path] = set()
     for step in steps:
-        value = COMMON | step.values
         try:
-            if value["DATA"] != "phantom":
-                runs.data_root(value["DATA"], value["DATA_ROOT"])
-        except FileNotFoundError as error:
+            _ = step.folder  # its name is that of the data
+            if step.stage == "data" and step.values["DATA"] != "phantom":
+                runs.data_root(step.values["DATA"], step.values["DATA_ROOT"])
+        except (FileNotFoundError, ValueError) as error:
             found.append(str(error))
+            continue
+        made.add(step.folder)
         for need in step.needs:
-            if need not in chosen:
-                try:
-                    runs.find(STAGES[need], **step.place(STAGES[need]))
-                except (FileNotFoundError, ValueError) as error:
-                    found.append(f"{step.name} needs notebook {need}: {error}")
-    return list(dict.fromkeys(found))
+            try:
+                place = step.place(STAGES[need])  # FROM may name another than this call makes
+                if runs.paths.run_path(STAGES[need], **place) not in made:
+                    runs.find(STAGES[need], **place)
+            except (FileNotFoundError, ValueError) as error:
+                found.append(f"{step.name} needs notebook {need}: {error}")
+    return found

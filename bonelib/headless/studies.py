@@ -1,28 +1,37 @@
 """Studies: named lists of notebook runs that answer one question together.
 
-``notebooks/studies.toml`` comes in; (notebooks, profile, parameters) of each run go out. A study is
-started run by run; what is finished is reused, so that it can be stopped and taken up again.
+The studies that come with bonelib, and a user's own, come in; (notebooks, profile, parameters) of
+each run go out. A study is started run by run; what is finished is reused, so that it can be
+stopped and taken up again.
 """
 
 import itertools
 import tomllib
 from collections.abc import Mapping
-from pathlib import Path
+from importlib import resources
 from typing import Any
 
 from .. import runs
 
 FOR_ALL = {"DATA", "DATA_ROOT", "SEED"}  # every notebook declares them
+FILE = "studies.toml"
 Planned = tuple[tuple[str, ...], str, dict[str, Any]]
 
 
+def studies() -> dict[str, dict[str, Any]]:
+    """Return all studies by name: those of the package, then those of ``notebooks/studies.toml``.
+
+    One of the user's takes the place of one of the package's that has its name.
+    """
+    texts = [resources.files(__package__).joinpath(FILE).read_text(encoding="utf-8")]
+    own = runs.ROOT / "notebooks" / FILE
+    if own.exists():  # an installed package has none
+        texts.append(own.read_text(encoding="utf-8"))
+    return {name: one for text in texts for name, one in tomllib.loads(text).items()}
+
+
 def study(
-    name: str,
-    file: Path | None = None,
-    *,
-    part: str = "1/1",
-    profile: str = "",
-    parameters: Mapping[str, Any] | None = None,
+    name: str, *, part: str = "1/1", profile: str = "", parameters: Mapping[str, Any] | None = None
 ) -> list[Planned]:
     """Return the runs of a study in order, or one part of them.
 
@@ -43,27 +52,25 @@ def study(
     number, parts = (int(n) if n.isdigit() else 0 for n in (part.split("/") + ["", ""])[:2])
     if not 1 <= number <= parts:
         raise ValueError(f"No part {part!r}. Say 1/2 and 2/2 for two processes.")
-    file = file or runs.ROOT / "notebooks" / "studies.toml"
-    known = tomllib.loads(file.read_text())
+    known, given = studies(), dict(parameters or {})
     if name not in known:
-        raise ValueError(f"No study {name!r} in {file.name}. Known: {', '.join(known)}.")
-    section, given, planned, counted = known[name], dict(parameters or {}), [], 0
-    entries = section["runs"]
-    varied = {key for entry in entries for key in entry.get("each", {})}
+        raise ValueError(f"No study {name!r} in {FILE}. Known: {', '.join(known)}.")
+    section, entries = known[name], known[name]["runs"]
     own = {key for part_of in (section, *entries) for key in part_of.get("parameters", {})}
-    wrong = sorted(set(given) - ((own | FOR_ALL) - varied))
-    if wrong:
-        free = ", ".join(sorted((own | FOR_ALL) - varied))
-        raise ValueError(f"The study {name!r} can't take {', '.join(wrong)}. Choose {free}.")
+    free = (own | FOR_ALL) - {key for entry in entries for key in entry.get("each", {})}
+    if wrong := sorted(given.keys() - free):
+        raise ValueError(
+            f"The study {name!r} can't take {', '.join(wrong)}. Choose {', '.join(sorted(free))}."
+        )
+    planned, counted = [], itertools.count(1)
     for entry in entries:
         each = entry.get("each", {})
+        fixed = section.get("parameters", {}) | entry.get("parameters", {})
+        fixed |= {key: given[key] for key in given if key in FOR_ALL or key in fixed}
         for values in itertools.product(*each.values()):
-            counted += bool(each)
-            if each and counted % parts != number % parts:
+            if each and next(counted) % parts != number % parts:
                 continue
-            whole = section.get("parameters", {}) | {k: given[k] for k in given if k in FOR_ALL}
-            whole = {k: given.get(k, v) for k, v in (whole | entry.get("parameters", {})).items()}
-            whole |= dict(zip(each, values, strict=True))
+            whole = fixed | dict(zip(each, values, strict=True))
             whole = {k: v.format(**whole) if isinstance(v, str) else v for k, v in whole.items()}
             planned.append((tuple(entry["notebooks"]), profile or section["profile"], whole))
     return planned
