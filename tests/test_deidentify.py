@@ -6,12 +6,15 @@ import warnings
 
 import dicom_files as made
 import numpy as np
+import pandas as pd
 import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
-from bonelib import dicom
-from bonelib.dicom import burnt, frames, keeping
+from bonelib import __main__ as command_line
+from bonelib import deidentify, dicom
+from bonelib.deidentify import allowlist
+from bonelib.dicom import burnt_in, frames
 
 pytest.importorskip("dicognito")
 
@@ -101,7 +104,7 @@ def save(path, content):
 
 def copies(tmp_path, **options):
     ledger = tmp_path / "apart" / "ledger.json"
-    return dicom.deidentify(tmp_path / "in", tmp_path / "out", ledger=ledger, **options)
+    return deidentify.radiographs(tmp_path / "in", tmp_path / "out", ledger=ledger, **options)
 
 
 def test_no_planted_identity_is_found_in_two_hundred_copies(tmp_path):
@@ -171,10 +174,11 @@ def test_a_second_call_changes_nothing_and_copies_are_not_shifted_again(tmp_path
     assert kept == {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in kept}
     assert before == {p: p.read_bytes() for p in (tmp_path / "in").iterdir()}
     ledger = tmp_path / "apart" / "ledger.json"
-    dicom.deidentify(tmp_path / "out", tmp_path / "third", ledger=ledger)
+    deidentify.radiographs(tmp_path / "out", tmp_path / "third", ledger=ledger)
     for path, (content, _) in kept.items():
         assert (tmp_path / "third" / path.relative_to(tmp_path / "out")).read_bytes() == content
-    other = dicom.deidentify(tmp_path / "in", tmp_path / "fourth", ledger=tmp_path / "new.json")
+    fourth, anew = tmp_path / "fourth", tmp_path / "new"
+    other = deidentify.radiographs(tmp_path / "in", fourth, ledger=anew)
     assert not set(other.files["output"]) & set(first.files["output"])
 
 
@@ -184,12 +188,12 @@ def test_folders_in_one_another_and_a_foreign_ledger_are_refused(tmp_path):
         ("in", "ledger.json"), ("in/out", "ledger.json"), (".", "../x.json"), ("out", "out/l.json"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match="Choose folders apart"):
-            dicom.deidentify(tmp_path / "in", tmp_path / out, ledger=tmp_path / ledger)
+            deidentify.radiographs(tmp_path / "in", tmp_path / out, ledger=tmp_path / ledger)
     (tmp_path / "thesis.json").write_text('{"mine": 1}')
     with pytest.raises(ValueError, match="is no ledger"):
-        dicom.deidentify(tmp_path / "in", tmp_path / "out", ledger=tmp_path / "thesis.json")
+        deidentify.radiographs(tmp_path / "in", tmp_path / "out", ledger=tmp_path / "thesis.json")
     with pytest.raises(FileNotFoundError):
-        dicom.deidentify(tmp_path / "no", tmp_path / "out", ledger=tmp_path / "l.json")
+        deidentify.radiographs(tmp_path / "no", tmp_path / "out", ledger=tmp_path / "l.json")
     assert not (tmp_path / "out").exists()
 
 
@@ -232,6 +236,77 @@ def test_a_word_of_the_identity_anywhere_in_the_copy_stops_it(tmp_path):
     save(tmp_path / "in" / "a", made.file_bytes(header))
     done = copies(tmp_path).files.iloc[0]
     assert done["status"] == "refused"
+
+
+def test_the_leak_table_counts_the_words_of_a_header_that_a_copy_has():
+    header = made.header(made.ramp(), PatientName="Musterfrau^Erika", PatientID="80012345")
+    header.ReferringPhysicianName, header.PatientTelephoneNumbers = "Ärztin^Zoë", "0142494949"
+    gone = deidentify.count_copy(header, b"nothing of all this")
+    some = deidentify.count_copy(header, b"MUSTERFRAU and 980012345 and \xc3\xa4rztin")
+    table = deidentify.leak_table(pd.concat([gone, some])).set_index("type")
+    assert table.loc[["PATIENT", "PERSON", "ID", "PHONE"], "n"].tolist() == [4, 2, 2, 2]
+    assert table.loc[["PATIENT", "PERSON", "ID", "PHONE"], "recall"].tolist() == [0.75, 0.5, 1, 1]
+    with pytest.raises(ValueError, match="PERSON 0.500"):
+        deidentify.check(table.reset_index(), {"PERSON": 0.98})
+
+
+# ------------------------------------------------------------------------------ one command
+def run(*arguments):
+    return command_line.main(["deidentify", *map(str, arguments)])
+
+
+def test_the_command_sees_by_the_content_what_it_is_given(tmp_path, capsys):
+    save(tmp_path / "films" / "photo.jpg.txt", b"genou gauche, sans particularites")
+    save(tmp_path / "films" / "IM0001", made.film())
+    save(tmp_path / "texts" / "r1.txt", b"genou gauche, sans particularites, pas de fracture")
+    ledger = tmp_path / "ledger"
+    assert run(tmp_path / "films", tmp_path / "copies", "--ledger", ledger) == 0
+    assert "1 written" in capsys.readouterr().out
+    secret = json.loads((ledger / "ledger.json").read_text())["secret"]
+    texts = (tmp_path / "texts", tmp_path / "safe", "--ledger", ledger)
+    assert run(*texts, "--language", "fr") == 0  # one ledger serves both
+    assert "1 of 1 reports" in capsys.readouterr().out
+    book = json.loads((ledger / "ledger.json").read_text())
+    assert book["secret"] == secret and list(book["files"]) == ["IM0001"]
+    assert not any(p.stat().st_mode & 0o077 for p in (ledger, *ledger.iterdir()))
+    assert run(tmp_path / "films" / "IM0001", tmp_path / "single") == 2  # no DICOMDIR
+    assert "it names no files" in capsys.readouterr().err
+    (tmp_path / "nothing").mkdir()
+    assert run(tmp_path / "nothing", tmp_path / "x") == 2
+    assert "Neither DICOM files nor reports" in capsys.readouterr().err
+
+
+def test_the_command_refuses_options_of_the_other_kind_and_reports_without_a_language(
+    tmp_path, capsys
+):
+    save(tmp_path / "films" / "a", made.film())
+    save(tmp_path / "texts" / "r1.txt", b"genou gauche")
+    assert run(tmp_path / "films", tmp_path / "x", "--language", "fr", "--keep", "center") == 2
+    told = capsys.readouterr().err
+    assert "holds DICOM files, for which --language, --keep can't be" in told
+    seen = ("--report", tmp_path / "seen")
+    assert run(tmp_path / "texts", tmp_path / "x", "--language", "fr", *seen) == 2
+    assert "holds reports, for which --report can't be" in capsys.readouterr().err
+    assert run(tmp_path / "texts", tmp_path / "x") == 2
+    assert "--language en or --language fr" in capsys.readouterr().err
+    inside = ("--report", tmp_path / "films" / "seen")
+    assert run(tmp_path / "films", tmp_path / "x", *inside) == 2  # nothing into the originals
+    assert run(tmp_path / "films", tmp_path / "x", "--ledger", tmp_path / "films" / "l") == 2
+    assert not (tmp_path / "x").exists() and len(list((tmp_path / "films").iterdir())) == 1
+
+
+def test_ledgers_of_the_versions_before_are_read(tmp_path):
+    save(tmp_path / "in" / "a", made.film())
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "key").write_text("ab" * 32)  # of reports
+    book = {"what": "Ledger", "secret": "ab" * 32, "patients": {"/P1": "X"}, "accessions": {}}
+    (tmp_path / "films.ledger").write_text(json.dumps(book))  # of DICOM files, a file
+    outputs = []
+    for number, name in enumerate(("texts", "films.ledger")):
+        out = tmp_path / str(number)
+        done = deidentify.radiographs(tmp_path / "in", out, ledger=tmp_path / name)
+        outputs.append(done.files["output"].tolist())
+    assert outputs[0] == outputs[1] != [None]
 
 
 # ------------------------------------------------------------------------------ beside the picture
@@ -302,13 +377,14 @@ def test_a_strip_with_a_name_is_counted_and_a_side_mark_is_not(scale, grey):
     rng = np.random.default_rng(1)
     plain = film(rng)
     text = strip(plain.copy(), LINES, scale, grey)
-    count, boxes = dicom.characters(text)
+    count, boxes = burnt_in.characters(text)
     letters = sum(c.isalnum() for line in LINES for c in line)
-    assert burnt.LIMIT <= count <= 1.3 * letters
+    assert burnt_in.LIMIT <= count <= 1.3 * letters
     assert boxes.shape == (count, 4) and (boxes[:, 3] < 40 + 3 * 42 * scale).all()
-    assert dicom.characters(plain)[0] < 6
-    assert dicom.characters(strip(plain.copy(), ["R"], 2, grey))[0] < 6
-    assert dicom.characters(np.repeat(np.repeat(text, 2, 0), 2, 1).astype(np.uint16) * 257)[0] >= 35
+    assert burnt_in.characters(plain)[0] < 6
+    assert burnt_in.characters(strip(plain.copy(), ["R"], 2, grey))[0] < 6
+    twice = np.repeat(np.repeat(text, 2, 0), 2, 1).astype(np.uint16) * 257
+    assert burnt_in.characters(twice)[0] >= 35
 
 
 def test_pictures_with_text_are_refused_and_shown(tmp_path):
@@ -332,7 +408,7 @@ def test_real_copies_keep_their_pixels_and_lose_their_header(tmp_path):
     folder = os.path.join(os.environ.get("BONELIB_DATA", ""), "dicom-radiographs")
     if "BONELIB_DATA" not in os.environ or not os.path.isdir(folder):
         pytest.skip("needs dicom-radiographs in the folder BONELIB_DATA")
-    done = dicom.deidentify(folder, tmp_path / "out", ledger=tmp_path / "ledger.json")
+    done = deidentify.radiographs(folder, tmp_path / "out", ledger=tmp_path / "ledger.json")
     assert done.files["status"].value_counts().to_dict() == {"written": 13, "refused": 3}
     assert done.files["characters"].max() < 6
     for row in done.files.dropna(subset=["output"]).itertuples():
@@ -343,18 +419,19 @@ def test_real_copies_keep_their_pixels_and_lose_their_header(tmp_path):
         assert found["view"] == was["view"] and found["side"] == was["side"]
         header = pydicom.dcmread(os.path.join(folder, row.file), stop_before_pixels=True)
         content = (tmp_path / "out" / row.output).read_bytes()
-        assert keeping.leak(content[:2000], keeping.identity(header)) is None
+        assert allowlist.left(content[:2000], allowlist.identity(header)) == []
         for keyword in ("InstitutionName", "StudyDescription", "PatientName", "StudyInstanceUID"):
             value = str(header.get(keyword, ""))
             assert len(value) < 4 or value.encode() not in content, (row.file, keyword)
 
 
 def test_the_profile_is_that_of_the_standard():
-    assert keeping.action(0x00100010) == "Z" and keeping.action(0x00100020) == "Z/D"
-    assert keeping.action(0x00204000) == "X" and keeping.action(0x00080018) == "U"
-    assert keeping.action(0x60023000) == keeping.action(0x50010010) == keeping.action(0x00291001)
-    assert keeping.action(0x00280010) == ""
-    known = {pydicom.datadict.keyword_for_tag(tag): a for tag, a in keeping.profile().items()}
-    kept = {word for word in keeping.patterns() if word in known}
-    treated = {*keeping.REPLACED, *keeping.REMAPPED, *keeping.SHIFTED}
+    action = allowlist.action
+    assert action(0x00100010) == "Z" and action(0x00100020) == "Z/D"
+    assert action(0x00204000) == "X" and action(0x00080018) == "U"
+    assert action(0x60023000) == action(0x50010010) == action(0x00291001) == "X"
+    assert action(0x00280010) == ""
+    known = {pydicom.datadict.keyword_for_tag(tag): a for tag, a in allowlist.profile().items()}
+    kept = {word for word in allowlist.patterns() if word in known}
+    treated = {*allowlist.REPLACED, *allowlist.REMAPPED, *allowlist.SHIFTED}
     assert kept - treated == {"PatientSex", "PatientAge"}

@@ -14,7 +14,7 @@ from pydicom.encaps import generate_frames
 from pydicom.uid import JPEG2000Lossless, RLELossless
 
 from bonelib import dicom
-from bonelib.dicom import apart, frames, grey
+from bonelib.dicom import decoder_process, frames, grey
 
 TOP = 65535
 
@@ -384,7 +384,7 @@ def test_threads_decode_side_by_side_and_leave_no_process_behind(tmp_path):
 
     def one(_):
         pixels, _ = dicom.read(content)
-        workers.append(apart._OWN.worker.process)
+        workers.append(decoder_process._THREAD.worker.process)
         return np.array_equal(pixels, plain)
 
     with ThreadPoolExecutor(2) as pool:
@@ -421,7 +421,7 @@ def test_a_missing_decoder_is_named_with_its_package(monkeypatch):
 
 
 def test_no_syntax_needs_a_package_under_the_gpl():
-    assert "pylibjpeg-libjpeg" not in {package for _, package in frames.CODED.values()}
+    assert "pylibjpeg-libjpeg" not in {row["package"] for row in frames.syntaxes().values()}
 
 
 # ------------------------------------------------------------------------------------- real files

@@ -147,7 +147,7 @@ def test_headers_become_the_words_of_the_cohort(tmp_path):
     assert table["site"].tolist()[1:] == [(), ("fibula", "tibia")]
     assert pd.isna(table["patient"][1])
     text = "\n".join(table.attrs["notes"])
-    assert "1 files name no patient" in text and "EXTREMITY" in text and "no reports.csv" in text
+    assert "1 rows name no patient" in text and "EXTREMITY" in text and "no reports.csv" in text
 
 
 def test_patients_of_two_issuers_are_two_patients(tmp_path):
@@ -185,7 +185,7 @@ def test_reports_are_joined_by_accession_else_by_patient_and_date_and_never_by_a
         "3 of 6 radiographs have a report",
         "outside.txt lies outside the folder",
         "1 radiographs fit several reports",
-        "1 dates of reports are not YYYY-MM-DD, e.g. '06/06/2020'",
+        "1 dates of reports are not YYYY-MM-DD, e.g. 06/06/2020",
         "3 reports belong to no radiograph",
     ):
         assert part in text, (part, text)
@@ -330,6 +330,7 @@ def test_the_command_line_reads_and_copies_an_export(drawn, tmp_path, capsys):
     command += ["--ledger", str(tmp_path / "ledger.json")]
     assert command_line.main([*command, "--report", str(tmp_path / "report")]) == 0
     told = capsys.readouterr().out
+    assert "deidentify-dicom is now called deidentify" in told
     assert "12 written, 1 refused" in told and "PatientAge, PatientSex" in told
     elements = pd.read_csv(tmp_path / "report" / "elements.csv").set_index("keyword")
     assert elements["done"]["StudyDate"] == "shifted"

@@ -1,23 +1,11 @@
-"""DICOM files as hospitals export them: pixels with bone bright, facts, de-identified copies.
+"""DICOM files as hospitals export them, read: pixels with bone bright, and facts.
 
 A file comes in; ``read`` returns its grey picture and its facts, or raises ``ValueError`` with the
-reason. ``walk`` names every file of an export, ``deidentify`` copies it without identities, and
-``characters`` counts text burnt into a picture. Compressed files and copies need the extra
-``dicom``.
+reason. ``walk`` names every file of an export. Compressed files need the extra ``dicom``. Copies
+without identities are the matter of ``bonelib.deidentify``.
 """
 
-from bonelib.dicom.burnt import characters
-from bonelib.dicom.deidentify import Copies, deidentify
-from bonelib.dicom.reading import facts, is_dicom, parse, read
+from bonelib.dicom.reading import is_dicom, read
 from bonelib.dicom.tree import walk
 
-__all__ = [
-    "Copies",
-    "characters",
-    "deidentify",
-    "facts",
-    "is_dicom",
-    "parse",
-    "read",
-    "walk",
-]
+__all__ = ["is_dicom", "read", "walk"]

@@ -5,43 +5,31 @@ the length of the data or the header of the codestream is held against the DICOM
 of every kind fill gaps, and some believe the one and some the other.
 """
 
+import csv
+import functools
 import struct
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bonelib.dicom import apart
+from bonelib.dicom import decoder_process
 
 if TYPE_CHECKING:
+    from pydicom.dataelem import DataElement
     from pydicom.dataset import Dataset
 
-NATIVE = {
-    "1.2.840.10008.1.2": "<u2",
-    "1.2.840.10008.1.2.1": "<u2",
-    "1.2.840.10008.1.2.1.99": "<u2",
-    "1.2.840.10008.1.2.2": ">u2",
-}
-RLE = "1.2.840.10008.1.2.5"
-# Transfer syntax → kind of codestream, and the package whose decoder is free of the GPL.
-CODED = {
-    RLE: ("RLE", "pydicom"),
-    "1.2.840.10008.1.2.4.50": ("JPEG", "pillow"),
-    "1.2.840.10008.1.2.4.51": ("JPEG", "pillow"),
-    "1.2.840.10008.1.2.4.57": ("JPEG lossless", "python-gdcm"),
-    "1.2.840.10008.1.2.4.70": ("JPEG lossless", "python-gdcm"),
-    "1.2.840.10008.1.2.4.80": ("JPEG-LS", "python-gdcm"),
-    "1.2.840.10008.1.2.4.81": ("JPEG-LS", "python-gdcm"),
-    "1.2.840.10008.1.2.4.90": ("JPEG 2000", "pylibjpeg-openjpeg"),
-    "1.2.840.10008.1.2.4.91": ("JPEG 2000", "pylibjpeg-openjpeg"),
-    "1.2.840.10008.1.2.4.201": ("JPEG 2000", "pylibjpeg-openjpeg"),
-    "1.2.840.10008.1.2.4.202": ("JPEG 2000", "pylibjpeg-openjpeg"),
-    "1.2.840.10008.1.2.4.203": ("JPEG 2000", "pylibjpeg-openjpeg"),
-}
-LOSSY = tuple(f"1.2.840.10008.1.2.4.{n}" for n in (50, 51, 81, 91, 203))
-EXTENDED = "1.2.840.10008.1.2.4.51"
-# Decoders in order of choice. GDCM before Pillow: it says when the data of a JPEG end too early.
-PLUGINS = {"JPEG": ("gdcm", "pillow"), "JPEG 2000": ("pylibjpeg",)}
-PLUGINS |= dict.fromkeys(("JPEG lossless", "JPEG-LS"), ("gdcm",))
+
+@functools.cache
+def syntaxes() -> dict[str, dict[str, str]]:
+    """Return the transfer syntaxes that radiographs have, by UID.
+
+    Each has the ``kind`` of its pixel data; native ones the byte ``order``; others whether they are
+    ``lossy``, pydicom's ``plugins`` in order of choice, and the ``package`` that brings the first,
+    free of the GPL. GDCM goes before Pillow: it says when the data of a JPEG end too early.
+    """
+    with Path(__file__).with_name("syntaxes.csv").open(newline="", encoding="utf-8") as stream:
+        return {row["uid"]: row for row in csv.DictReader(stream)}
 
 
 def stored(header: "Dataset", syntax: str) -> np.ndarray:
@@ -59,7 +47,9 @@ def stored(header: "Dataset", syntax: str) -> np.ndarray:
         raise ValueError("the pixel data are empty (0 bytes)")
     wrapped = data[:4] == b"\xfe\xff\x00\xe0" and header["PixelData"].is_undefined_length
     rows, columns, allocated = int(header.Rows), int(header.Columns), int(header.BitsAllocated)
-    if syntax in NATIVE:
+    if syntax not in syntaxes():
+        raise ValueError(f"the transfer syntax {_name(syntax)} is not one that radiographs have")
+    if order := syntaxes()[syntax]["order"]:
         if wrapped:
             raise ValueError(f"{_name(syntax)} is named but the pixel data are compressed")
         expected = rows * columns * allocated // 8
@@ -68,11 +58,9 @@ def stored(header: "Dataset", syntax: str) -> np.ndarray:
                 f"the pixel data hold {len(data):,} bytes, {rows} × {columns} pixels of "
                 f"{allocated} bits need {expected:,}: the file is cut off or its header is wrong"
             )
-        kind = np.uint8 if allocated == 8 else np.dtype(NATIVE[syntax])
+        kind = np.dtype("u1" if allocated == 8 else f"{order}u2")
         found = np.frombuffer(data, kind, count=rows * columns).reshape(rows, columns)
         return found if found.dtype.isnative else found.astype(np.uint16)
-    if syntax not in CODED:
-        raise ValueError(f"the transfer syntax {_name(syntax)} is not one that radiographs have")
     if not wrapped:
         raise ValueError(f"{_name(syntax)} is named but the pixel data are not compressed so")
     return _decoded(header, data, syntax)
@@ -86,22 +74,20 @@ def _decoded(header: "Dataset", data: bytes, syntax: str) -> np.ndarray:
     if len(frames) != 1:
         raise ValueError(f"the pixel data hold {len(frames)} frames, expected one")
     _agree(header, frames[0], syntax)
-    kind, package = CODED[syntax]
-    if kind == "RLE":
-        return _unpacked(frames[0], int(header.Rows), int(header.Columns))
+    kind, package, choice = (syntaxes()[syntax][key] for key in ("kind", "package", "plugins"))
     plugins = get_decoder(syntax).available_plugins
     if not plugins:
         raise ValueError(
             f"{_name(syntax)} needs a decoder. Install it with `pip install {package}` "
             "(or `pip install bonelib[dicom]` for all)"
         )
-    own = next((name for name in PLUGINS[kind] if name in plugins), "")
+    plugin = next((name for name in choice.split() if name in plugins), "")
     keys = ("Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation")
     words = ("rows", "columns", "bits_allocated", "bits_stored", "pixel_representation")
     facts: dict[str, Any] = {w: int(header[k].value) for w, k in zip(words, keys, strict=True)}
     facts |= {"photometric_interpretation": "MONOCHROME2", "samples_per_pixel": 1}
     facts |= {"number_of_frames": 1, "pixel_keyword": "PixelData"}
-    found = apart.decode(syntax, data, own, **facts)
+    found = decoder_process.decode(syntax, data, plugin, **facts)
     rows, columns = int(header.Rows), int(header.Columns)
     if found.shape != (rows, columns) or found.dtype.itemsize > 2:
         raise ValueError(
@@ -118,10 +104,9 @@ def _agree(header: "Dataset", frame: bytes, syntax: str) -> None:
     Raises:
         ValueError: It is of another kind, cut off, or of another size or depth.
     """
-    kind, _ = CODED[syntax]
+    kind = syntaxes()[syntax]["kind"]
     allocated, bits = int(header.BitsAllocated), int(header.BitsStored)
-    if kind == "RLE":
-        _rle(frame, allocated)
+    if kind == "RLE":  # no header of its own; pydicom counts the bytes
         return
     found = _codestream(frame)
     if found is None:
@@ -181,48 +166,6 @@ def _codestream(frame: bytes) -> tuple[str, int, int, int, int] | None:
     return None
 
 
-def _rle(frame: bytes, allocated: int) -> list[int]:
-    """Check the header of PS3.5 G.5: one segment a byte of a pixel, offsets in order."""
-    if len(frame) < 64:
-        raise ValueError("the RLE data are cut off in their header")
-    count, *offsets = struct.unpack_from("<16I", frame)
-    used = offsets[: min(count, 15)]
-    sound = count == allocated // 8 and used[0] == 64 and used == sorted(set(used))
-    if not sound or used[-1] >= len(frame):
-        raise ValueError(f"the RLE header ({count} segments at {used}) doesn't fit the data")
-    return used
-
-
-def _unpacked(frame: bytes, rows: int, columns: int) -> np.ndarray:
-    """Unpack the segments of PS3.5 G.3, highest byte first, and count what they hold.
-
-    pydicom's own decoder cuts or fills where the count is wrong, so that a damaged height passes.
-    """
-    offsets = _rle(frame, 8 * struct.unpack_from("<I", frame)[0])
-    planes = []
-    for start, end in zip(offsets, [*offsets[1:], len(frame)], strict=True):
-        out, place, last = bytearray(), start, end - 1
-        while place < last:  # each run is two bytes or more; one that is left over is padding
-            head = frame[place]
-            if head < 128:
-                stop = place + 2 + head
-                out += frame[place + 1 : stop]
-                place = stop
-            elif head > 128:
-                out += frame[place + 1 : place + 2] * (257 - head)
-                place += 2
-            else:  # 128 stands for nothing
-                place += 1
-        if len(out) != rows * columns or place > end or frame[place:end].strip(b"\0\x80"):
-            raise ValueError(
-                f"an RLE segment does not hold {columns} × {rows} pixels: the size in the header "
-                "or the data are damaged"
-            )
-        planes.append(np.frombuffer(out, np.uint8).astype(np.uint16))
-    whole = planes[0] if len(planes) == 1 else planes[0] << 8 | planes[1]
-    return whole.astype(np.uint8 if len(planes) == 1 else np.uint16).reshape(rows, columns)
-
-
 def _name(syntax: str) -> str:
     from pydicom.uid import UID
 
@@ -251,3 +194,29 @@ def without_comments(frame: bytes) -> bytes:
     end = frame.rfind(b"\xff\xd9")
     whole = bytes(kept) + frame[place : end + 2 if end >= place else len(frame)]
     return whole + b"\0" * (len(whole) % 2)
+
+
+def bare_pixels(header: "Dataset", syntax: str) -> "DataElement":
+    """Return the pixel data with the same values, and without anything that hides beside them.
+
+    Native data lose what follows the picture and what stands in the bits above the stored ones (old
+    overlays); codestreams their comments.
+    """
+    from pydicom.dataelem import DataElement
+    from pydicom.encaps import encapsulate, generate_frames
+
+    order = syntaxes()[syntax]["order"]
+    if not order:
+        frame = next(generate_frames(header.PixelData, number_of_frames=1))
+        made = DataElement("PixelData", "OB", encapsulate([without_comments(frame)]))
+        made.is_undefined_length = True
+        return made
+    allocated, stored = int(header.BitsAllocated), int(header.BitsStored)
+    kind = np.dtype("u1" if allocated == 8 else f"{order}u2")
+    values = np.frombuffer(header.PixelData, kind, count=int(header.Rows) * int(header.Columns))
+    if stored < allocated and int(header.PixelRepresentation) == 0:
+        values = values & kind.type((1 << stored) - 1)
+    data = values.astype(kind).tobytes()
+    return DataElement(
+        "PixelData", "OB" if allocated == 8 else "OW", data + b"\0" * (len(data) % 2)
+    )

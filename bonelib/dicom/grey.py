@@ -1,26 +1,41 @@
 """From stored values to the grey a radiologist sees: one table over all values a pixel can store.
 
-A header comes in; an array of 2**bits greys goes out, to be indexed with the stored values. The
-order is that of PS3.3 C.11 and PS3.4 N.2: modality LUT → VOI LUT or window → presentation LUT →
-one inversion, if MONOCHROME1 or the presentation LUT shape INVERSE asks for it. DX says both of
-one and the same inversion (PS3.3 C.8.11.3), so two of them never cancel out; files with
-MONOCHROME1 beside IDENTITY are known, and are white bones turned black if IDENTITY is believed
-(dcm4chee-arc-light issue 3155), so that word alone never undoes an inversion.
+A header comes in; an array of 2**16 greys goes out, to be indexed with the stored values. The order
+is that of PS3.3 C.11 and PS3.4 N.2: modality LUT → VOI LUT or window → presentation LUT → one
+inversion. Windows are computed by ``pydicom.pixels``. What it lacks is here: which of several
+windows is usable, tables as hospitals write them, one polarity, and refusals.
 
-Everything is applied to the table and not to the picture: 65,536 values instead of millions, and
-the same exact arithmetic for every file.
+Inverted is once, if MONOCHROME1 or the presentation LUT shape INVERSE asks for it. DX says both of
+one and the same inversion (PS3.3 C.8.11.3), so two of them never cancel out; files with MONOCHROME1
+beside IDENTITY are known, and are white bones turned black if IDENTITY is believed
+(dcm4chee-arc-light issue 3155), so that word alone never undoes an inversion.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+
+from bonelib.dicom.elements import numbers, text
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 SHAPES = ("IDENTITY", "INVERSE")
+
+
+class Lut(NamedTuple):
+    """A lookup table of PS3.3 C.11.1: ``values[x - first]``, held at both ends."""
+
+    values: np.ndarray
+    first: int
+    highest: int
+
+    def look_up(self, x: np.ndarray) -> np.ndarray:
+        """Look up values of any shape, float64."""
+        index = np.clip(np.rint(x) - self.first, 0, len(self.values) - 1).astype(np.int64)
+        return self.values[index].astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -35,34 +50,18 @@ class Chain:
         notes: What is odd, in sentences.
     """
 
-    modality: "Lut | tuple[float, float]"
-    voi: "Lut | tuple[float, float, str] | None"
-    presentation: "Lut | None"
+    modality: Lut | tuple[float, float]
+    voi: Lut | tuple[float, float, str] | None
+    presentation: Lut | None
     inverted: bool
     notes: tuple[str, ...]
 
     @property
-    def told(self) -> str:
+    def step(self) -> str:
         """The VOI step in a word: ``VOI LUT``, ``window 550/1024``, ``none``."""
         if self.voi is None:
             return "none"
-        if isinstance(self.voi, Lut):
-            return "VOI LUT"
-        return f"window {self.voi[0]:g}/{self.voi[1]:g}"
-
-
-@dataclass(frozen=True)
-class Lut:
-    """A lookup table of PS3.3 C.11.1: ``values[x - first]``, held at both ends."""
-
-    values: np.ndarray
-    first: int
-    highest: int
-
-    def __call__(self, x: np.ndarray) -> np.ndarray:
-        """Look up values of any shape, float64."""
-        index = np.clip(np.rint(x) - self.first, 0, len(self.values) - 1).astype(np.int64)
-        return self.values[index].astype(np.float64)
+        return "VOI LUT" if isinstance(self.voi, Lut) else f"window {self.voi[0]:g}/{self.voi[1]:g}"
 
 
 def chain(header: "Dataset", state: "Dataset | None" = None) -> Chain:
@@ -78,11 +77,11 @@ def chain(header: "Dataset", state: "Dataset | None" = None) -> Chain:
     modality = _modality(source, signed, problems)
     item = source if state is None else _softcopy(header, state)
     below = signed or (not isinstance(modality, Lut) and modality[1] < 0)
-    voi = _voi(item, below, problems, notes)
+    voi = _voi(item, below, problems, notes) if item is not None else None
     shape = text(source, "PresentationLUTShape")
     presentation = None
     if state is not None and "PresentationLUTSequence" in state:
-        presentation = _lut(_items(state, "PresentationLUTSequence", problems), False, problems)
+        presentation = _lut(state, "PresentationLUTSequence", False, problems)
     elif shape and shape not in SHAPES:
         problems.append(f"Presentation LUT Shape is {shape!r}, expected {' or '.join(SHAPES)}")
     photometric = text(header, "PhotometricInterpretation")
@@ -98,7 +97,7 @@ def chain(header: "Dataset", state: "Dataset | None" = None) -> Chain:
 
 
 def table(
-    steps: Chain, *, stored: int, signed: bool, clipped: bool, bits: int, present: Any = None
+    steps: Chain, *, stored: int, signed: bool, clipped: bool, bits: int, present: Any
 ) -> np.ndarray:
     """Compute the grey of every 16-bit pattern that a pixel may hold.
 
@@ -109,88 +108,56 @@ def table(
             the bits above are something else and are cut off.
         bits: 8 or 16, of the greys.
         present: Called for the (lowest, highest) modality value of the picture where no VOI is
-            said; by default all that could be stored.
+            said.
 
     Returns:
         uint8 or uint16 ``(65536,)``, 0 black.
     """
-    pattern = np.arange(65536, dtype=np.int64)
-    if signed:
-        half = 1 << (stored - 1)
-        if clipped:  # patterns are sign-extended by the decoder
-            value = np.clip(np.where(pattern > 32767, pattern - 65536, pattern), -half, half - 1)
-        else:
-            value = ((pattern & (2 * half - 1)) ^ half) - half
+    pattern, half = np.arange(65536), 1 << (stored - 1)
+    if not clipped:
+        value = pattern & (2 * half - 1)
+        value = (value ^ half) - half if signed else value
+    elif signed:  # patterns are sign-extended by the decoder
+        value = np.clip(pattern - 65536 * (pattern > 32767), -half, half - 1)
     else:
-        most = (1 << stored) - 1
-        value = np.minimum(pattern, most) if clipped else pattern & most
-    x = _through_modality(steps, value)
+        value = np.minimum(pattern, 2 * half - 1)
+    if isinstance(steps.modality, Lut):
+        x = steps.modality.look_up(value)
+    else:
+        x = value * steps.modality[0] + steps.modality[1]
     if steps.voi is None:
-        low, high = (x.min(), x.max()) if present is None else present(x)
+        low, high = present(x)
         y = np.clip((x - low) / max(high - low, 1e-12), 0, 1)
     elif isinstance(steps.voi, Lut):
-        y = steps.voi(x) / steps.voi.highest
+        y = steps.voi.look_up(x) / steps.voi.highest
     else:
         y = window(x, *steps.voi)
     if steps.presentation is not None:  # its input spans the whole output of the step before
         last = len(steps.presentation.values) - 1
-        y = steps.presentation(y * last + steps.presentation.first) / steps.presentation.highest
+        y = steps.presentation.look_up(y * last + steps.presentation.first)
+        y = y / steps.presentation.highest
     y = 1 - y if steps.inverted else y
     top = (1 << bits) - 1
     return np.rint(np.clip(y, 0, 1) * top).astype(np.uint8 if bits == 8 else np.uint16)
 
 
 def window(x: np.ndarray, center: float, width: float, function: str = "LINEAR") -> np.ndarray:
-    """Map values to 0–1 by a window, PS3.3 C.11.2.1.2 and C.11.2.1.3 (equations C.11-1 to C.11-3).
+    """Map values to 0–1 by a window, PS3.3 C.11.2.1.2 and C.11.2.1.3, as pydicom does."""
+    from pydicom.dataset import Dataset
+    from pydicom.pixels import apply_windowing
 
-    The plain ``LINEAR`` has its centre at c - 0.5 and spans w - 1: width 1 is a step.
-    """
-    if function == "SIGMOID":
-        return 1 / (1 + np.exp(np.clip(-4 * (x - center) / width, -700, 700)))
-    if function == "LINEAR":
-        center, width = center - 0.5, width - 1
-    low, high = center - width / 2, center + width / 2
-    inside = (x - center) / (width or 1) + 0.5
-    return np.where(x <= low, 0.0, np.where(x > high, 1.0, inside))
-
-
-def text(header: "Dataset", keyword: str) -> str:
-    """Return the first value of an element as stripped text, "" where it is absent or empty."""
-    value = header.get(keyword)
-    if value is None:
-        return ""
-    if not isinstance(value, str | bytes) and hasattr(value, "__len__"):
-        value = value[0] if len(value) else ""
-    return str(value).strip("\0 ")
+    said = Dataset()
+    said.PhotometricInterpretation, said.VOILUTFunction = "MONOCHROME2", function
+    said.BitsStored, said.PixelRepresentation = 1, 0  # the output spans 0 to 2**1 - 1
+    said.add_new("WindowCenter", "FD", float(center))
+    said.add_new("WindowWidth", "FD", float(width))
+    with np.errstate(over="ignore"):
+        return apply_windowing(x, said)
 
 
-def numbers(header: "Dataset", keyword: str) -> list[float]:
-    """Return the finite numbers of an element.
-
-    Raises:
-        ValueError: A value is not a number.
-    """
-    value = header.get(keyword)
-    if value is None or value == "":
-        return []
-    several = not isinstance(value, str | int | float) and hasattr(value, "__len__")
-    found = [float(v) for v in (value if several else [value]) if v is not None and v != ""]
-    if not np.isfinite(found).all():
-        raise ValueError(f"{keyword} is not a finite number")
-    return found
-
-
-def _through_modality(steps: Chain, value: np.ndarray) -> np.ndarray:
-    if isinstance(steps.modality, Lut):
-        return steps.modality(value)
-    slope, intercept = steps.modality
-    return value * slope + intercept
-
-
-def _modality(source: "Dataset", signed: bool, problems: list[str]) -> "Lut | tuple[float, float]":
+def _modality(source: "Dataset", signed: bool, problems: list[str]) -> Lut | tuple[float, float]:
     if "ModalityLUTSequence" in source:
-        found = _lut(_items(source, "ModalityLUTSequence", problems), signed, problems)
-        return found if found is not None else (1.0, 0.0)
+        return _lut(source, "ModalityLUTSequence", signed, problems) or (1.0, 0.0)
     try:
         slope = (numbers(source, "RescaleSlope") or [1.0])[0]
         intercept = (numbers(source, "RescaleIntercept") or [0.0])[0]
@@ -203,46 +170,47 @@ def _modality(source: "Dataset", signed: bool, problems: list[str]) -> "Lut | tu
 
 
 def _voi(
-    source: "Dataset | None", below: bool, problems: list[str], notes: list[str]
-) -> "Lut | tuple[float, float, str] | None":
+    source: "Dataset", below: bool, problems: list[str], notes: list[str]
+) -> Lut | tuple[float, float, str] | None:
     """Take the first LUT, else the first usable window: the alternatives are for choice by hand."""
-    if source is None:
-        return None
     function = text(source, "VOILUTFunction") or "LINEAR"
     if function not in FUNCTIONS:
         problems.append(f"VOI LUT Function is {function!r}, expected {', '.join(FUNCTIONS)}")
     if len(source.get("VOILUTSequence") or ()):
-        return _lut(_items(source, "VOILUTSequence", problems), below, problems)
+        return _lut(source, "VOILUTSequence", below, problems)
     try:
-        pairs = list(
-            zip(numbers(source, "WindowCenter"), numbers(source, "WindowWidth"), strict=False)
-        )
+        centers, widths = numbers(source, "WindowCenter"), numbers(source, "WindowWidth")
     except (ValueError, TypeError) as error:
         problems.append(f"the window can't be read ({error})")
         return None
+    pairs = list(zip(centers, widths, strict=False))
     least = 1.0 if function == "LINEAR" else 1e-12  # PS3.3 C.11.2.1.2: at least 1, or above 0
     usable = [pair for pair in pairs if pair[1] >= least]
     if len(usable) < len(pairs):
-        widths = ", ".join(f"{width:g}" for _, width in pairs)
-        notes.append(f"a window has an impossible width ({widths})")
+        impossible = ", ".join(f"{width:g}" for _, width in pairs)
+        notes.append(f"a window has an impossible width ({impossible})")
     return (*usable[0], function) if usable else None
 
 
-def _lut(items: Any, below: bool, problems: list[str]) -> Lut | None:
-    """Read the first item of a LUT sequence; ``below`` reads its first input as signed."""
+def _lut(source: "Dataset", keyword: str, below: bool, problems: list[str]) -> Lut | None:
+    """Read the first table of a sequence; ``below``: its first input may be negative.
+
+    pydicom's own reading wraps a negative first input, takes 8 or 16 bits alone, and refuses the
+    tables above 64 KB that explicit VR can only write as UN.
+    """
     try:
-        item = items[0]
-        count, first, bits = (int(v) for v in item["LUTDescriptor"].value)
-        count = (count & 0xFFFF) or 65536  # PS3.3 C.11.1.1.1: 0 stands for 2**16
-        first = (first & 0xFFFF) - (65536 if below and (first & 0xFFFF) > 32767 else 0)
+        item = source[keyword].value[0]
+        count, first, bits = (int(v) & 0xFFFF for v in item["LUTDescriptor"].value)
         data = item["LUTData"].value
     except (KeyError, IndexError, TypeError, ValueError):
-        problems.append("a lookup table lacks its descriptor or its data")
+        problems.append(f"{keyword}: a lookup table lacks its descriptor or its data")
         return None
+    count = count or 65536  # PS3.3 C.11.1.1.1: 0 stands for 2**16
+    first -= 65536 if below and first > 32767 else 0
     if isinstance(data, bytes):
         wide = len(data) >= 2 * count
         values = np.frombuffer(
-            data[: len(data) // 2 * 2] if wide else data, "<u2" if wide else "u1"
+            data[: len(data) // 2 * 2 if wide else None], "<u2" if wide else "u1"
         )
     else:
         values = np.atleast_1d(np.asarray(data)).astype(np.int64) & 0xFFFF
@@ -258,35 +226,25 @@ def _lut(items: Any, below: bool, problems: list[str]) -> Lut | None:
     return Lut(values, first, max((1 << bits) - 1, int(values.max())))
 
 
-def _items(source: "Dataset", keyword: str, problems: list[str]) -> Any:
-    found = source.get(keyword)
-    if not found or not hasattr(found, "__getitem__"):
-        problems.append(f"{keyword} is empty")
-        return []
-    return found
-
-
 def _softcopy(header: "Dataset", state: "Dataset") -> "Dataset | None":
     """Find the VOI of a presentation state for this image; an item without images means all.
 
     Raises:
         ValueError: The state is about other images.
     """
-    own = text(header, "SOPInstanceUID")
-    named = [
-        text(image, "ReferencedSOPInstanceUID")
-        for series in state.get("ReferencedSeriesSequence") or ()
-        for image in series.get("ReferencedImageSequence") or ()
+    uid = text(header, "SOPInstanceUID")
+
+    def named(item: "Dataset") -> list[str]:
+        images = item.get("ReferencedImageSequence") or ()
+        return [text(image, "ReferencedSOPInstanceUID") for image in images]
+
+    images = [
+        name for series in state.get("ReferencedSeriesSequence") or () for name in named(series)
     ]
-    if own not in named:
+    if uid not in images:
         raise ValueError(
-            f"the presentation state names {len(named)} images and not this one. "
+            f"the presentation state names {len(images)} images and not this one. "
             "Give the state that was made for it."
         )
-    for item in state.get("SoftcopyVOILUTSequence") or ():
-        images = [
-            text(i, "ReferencedSOPInstanceUID") for i in item.get("ReferencedImageSequence", ())
-        ]
-        if not images or own in images:
-            return item
-    return None
+    items = state.get("SoftcopyVOILUTSequence") or ()
+    return next((item for item in items if not named(item) or uid in named(item)), None)

@@ -9,14 +9,13 @@ Standard: DICOM PS3.3 C.7.6.3 (pixels), C.8.11 (DX), C.11 (LUTs), PS3.5 (encodin
 
 import io
 import re
-import struct
-import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bonelib.dicom import frames, grey
+from bonelib.dicom import facts, frames, grey
+from bonelib.dicom.elements import broken, reason_of, text, whole
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -28,22 +27,7 @@ MODALITIES = ("CR", "DX", "RG", "DR")  # DR is not in the standard, and in many 
 STATES = tuple(f"1.2.840.10008.5.1.4.1.1.11.{n}" for n in range(1, 13))
 GREY = ("MONOCHROME1", "MONOCHROME2")
 SIDE = 20_000  # pixels; the largest detectors have fewer than 10,000
-# What the parser and the decoders raise on broken files, beside pydicom's own (``broken``).
-BROKEN = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, ArithmeticError)
-BROKEN += (LookupError, TypeError, AttributeError, NotImplementedError, RuntimeError, MemoryError)
-BROKEN += (AssertionError,)
 NOT_FILM = re.compile(r"dose|screen ?(save|shot)|protocol page|report", re.IGNORECASE)
-FACTS = (
-    "patient", "issuer", "study", "series", "instance", "accession", "date", "institution",
-    "manufacturer", "modality", "sop_class", "rows", "columns", "bits", "photometric", "spacing",
-    "spacing_at", "view", "side", "body_part", "orientation", "age", "sex", "burned_in", "notes",
-)  # fmt: skip
-# Words of View Position and of the meanings of view codes, PS3.3 C.8.11.5 and CID 4010.
-VIEWS = {
-    "oblique": ("OBL", "OBLIQUE", "LAO", "RAO", "LPO", "RPO", "LLO", "RLO", "MLO"),
-    "lateral": ("LL", "RL", "LAT", "LATERAL", "LLD", "RLD", "ML", "LM", "MEDIO-LATERAL"),
-    "frontal": ("AP", "PA", "DP", "PD", "FRONTAL", "ANTERO-POSTERIOR", "POSTERO-ANTERIOR"),
-}
 
 
 def read(
@@ -72,7 +56,7 @@ def read(
     except FileNotFoundError:
         raise
     except broken() as error:
-        raise ValueError(told(error)) from error
+        raise ValueError(reason_of(error)) from error
 
 
 def _read(source: Any, state: Any, bits: int) -> tuple[np.ndarray, dict[str, Any]]:
@@ -85,7 +69,7 @@ def _read(source: Any, state: Any, bits: int) -> tuple[np.ndarray, dict[str, Any
     stored, signed = int(header.BitsStored), int(header.PixelRepresentation) == 1
     if pattern.dtype == np.uint8 and signed:
         pattern = pattern.view(np.int8).astype(np.int16).view(np.uint16)
-    clipped = syntax in frames.LOSSY
+    clipped = bool(frames.syntaxes()[syntax]["lossy"])
     padding = _padding(header)
 
     def present(x: np.ndarray) -> tuple[float, float]:
@@ -99,7 +83,7 @@ def _read(source: Any, state: Any, bits: int) -> tuple[np.ndarray, dict[str, Any
     table = grey.table(
         steps, stored=stored, signed=signed, clipped=clipped, bits=bits, present=present
     )
-    found = facts(header)
+    found = facts.read(header)
     if steps.voi is None:
         notes.append("no window or VOI LUT: stretched between the lowest and the highest value")
     if signed and found["sop_class"] in RADIOGRAPHS[1:]:
@@ -108,8 +92,8 @@ def _read(source: Any, state: Any, bits: int) -> tuple[np.ndarray, dict[str, Any
     pixels = table.take(pattern)
     if pixels.min() == pixels.max():
         notes.append("one grey everywhere")
-    found |= {"voi": steps.told, "inverted": steps.inverted, "transfer_syntax": syntax}
-    found |= {"lossy": clipped or grey.text(header, "LossyImageCompression") == "01"}
+    found |= {"voi": steps.step, "inverted": steps.inverted, "transfer_syntax": syntax}
+    found |= {"lossy": clipped or text(header, "LossyImageCompression") == "01"}
     return pixels, found | {"notes": tuple(notes + found.pop("notes"))}
 
 
@@ -152,71 +136,13 @@ def parse(source: str | Path | bytes, *, pixels: bool = True) -> tuple["Dataset"
         with io.BytesIO(source) if isinstance(source, bytes) else path.open("rb") as stream:
             header = dcmread(stream, force=_bare(start), stop_before_pixels=not pixels)
     except broken() as error:
-        raise ValueError(f"the DICOM structure is broken: {told(error)}") from error
+        raise ValueError(f"the DICOM structure is broken: {reason_of(error)}") from error
     return header, notes
-
-
-def facts(header: "Dataset") -> dict[str, Any]:
-    """Collect what the header says about patient, study and projection, None where it is silent.
-
-    Returns:
-        The keys of ``FACTS``: among them ``date`` (YYYYMMDD), ``spacing`` (mm between rows, between
-        columns) with ``spacing_at`` (``detector``, ``patient`` or ``stated``), ``view`` (frontal,
-        lateral, oblique), ``side`` (left, right), ``age`` (years), and ``notes`` on what is odd.
-    """
-
-    def word(keyword: str) -> str | None:
-        try:
-            return grey.text(header, keyword) or None
-        except broken():
-            return None
-
-    notes: list[str] = []
-    sides = {word(k) for k in ("ImageLaterality", "Laterality", "FrameLaterality")}
-    sides &= {"L", "R"}
-    if len(sides) > 1:
-        notes.append("the header names both sides")
-    side = {"L": "left", "R": "right"}[sides.pop()] if len(sides) == 1 else None
-    spacing, at = _spacing(header, notes)
-    view, orientation = _view(header, word("ViewPosition")), _orientation(header)
-    if view == "frontal" and orientation and orientation[0][:1] == "R":
-        notes.append("rows run to the patient's right: mirrored against the convention")
-    sex = word("PatientSex")
-    return {
-        "patient": word("PatientID"),
-        "issuer": word("IssuerOfPatientID"),
-        "study": word("StudyInstanceUID"),
-        "series": word("SeriesInstanceUID"),
-        "instance": word("SOPInstanceUID"),
-        "accession": word("AccessionNumber"),
-        "date": next((d for k in DATES if (d := _date(word(k)))), None),
-        "institution": word("InstitutionName"),
-        "manufacturer": word("Manufacturer"),
-        "modality": word("Modality"),
-        "sop_class": word("SOPClassUID"),
-        "rows": _whole(word("Rows")),
-        "columns": _whole(word("Columns")),
-        "bits": _whole(word("BitsStored")),
-        "photometric": word("PhotometricInterpretation"),
-        "spacing": spacing,
-        "spacing_at": at,
-        "view": view,
-        "side": side,
-        "body_part": word("BodyPartExamined"),
-        "orientation": orientation,
-        "age": _age(header, word),
-        "sex": sex if sex in ("F", "M", "O") else None,
-        "burned_in": word("BurnedInAnnotation"),
-        "notes": notes,
-    }
-
-
-DATES = ("StudyDate", "SeriesDate", "AcquisitionDate", "ContentDate")
 
 
 def not_a_radiograph(header: "Dataset") -> str | None:
     """Say why a file is no radiograph (report, colour, other modality, several frames), or None."""
-    kind, modality = grey.text(header, "SOPClassUID"), grey.text(header, "Modality")
+    kind, modality = text(header, "SOPClassUID"), text(header, "Modality")
     described = "?"
     if kind in STATES:
         return "not a radiograph: a presentation state; give it to read(…, state=…)"
@@ -229,15 +155,15 @@ def not_a_radiograph(header: "Dataset") -> str | None:
     elif modality not in MODALITIES:
         return f"not a radiograph: modality {modality or 'not named'}"
     samples, photometric = (
-        grey.text(header, k) for k in ("SamplesPerPixel", "PhotometricInterpretation")
+        text(header, k) for k in ("SamplesPerPixel", "PhotometricInterpretation")
     )
     if samples not in ("1", "") or (photometric and photometric not in GREY):
         return f"not a radiograph: a colour picture ({samples} samples, {photometric})"
     told = [str(v) for v in header.get("ImageType") or () if isinstance(v, str)][2:]
-    told += [grey.text(header, "SeriesDescription")] if kind == SECONDARY else []
+    told += [text(header, "SeriesDescription")] if kind == SECONDARY else []
     if found := next((t for t in told if NOT_FILM.search(t)), None):
         return f"not a radiograph: it calls itself {found!r}"
-    count = grey.text(header, "NumberOfFrames")
+    count = text(header, "NumberOfFrames")
     if count not in ("", "1"):
         return f"not a single radiograph: it holds {count} frames"
     return None
@@ -250,12 +176,12 @@ def problems(header: "Dataset", *, pixels: bool = False) -> list[str]:
         if refusal:
             return [refusal]
         found = []
-        photometric = grey.text(header, "PhotometricInterpretation")
+        photometric = text(header, "PhotometricInterpretation")
         if photometric not in GREY:
             named = photometric or "not there"
             found.append(f"Photometric Interpretation is {named}, expected {' or '.join(GREY)}")
         keys = ("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation")
-        values = {k: _whole(grey.text(header, k)) for k in (*keys, "SamplesPerPixel")}
+        values = {k: whole(text(header, k)) for k in (*keys, "SamplesPerPixel")}
         missing = [k for k, v in values.items() if v is None]
         if missing:
             return [*found, f"the header lacks {', '.join(missing)}"]
@@ -274,26 +200,7 @@ def problems(header: "Dataset", *, pixels: bool = False) -> list[str]:
             found.append("there are no pixel data")
         return found
     except broken() as error:
-        return [f"the header can't be read: {told(error)}"]
-
-
-def broken() -> tuple[type[Exception], ...]:
-    """All that the parser and the decoders raise on broken files."""
-    from pydicom.errors import BytesLengthException, InvalidDicomError
-
-    return (*BROKEN, InvalidDicomError, BytesLengthException)
-
-
-def printable(text: str) -> str:
-    """Make a sentence fit to print: a broken header quotes control characters, and at length."""
-    return "".join(c if c.isprintable() else "·" for c in text)[:500]
-
-
-def told(error: BaseException) -> str:
-    """Say what an error says; a foreign one is named as such."""
-    lines = str(error).strip().splitlines()
-    text = printable("; ".join(lines[:1]) or type(error).__name__)
-    return text if isinstance(error, ValueError) else f"the file can't be decoded ({text})"
+        return [f"the header can't be read: {reason_of(error)}"]
 
 
 def _bare(content: bytes) -> bool:
@@ -314,80 +221,11 @@ def transfer_syntax(header: "Dataset") -> str:
     return "1.2.840.10008.1.2.1" if little else "1.2.840.10008.1.2.2"
 
 
-def _whole(value: str | None) -> int | None:
-    return int(value) if value and re.fullmatch(r"[+-]?\d{1,9}", value) else None
-
-
 def _padding(header: "Dataset") -> slice:
     """The 16-bit patterns that stand for "no picture here"; empty where none is named."""
-    first = _whole(grey.text(header, "PixelPaddingValue"))
-    last = _whole(grey.text(header, "PixelPaddingRangeLimit"))
+    first = whole(text(header, "PixelPaddingValue"))
+    last = whole(text(header, "PixelPaddingRangeLimit"))
     if first is None:
         return slice(0, 0)
     low, high = sorted((first & 0xFFFF, (first if last is None else last) & 0xFFFF))
     return slice(low, high + 1) if high - low < 32768 else slice(0, 0)  # not across the sign
-
-
-def _date(value: str | None) -> str | None:
-    digits = re.sub(r"[.\-]", "", value or "")
-    return (
-        digits if re.fullmatch(r"(1[89]|2\d)\d\d(0[1-9]|1[0-2])([0-2]\d|3[01])", digits) else None
-    )
-
-
-def _age(header: "Dataset", word: Any) -> float | None:
-    """Read the age in years, or count it from the birth date to the study's."""
-    match = re.fullmatch(r"(\d{3})([DWMY])", word("PatientAge") or "")
-    if match:
-        return int(match[1]) / {"D": 365.25, "W": 52.18, "M": 12, "Y": 1}[match[2]]
-    born, seen = _date(word("PatientBirthDate")), _date(word("StudyDate"))
-    if not (born and seen):
-        return None
-    years = int(seen[:4]) - int(born[:4]) - (seen[4:] < born[4:])
-    return float(years) if 0 <= years <= 120 else None
-
-
-def _view(header: "Dataset", position: str | None) -> str | None:
-    told = {position.upper()} if position else set()
-    try:
-        for item in header.get("ViewCodeSequence") or ():
-            told |= set(re.split(r"[\s,]+", grey.text(item, "CodeMeaning").upper()))
-    except broken():
-        pass
-    told |= {part for t in told for part in t.split()}
-    return next((view for view, words in VIEWS.items() if told & set(words)), None)
-
-
-def _spacing(header: "Dataset", notes: list[str]) -> tuple[tuple[float, float] | None, str | None]:
-    """Find millimetres between rows and between columns, PS3.3 10.7.1.3; zeros are unknown."""
-    found = {}
-    for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
-        try:
-            values = grey.numbers(header, keyword)
-        except broken():
-            notes.append(f"{keyword} can't be read")
-            continue
-        if len(values) == 2 and min(values) > 0:
-            found[keyword] = (values[0], values[1])
-        elif values:
-            notes.append(f"{keyword} is {values}, no spacing")
-    pixel, imager = found.get("PixelSpacing"), found.get("ImagerPixelSpacing")
-    if pixel:
-        at = "stated" if not imager else "detector" if pixel == imager else "patient"
-        chosen = pixel
-    else:
-        chosen = imager or found.get("NominalScannedPixelSpacing")
-        at = "detector" if chosen else None
-    if chosen and not 0.98 < chosen[0] / chosen[1] < 1.02:
-        notes.append("the pixels are not square")
-    return chosen, at
-
-
-def _orientation(header: "Dataset") -> tuple[str, ...] | None:
-    try:
-        value = header.get("PatientOrientation")
-    except broken():
-        return None
-    if value is None or isinstance(value, str) or len(value) != 2:
-        return None
-    return tuple(str(v) for v in value)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bonelib.dicom import reading
+from bonelib.dicom import elements, facts, reading
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,7 +69,7 @@ def walk(
         rows.append(row)
         if progress is not None:
             progress(done, len(left))
-    names = list(reading.FACTS)
+    names = list(facts.FACTS)
     return pd.DataFrame(rows, columns=[*COLUMNS, *names]), notes
 
 
@@ -78,9 +78,9 @@ def _look(path: Path) -> dict:
     try:
         header, _ = reading.parse(path, pixels=False)
         problems = reading.problems(header)
-        return {"reason": reading.printable("; ".join(problems)) or None} | reading.facts(header)
-    except reading.broken() as error:
-        return {"reason": reading.told(error)}
+        return {"reason": elements.printable("; ".join(problems)) or None} | facts.read(header)
+    except elements.broken() as error:
+        return {"reason": elements.reason_of(error)}
 
 
 def _digest(path: Path) -> str:
@@ -145,9 +145,11 @@ def _compare(root: Path, found: list[Path], notes: list[str]) -> None:
 def _references(file: Path) -> list[tuple[str, ...]]:
     try:
         header, _ = reading.parse(file)
-        records = header.get("DirectoryRecordSequence") or ()
+        if "DirectoryRecordSequence" not in header:
+            raise ValueError("it names no files; give the folder of the radiographs")
+        records = header.DirectoryRecordSequence or ()
         found = [record.get("ReferencedFileID") for record in records]
-    except reading.broken() as error:
+    except elements.broken() as error:
         raise ValueError(f"The DICOMDIR {file} can't be read ({error}).") from error
     named = [(v,) if isinstance(v, str) else tuple(map(str, v)) for v in found if v]
     # Some writers put the whole path, with their own separator, into the first component.

@@ -1,62 +1,26 @@
-"""French and English radiology reports made safe, measured, and turned into structure.
+"""French and English radiology reports read: sources, sections, sentences, statements.
 
-Free text comes in; text without identities goes out, with every removal explained, then its
-sections, sentences and facts. A language is rows in ``words.csv`` and ``vocabulary.csv``.
+Texts come in; sections and facts go out. A language is rows in ``words.csv`` and
+``vocabulary.csv``. Identities are the matter of ``bonelib.deidentify``: read a report after they
+have gone, since a Mrs Hand is no hand.
 
     language = reports.language("fr")
-    outcome = reports.deidentify(text, language, known=reports.Known(names=("Dupont^Jean",)))
-    found = reports.facts(outcome.text, language)
+    stated = reports.facts("Pas de fracture du fémur.", language)
 """
 
-from bonelib.reports.identities import TYPES, Known, find
 from bonelib.reports.languages import Language, language, names
-from bonelib.reports.leaks import (
-    PUBLISHED,
-    check,
-    count,
-    leak_table,
-    missed,
-    read_brat,
-    read_inline,
-)
-from bonelib.reports.pairing import pair
-from bonelib.reports.removal import MODES, Outcome, Removal, deidentify, stream
-from bonelib.reports.sources import Source, read
-from bonelib.reports.statements import KINDS, Fact, agreement, facts, table
-from bonelib.reports.structure import Section, sections, sentences
-from bonelib.reports.surrogates import DAYS
-from bonelib.reports.walk import Span
+from bonelib.reports.sources import PatientIndex, read
+from bonelib.reports.statements import agreement, facts, table
+from bonelib.reports.structure import sections
 
 __all__ = [
-    "DAYS",
-    "KINDS",
-    "MODES",
-    "PUBLISHED",
-    "TYPES",
-    "Fact",
-    "Known",
     "Language",
-    "Outcome",
-    "Removal",
-    "Section",
-    "Source",
-    "Span",
+    "PatientIndex",
     "agreement",
-    "check",
-    "count",
-    "deidentify",
     "facts",
-    "find",
     "language",
-    "leak_table",
-    "missed",
     "names",
-    "pair",
     "read",
-    "read_brat",
-    "read_inline",
     "sections",
-    "sentences",
-    "stream",
     "table",
 ]

@@ -10,7 +10,8 @@ import unicodedata
 from functools import lru_cache
 from importlib import import_module
 
-from bonelib.reports.languages import Language, fold
+from bonelib.reports.languages import Language
+from bonelib.reports.pages import fold
 
 NEIGHBOURS = ("fr", "en", "de", "nl", "es", "it", "pt")
 LONGEST = 100_000  # characters; a report has about 2,000, a megabyte is none
@@ -116,6 +117,6 @@ def strangers(name: str) -> dict[str, frozenset[str]]:
     """Return the function words of other languages that this one lacks (of spaCy)."""
     stops = {
         code: frozenset(map(fold, import_module(f"spacy.lang.{code}.stop_words").STOP_WORDS))
-        for code in {*NEIGHBOURS, name}
+        for code in dict.fromkeys((*NEIGHBOURS, name))
     }
     return {code: words - stops[name] for code, words in stops.items() if code != name}

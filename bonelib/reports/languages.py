@@ -12,100 +12,14 @@ import importlib
 import json
 import re
 import sys
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
+from bonelib.reports.pages import fold, pieces
+
 HERE = Path(__file__).parent
-SPACES = (
-    "\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u3000\t"
-)
-TOKEN = re.compile(r"[^\W\d_]+|\d+|\n|[^\w\s]|_")
-
-
-def _foldings() -> dict[int, str]:
-    """Map each letter to its lower-case base letter, one character for one."""
-    table = {}
-    for code in range(0x20, 0x2100):
-        if unicodedata.combining(chr(code)):
-            continue
-        base = unicodedata.normalize("NFKD", chr(code).lower())[:1]
-        if base and base != chr(code):
-            table[code] = base
-    letters = {"ø": "o", "Ø": "o", "đ": "d", "Đ": "d", "ł": "l", "Ł": "l", "ı": "i", "ß": "s"}
-    marks = dict.fromkeys("’‘ʼ´`", "'") | dict.fromkeys("‐‑‒–—−", "-")
-    return table | str.maketrans(letters | marks | dict.fromkeys(SPACES, " "))
-
-
-FOLDING = _foldings()
-
-
-def fold(text: str) -> str:
-    """Return ``text`` in lower case without accents, of the same length, so that offsets hold."""
-    return text.translate(FOLDING)
-
-
-class Page:
-    """A text cut into tokens: words, numbers, signs and line ends, with their offsets.
-
-    Attributes:
-        words: Folded tokens. starts, ends: Their offsets in the text.
-        shapes: ``C`` capitalised, ``X`` upper case, ``I`` one capital, ``l`` lower case, ``d``
-            digits, ``n`` line end, ``p`` any other sign. Scripts without case count as ``C``.
-        caps: Whether the token stands in a line written in capitals.
-    """
-
-    def __init__(self, text: str) -> None:
-        self.text, self.folded = text, fold(text)
-        self.words: list[str] = []
-        self.starts: list[int] = []
-        self.ends: list[int] = []
-        self.shapes: list[str] = []
-        self.caps: list[bool] = []
-        large = small = first = 0
-        for match in TOKEN.finditer(text):
-            start, end = match.span()
-            token = text[start:end]
-            shape = _shape(token)
-            self.words.append(self.folded[start:end])
-            self.starts.append(start)
-            self.ends.append(end)
-            self.shapes.append(shape)
-            if shape == "n":
-                self._close(first, large, small)
-                first, large, small = len(self.words), 0, 0
-            elif end - start > 2:
-                large += shape == "X"
-                small += shape in "lC"
-        self._close(first, large, small)
-
-    def _close(self, first: int, large: int, small: int) -> None:
-        self.caps += [large > 4 * small] * (len(self.words) - first)
-
-    def __len__(self) -> int:
-        return len(self.words)
-
-    def gap(self, index: int) -> int:
-        """Count the characters between token ``index - 1`` and token ``index``."""
-        return self.starts[index] - self.ends[index - 1] if 0 < index < len(self) else 1
-
-
-def _shape(token: str) -> str:
-    first = token[0]
-    if first.isalpha():
-        if token.islower():
-            return "l"
-        if not token.isupper():
-            return "C"
-        return "X" if len(token) > 1 else "I"
-    return "n" if first == "\n" else "d" if first.isdigit() else "p"
-
-
-def pieces(term: str) -> tuple[str, ...]:
-    """Cut a term of a table as the text will be cut."""
-    return tuple(TOKEN.findall(fold(term)))
 
 
 class Spelling:
@@ -266,6 +180,36 @@ def language(name: str, *, words: Path | None = None, vocabulary: Path | None = 
         frozenset(stops | medical | own),
         locales,
     )
+
+
+@lru_cache(maxsize=8)
+def months(language: Language) -> dict[str, int]:
+    """Return the month names, those of the table and each beginning of three letters or more."""
+    table = {name: int(value) for name, value in language.kind("month").items()}
+    short: dict[str, set[int]] = {}
+    for name, value in table.items():
+        for size in range(3, len(name)):
+            short.setdefault(name[:size], set()).add(value)
+    return {name: min(values) for name, values in short.items() if len(values) == 1} | table
+
+
+def number(words: str, language: Language) -> int:
+    """Read a number in words: "deux mille vingt et un" is 2021, "nineteen eighty-five" 1985."""
+    table = language.kind("number")
+    total = current = 0
+    for word in re.findall(r"[^\W_]+", fold(words)):
+        value = int(table.get(word, 0))
+        if value == 1000:
+            total, current = total + max(current, 1) * 1000, 0
+        elif value == 100:
+            current = max(current, 1) * 100
+        elif value == 20 and current % 100 == 4:  # quatre-vingts
+            current += 76
+        elif 10 <= value < 100 and 10 <= current <= 20 and not total:
+            current = current * 100 + value  # nineteen eighty, twenty twenty
+        else:
+            current += value
+    return total + current
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

@@ -7,14 +7,28 @@ Read one at a time, so that 100,000 reports need the memory of one. What an inde
 import csv
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
-from bonelib.reports.identities import Known
-
 SUFFIXES = (".txt", ".text", ".html", ".htm", ".rtf")
 INDEX = ("report", "patient", "name", "birth_date", "accession")
+
+
+@dataclass(frozen=True)
+class PatientIndex:
+    """What an index or the DICOM header says of the patient of a report.
+
+    Attributes:
+        names: Of the patient, in any order; the carets of DICOM names are read as spaces.
+        others: Names of doctors and relatives. birth: Birth date. ids: Record numbers.
+    """
+
+    names: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+    birth: date | None = None
+    ids: tuple[str, ...] = ()
 
 
 class Source(NamedTuple):
@@ -23,7 +37,7 @@ class Source(NamedTuple):
     name: str
     text: str | bytes
     patient: str
-    known: Known
+    index: PatientIndex
     row: dict[str, str]
 
 
@@ -41,13 +55,13 @@ def read(path: Path, *, column: str = "text", index: Path | None = None) -> Iter
     Raises:
         FileNotFoundError: Nothing there. ValueError: No such column, or another kind of file.
     """
-    known = _index(index) if index else {}
+    indexed = _index(index) if index else {}
     if path.is_dir():
         files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
         if not files:
             raise FileNotFoundError(f"No report ({', '.join(SUFFIXES)}) under {path}.")
         for file in files:
-            row = known.get(file.stem, {})
+            row = indexed.get(file.stem, {})
             yield _source(file.relative_to(path).as_posix(), file.read_bytes(), row)
         return
     if not path.exists():
@@ -55,21 +69,21 @@ def read(path: Path, *, column: str = "text", index: Path | None = None) -> Iter
     for number, row in enumerate(_rows(path, column)):
         name = row.get("report") or str(number)
         text = row.get(column)
-        yield _source(name, "" if text is None else str(text), {**known.get(name, {}), **row})
+        yield _source(name, "" if text is None else str(text), {**indexed.get(name, {}), **row})
 
 
 def _source(name: str, text: str | bytes, row: dict[str, str]) -> Source:
     names = tuple(n for n in (row.get("name"),) if n)
-    ids = tuple(n for n in (row.get("accession"), row.get("patient")) if n and _telling(n))
+    ids = tuple(n for n in (row.get("accession"), row.get("patient")) if n and _searchable(n))
     try:
         birth = date.fromisoformat(str(row.get("birth_date") or "")[:10])
     except ValueError:
         birth = None
-    known = Known(names=tuple(map(str, names)), birth=birth, ids=tuple(map(str, ids)))
-    return Source(name, text, str(row.get("patient") or name), known, row)
+    index = PatientIndex(names=tuple(map(str, names)), birth=birth, ids=tuple(map(str, ids)))
+    return Source(name, text, str(row.get("patient") or name), index, row)
 
 
-def _telling(value: str) -> bool:
+def _searchable(value: str) -> bool:
     """Whether a number is long enough to be searched for: "12" stands in every report."""
     return sum(map(str.isalnum, str(value))) > 4
 

@@ -14,7 +14,8 @@ from typing import NamedTuple
 import pandas as pd
 
 from bonelib.reports import structure
-from bonelib.reports.languages import Language, Page
+from bonelib.reports.languages import Language
+from bonelib.reports.pages import Page
 from bonelib.reports.structure import ABSENT, PRESENT, UNCERTAIN, Section
 
 PLACE_KINDS = ("site", "side", "view")
@@ -48,7 +49,7 @@ def facts(text: str, language: Language) -> list[Fact]:
     where no such heading stands); site, side and view from anywhere.
     """
     # Tags are no words; blanks of the same length keep the offsets.
-    page = Page(re.sub(r"<[A-Z_]+>", lambda tag: " " * len(tag.group()), text))
+    page = Page(re.sub(r"<[A-Z_]+>", lambda tag: " " * len(tag.group()), text), language)
     parts = structure.sections(text, language)
     whole = not any(part.kind in (structure.FINDINGS, structure.CONCLUSION) for part in parts)
     found: list[Fact] = []

@@ -12,7 +12,8 @@ from functools import lru_cache
 from importlib import import_module
 from typing import NamedTuple
 
-from bonelib.reports.languages import Language, Phrases, Spelling, fold
+from bonelib.reports.languages import Language, Phrases, Spelling
+from bonelib.reports.pages import fold
 
 INDICATION, TECHNIQUE, FINDINGS, CONCLUSION = "indication", "technique", "findings", "conclusion"
 OTHER = "other"
@@ -139,18 +140,7 @@ def triggers(language: Language) -> Phrases:
 
 # Of edsnlp's tables, words that in a radiograph's report state size or extent, not doubt.
 NOT_OURS = frozenset(
-    (
-        "discret",
-        "discrets",
-        "discrete",
-        "discretes",
-        "si",
-        "selon",
-        "exploration",
-        "risque",
-        "soit",
-        "pas",
-    )
+    "discret discrets discrete discretes si selon exploration risque soit pas".split()
 )
 
 

@@ -3,9 +3,9 @@
 A grey picture comes in; the number of characters that stand in rows, and their boxes, go out. Marks
 of side ("R", "L") and single numbers are few characters; a dose report or a name strip has dozens.
 The published rule rejects pictures with 35 characters or more found by an OCR model (Englebert et
-al., multimodal bone radiographs); one may be passed to ``deidentify``. What is counted here without
-one are small blobs of even, extreme grey with sharp edges, as tall as their neighbours in a row: an
-estimate for screening, not a proof that no text is there.
+al., multimodal bone radiographs). What is counted here without one are small blobs of even, extreme
+grey with sharp edges, as tall as their neighbours in a row: an estimate for screening, not a proof
+that no text is there.
 """
 
 import numpy as np

@@ -10,46 +10,43 @@ patient; e-mail and web addresses become ones of example.org (RFC 2606).
 import hashlib
 import hmac
 import re
-from collections.abc import Set
+from collections.abc import Iterable, Set
 from functools import lru_cache
 
-from bonelib.reports import dates
-from bonelib.reports.identities import (
-    AGE,
-    DATE,
-    ID,
-    NATIONAL_ID,
-    PATIENT,
-    PERSON,
-    PHONE,
-    URL,
-)  # fmt: skip
-from bonelib.reports.languages import TOKEN, Language, fold, provider
-from bonelib.reports.numbers import POSTCODE, valid_nhs, valid_nir, valid_niss
-from bonelib.reports.walk import Span
+from bonelib.deidentify import dates
+from bonelib.deidentify import token_scan as kinds
+from bonelib.deidentify.numbers import VALID
+from bonelib.deidentify.patterns import compiled
+from bonelib.reports.languages import Language, provider
+from bonelib.reports.pages import TOKEN, fold
 
 DAYS = (-1000, 1000)  # as in the published French port (Englebert et al. 2024)
+SORTS_OF_PLACES = (
+    "adjective", "institution", "institution_after", "street", "street_after", "particle",
+)  # fmt: skip
+POOLS = {
+    "female": ("person", "first_names_female"), "male": ("person", "first_names_male"),
+    "family": ("person", "last_names"), "town": ("address", "cities"),
+}  # fmt: skip
 
 
-@lru_cache(maxsize=8)
-def _pools(language: Language) -> dict[str, tuple[str, ...]]:
+def _entries(locales: Iterable[str], pool: str) -> set[str]:
+    """Return Faker's names of a pool."""
+    kind, attribute = POOLS[pool]
+    return {str(n) for each in locales for n in getattr(provider(kind, each), attribute, ())}
+
+
+@lru_cache(maxsize=32)
+def _pool(language: Language, pool: str) -> tuple[str, ...]:
     """Return what surrogates are drawn from: one-word names and towns of the first locales."""
-    pools: dict[str, set[str]] = {"female": set(), "male": set(), "family": set(), "town": set()}
-    for locale in language.kind("surrogate_locale"):
-        person = provider("person", locale)
-        for pool, attribute in (
-            ("female", "first_names_female"),
-            ("male", "first_names_male"),
-            ("family", "last_names"),
-        ):
-            pools[pool] |= {str(n) for n in getattr(person, attribute, ())}
-    for locale in language.kind("town_locale"):
-        address = provider("address", locale)
-        pools["town"] |= {str(n) for n in getattr(address, "cities", ())}
-    return {
-        name: tuple(sorted(w for w in pool if w.isalpha() and len(w) > 3 and fold(w).isascii()))
-        for name, pool in pools.items()
-    }
+    locales = language.kind("town_locale" if pool == "town" else "surrogate_locale")
+    words = (w for w in _entries(locales, pool) if w.isalpha() and len(w) > 3)
+    return tuple(sorted(w for w in words if fold(w).isascii()))
+
+
+@lru_cache(maxsize=32)
+def _folded(language: Language, pool: str) -> frozenset[str]:
+    return frozenset(map(fold, _entries(language.locales, pool)))
 
 
 class Surrogates:
@@ -92,30 +89,30 @@ class Surrogates:
 
     def pick(self, pool: str, word: str) -> str:
         """Draw a word of a pool for ``word`` (folded) that is neither it nor one to avoid."""
-        words = _pools(self.language)[pool]
+        words = _pool(self.language, pool)
         start = self.draw(pool, word)
         for step in range(len(words)):
-            found = words[(start + step) % len(words)]
-            if fold(found) != word and fold(found) not in self.avoid:
-                return found
+            drawn = words[(start + step) % len(words)]
+            if fold(drawn) != word and fold(drawn) not in self.avoid:
+                return drawn
         raise ValueError(f"No surrogate is left for a {pool} name: all {len(words)} are to avoid.")
 
-    def replace(self, span: Span, text: str) -> str:
+    def replace(self, span: kinds.Span, text: str) -> str:
         """Return the surrogate of one span of ``text``."""
         old = text[span.start : span.end]
-        if span.type in (PATIENT, PERSON):
+        if span.type in (kinds.PATIENT, kinds.PERSON):
             return self.name(old)
-        if span.type == DATE:
+        if span.type == kinds.DATE:
             return self.date(old)
-        if span.type == AGE:
+        if span.type == kinds.AGE:
             age = 90 + self.draw("age", fold(old)) % 10
             return str(age + 1 if str(age) == old else age)
-        if span.type == URL:
+        if span.type == kinds.URL:
             stem = f"{self.draw('url', fold(old)) % 10**6:06d}"
             return f"contact{stem}@example.org" if "@" in old else f"www.example.org/{stem}"
-        if span.type in (PHONE, ID, NATIONAL_ID):
+        if span.type in (kinds.PHONE, kinds.ID, kinds.NATIONAL_ID):
             return self.figures(old, span.type)
-        return self.place(old, span.type)
+        return self.place(old)
 
     def name(self, old: str) -> str:
         """Replace each word of a name: a first name by one of its sex, another by a surname."""
@@ -127,23 +124,17 @@ class Surrogates:
             if len(token) == 1:
                 letter = "ABCDEFGHIJLMNPRSTV"[self.draw("initial", plain) % 18]
                 return letter if letter.lower() != plain else "K"
-            pools = _pools(self.language)
-            if plain in _folded(self.language, "female"):
-                pool = "female"
-            elif plain in _folded(self.language, "male"):
-                pool = "male"
-            else:
-                pool = "family"
-            return _like(self.pick(pool, plain) if pools[pool] else "Nomen", token)
+            sexes = ("female", "male")
+            pool = next((p for p in sexes if plain in _folded(self.language, p)), "family")
+            drawn = self.pick(pool, plain) if _pool(self.language, pool) else "Nomen"
+            return _like(drawn, token)
 
         return TOKEN.sub(word, old)
 
-    def place(self, old: str, kind: str) -> str:
+    def place(self, old: str) -> str:
         """Replace the proper words of a place by towns; what sort of place it is stays."""
-        kept = set(self.language.kind("adjective")) | set(self.language.kind("institution"))
-        kept |= set(self.language.kind("institution_after")) | set(self.language.kind("street"))
-        kept |= set(self.language.kind("street_after")) | set(self.language.kind("particle"))
-        heads = {token for term in kept for token in term.split()}
+        terms = (term for sort in SORTS_OF_PLACES for term in self.language.kind(sort))
+        heads = {token for term in terms for token in term.split()}
 
         def word(match: re.Match) -> str:
             token, plain = match.group(), fold(match.group())
@@ -155,22 +146,23 @@ class Surrogates:
                 return token
             return _like(self.pick("town", plain), token)
 
-        code = POSTCODE.search(old)
-        if code:
-            start, end = code.span()
-            new = self.figures(code.group(), ID)
-            return TOKEN.sub(word, old[:start]) + new + TOKEN.sub(word, old[end:])
-        return TOKEN.sub(word, old)
+        code = dict(compiled(self.language, "number"))["postcode"].search(old)
+        if not code:
+            return TOKEN.sub(word, old)
+        start, end = code.span()
+        new = self.figures(code.group(), kinds.ID)
+        return TOKEN.sub(word, old[:start]) + new + TOKEN.sub(word, old[end:])
 
     def date(self, old: str) -> str:
         """Move a date by the patient's offset in its own form; one that can't be read is a tag."""
-        found = dates.find("le " + fold(old), self.language) or dates.find(fold(old), self.language)
-        if len(found) != 1:
+        for cue in ("le ", ""):
+            if written := dates.find(cue + fold(old), self.language):
+                break
+        if len(written) != 1:
             return "<DATE>"
-        shift = 3 if dates.find("le " + fold(old), self.language) else 0
-        text = "le " + old if shift else old
-        moved = dates.shifted(found[0], text, self.days, self.language)
-        return text[shift : found[0].start] + moved + text[found[0].end :]
+        (one,), text = written, cue + old
+        moved = dates.shifted(one, text, self.days, self.language)
+        return text[len(cue) : one.start] + moved + text[one.end :]
 
     def figures(self, old: str, kind: str) -> str:
         """Draw new figures and capitals in the same form; a national number never checks out."""
@@ -179,31 +171,17 @@ class Surrogates:
         out, i = [], 0
         for character in old:
             if character.isdigit():
-                digit = (drawn[i % 32] + i) % 10
-                out.append(str(digit))
-                i += 1
-            elif character.isalpha() and kind == ID and character.isupper():
-                out.append(chr(65 + drawn[i % 32] % 26))
-                i += 1
-            else:
-                out.append(character)
+                character, i = str((drawn[i % 32] + i) % 10), i + 1
+            elif character.isalpha() and kind == kinds.ID and character.isupper():
+                character, i = chr(65 + drawn[i % 32] % 26), i + 1
+            out.append(character)
         new = "".join(out)
-        if kind == NATIONAL_ID:
-            if valid_nir(fold(new)) or valid_niss(new) or valid_nhs(new):
+        if kind == kinds.NATIONAL_ID:
+            if any(valid(fold(new)) for valid in VALID.values()):
                 new = new[:-1] + str((int(new[-1]) + 1) % 10) if new[-1].isdigit() else new
         if re.sub(r"\D", "", new) == re.sub(r"\D", "", old):
             new = re.sub(r"\d", lambda m: str((int(m.group()) + 1) % 10), new)
         return new
-
-
-@lru_cache(maxsize=32)
-def _folded(language: Language, pool: str) -> frozenset[str]:
-    names: set[str] = set()
-    attribute = "first_names_female" if pool == "female" else "first_names_male"
-    for locale in language.locales:
-        person = provider("person", locale)
-        names |= {fold(str(n)) for n in getattr(person, attribute, ())}
-    return frozenset(names)
 
 
 def _like(word: str, old: str) -> str:

@@ -3,20 +3,21 @@
 A parsed file comes in; a new dataset goes out that holds nothing else, with the fate of every
 element it came with. Removing what is known to identify (PS3.15 Table E.1-1, ``profile.csv``)
 leaves whatever nobody thought of: private tags, comments in odd places, new elements. So the list
-is of what is kept (``keep.csv``), and even that only if its value has the form of what it should be
-and repeats nothing of the patient's identity.
+is of what is kept (``allowlist.csv``), and even that only if its value has the form of what it
+should be and repeats nothing of the patient's identity.
 """
 
 import csv
 import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bonelib.dicom import frames, reading
+from bonelib.deidentify.token_scan import DATE, ID, LOCATION, PATIENT, PERSON, PHONE
+from bonelib.dicom import elements, frames, reading
 
 if TYPE_CHECKING:
     from pydicom.dataelem import DataElement
@@ -35,12 +36,13 @@ IDENTITY = re.compile(
     r"PatientID|OtherPatientIDs|PatientBirthDate|PatientAddress|AccessionNumber|StudyID|AdmissionID"
     r"|MedicalRecordLocator|InsurancePlanIdentification|\w*TelephoneNumbers?|PatientTelecom\w*"
 )
+KINDS = {"PatientBirthDate": DATE, "PatientAddress": LOCATION}  # of identity; others are ID
 
 
 @functools.cache
 def patterns() -> dict[str, str]:
     """Form of the values of each element that may stay, by keyword."""
-    return dict(_rows("keep.csv"))
+    return dict(_rows("allowlist.csv"))
 
 
 @functools.cache
@@ -60,61 +62,66 @@ def action(tag: int) -> str:
     return profile().get(tag, "")
 
 
-def clean(header: "Dataset") -> tuple["Dataset", list[tuple[str, str, str]], set[str]]:
+def clean(header: "Dataset") -> tuple["Dataset", list[tuple[str, str, str]], dict[str, str]]:
     """Build the dataset of what may stay, before pseudonyms and dates are put in.
 
     Returns:
         The dataset; for each element of the header its tag as "GGGGEEEE", its keyword ("private"
         where it has none) and what was done (``kept``, ``removed``, ``removed: value``,
         ``removed: repeats an identity``, ``replaced``, ``remapped``, ``shifted``); and the words of
-        the patient's identity, lower case.
+        persons' identities (``identity``).
     """
     from pydicom.dataset import Dataset, FileMetaDataset
 
     words = identity(header)
-    made, told = Dataset(), []
+    made, fates = Dataset(), []
     made.file_meta = FileMetaDataset()
     made.file_meta.TransferSyntaxUID = reading.transfer_syntax(header)
-    _copy(header, made, words, told, patterns())
-    return made, told, words
+    _copy(header, made, words, fates, patterns())
+    return made, fates, words
 
 
-def identity(header: "Dataset") -> set[str]:
-    """Collect names, numbers and dates of persons: words of 4 letters or more, 5 digits or more."""
-    found: set[str] = set()
-    for element in _elements(header):
-        if element.VR == "PN" or IDENTITY.fullmatch(element.keyword):
+def identity(header: "Dataset") -> dict[str, str]:
+    """Collect names, numbers and dates of persons: words of 4 letters or more, 5 digits or more.
+
+    Returns:
+        The words in lower case, each with the type of identity that it is of.
+    """
+    words: dict[str, str] = {}
+    for element in elements.each(header):
+        keyword = element.keyword
+        if element.VR == "PN" or IDENTITY.fullmatch(keyword):
+            kind = PHONE if "Tele" in keyword else KINDS.get(keyword, ID)
+            if element.VR == "PN":
+                kind = PATIENT if "Patient" in keyword else PERSON
             for value in _values(element):
                 parts = re.split(r"[\s^=,;:/\\]+", str(value).casefold())
-                found |= {p for p in parts if len(p) >= (5 if p.isdigit() else 4)}
-    return found
+                long = (p for p in parts if len(p) >= (5 if p.isdigit() else 4))
+                words |= {word: words.get(word, kind) for word in long}
+    return words
 
 
-def leak(content: bytes, words: set[str]) -> str | None:
-    """Find a word of the identity in the bytes of a header; a number only where it stands alone."""
-    for encoding in ("utf-8", "latin-1"):
-        text = content.decode(encoding, errors="replace").casefold()
-        for word in sorted(words):
-            around = r"(?<!\d){}(?!\d)" if word.isdigit() else "{}"
-            if re.search(around.format(re.escape(word)), text):
-                return word
-    return None
+def left(content: bytes, words: Iterable[str]) -> list[str]:
+    """Find the words of an identity in the bytes of a file; numbers only where they stand alone."""
+    texts = [content.decode(code, errors="replace").casefold() for code in ("utf-8", "latin-1")]
+    forms = {w: (r"(?<!\d){}(?!\d)" if w.isdigit() else "{}").format(re.escape(w)) for w in words}
+    return sorted(w for w, form in forms.items() if any(re.search(form, t) for t in texts))
 
 
 def _copy(
-    source: "Dataset", made: "Dataset", words: set[str], told: list, allowed: dict[str, str]
+    source: "Dataset", made: "Dataset", words: dict[str, str], fates: list, allowed: dict[str, str]
 ) -> None:
     for tag in sorted(source.keys()):
         try:
             element = source[tag]
-        except reading.broken():
-            told.append((f"{int(tag):08X}", "", "removed: value"))
+        except elements.broken():
+            fates.append((f"{int(tag):08X}", "", "removed: value"))
             continue
         keyword = element.keyword or ("private" if element.tag.is_private else "")
         keyword = "GroupLength" if element.tag.element == 0 else keyword
         fate = _fate(element, keyword, words, allowed)
         if fate not in ("kept", "replaced", "remapped", "shifted"):
-            told.append((f"{int(tag):08X}", keyword, fate))
+            fates.append((f"{int(tag):08X}", keyword, fate))
             continue
         if allowed[keyword] == "items":
             from pydicom.dataset import Dataset
@@ -122,17 +129,20 @@ def _copy(
             items = []
             for item in element.value:
                 inner = Dataset()
-                _copy(item, inner, words, told, allowed)
+                _copy(item, inner, words, fates, allowed)
                 items.append(inner)
             setattr(made, keyword, items)
         elif keyword == "PixelData":
-            _set_pixels(source, made)
+            # The same values, and nothing that hides beside them.
+            made.add(frames.bare_pixels(source, reading.transfer_syntax(source)))
         else:
             made.add_new(element.tag, element.VR, element.value)
-        told.append((f"{int(tag):08X}", keyword, fate))
+        fates.append((f"{int(tag):08X}", keyword, fate))
 
 
-def _fate(element: "DataElement", keyword: str, words: set[str], allowed: dict[str, str]) -> str:
+def _fate(
+    element: "DataElement", keyword: str, words: dict[str, str], allowed: dict[str, str]
+) -> str:
     if keyword not in allowed:
         return "removed"
     pattern = allowed[keyword]
@@ -154,46 +164,6 @@ def _fate(element: "DataElement", keyword: str, words: set[str], allowed: dict[s
         if keyword not in (*REMAPPED, *SHIFTED) and any(w in text.casefold() for w in words):
             return "removed: repeats an identity"
     return "remapped" if keyword in REMAPPED else "shifted" if keyword in SHIFTED else "kept"
-
-
-def _set_pixels(source: "Dataset", made: "Dataset") -> None:
-    """Carry the pixel data over: the same values, and nothing that hides beside them."""
-    syntax = reading.transfer_syntax(source)
-    data = source.PixelData
-    if syntax in frames.NATIVE:
-        allocated, stored = int(source.BitsAllocated), int(source.BitsStored)
-        count = int(source.Rows) * int(source.Columns)
-        kind = np.dtype("u1" if allocated == 8 else frames.NATIVE[syntax])
-        values = np.frombuffer(data, kind, count=count)
-        mask = (1 << stored) - 1
-        signed = int(source.PixelRepresentation) == 1
-        if stored < allocated and not signed and (values & ~kind.type(mask)).any():
-            values = values & kind.type(mask)  # bits above the stored ones may draw an overlay
-        data = values.astype(kind).tobytes()
-        data += b"\0" * (len(data) % 2)
-        made.PixelData = data
-        made["PixelData"].VR = "OB" if allocated == 8 else "OW"
-        return
-    from pydicom.encaps import encapsulate, generate_frames
-
-    frame = next(generate_frames(data, number_of_frames=1))
-    made.PixelData = encapsulate([frames.without_comments(frame)])
-    made["PixelData"].VR = "OB"
-    made["PixelData"].is_undefined_length = True
-
-
-def _elements(header: "Dataset") -> Iterator["DataElement"]:
-    """Yield all elements that can be parsed, those of items too."""
-    for tag in header.keys():
-        try:
-            element = header[tag]
-        except reading.broken():
-            continue
-        if element.VR == "SQ":
-            for item in element.value or ():
-                yield from _elements(item)
-        else:
-            yield element
 
 
 def _values(element: "DataElement") -> list[Any]:
