@@ -10,11 +10,13 @@ import pandas as pd
 import pytest
 
 from bonelib import captions, cohort, phantom
-from bonelib.phantom import dates, identities, layout, reports, sampling, slots, studio
-from bonelib.phantom.entities import ENTITIES
-from bonelib.phantom.signs import SIGNS
+from bonelib.cohort import SIGNS
+from bonelib.phantom import acquisition, files, identities, layout, reports, sampling, slots
+from bonelib.phantom.lesions import ENTITIES
 
+LABELS = set(slots.labels().values())
 SEED, IMAGES, ARCHIVE = 70, 420, 160
+INDEX_COLUMNS = "report study accession patient date language path name birth_date".split()
 EPONYMS = (
     "Ewing", "Paget", "Codman", "Brodie", "Ollier", "Maffucci", "Lodwick", "Jaffe", "Campanacci",
     "Kellgren", "Lawrence", "Salter", "Harris",
@@ -30,7 +32,7 @@ def cases():
 @pytest.fixture(scope="module")
 def written(cases):
     """Each study with its report."""
-    return [(study, reports.compose(study, seed=SEED)) for study in reports.studies(cases)]
+    return [(study, reports.compose(study, seed=SEED)) for study in slots.studies(cases)]
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +67,7 @@ def test_offsets_are_those_of_the_written_text(folder):
         for number, line in enumerate(lines, start=1):
             name, place, words = line.split("\t")
             label, start, end = place.split()
-            assert name == f"T{number}" and label in reports.LABELS
+            assert name == f"T{number}" and label in LABELS
             assert text[int(start) : int(end)] == words and words.strip() == words != ""
             labels[label] += 1
             spans.append((int(start), int(end)))
@@ -80,7 +82,7 @@ def test_every_label_occurs_in_each_language(written):
         seen[report.index["language"]].update(label for label, *_ in report.spans)
     assert set(seen) == {"fr", "en"}
     for language, labels in seen.items():
-        assert set(labels) == set(reports.LABELS), language
+        assert set(labels) == LABELS, language
 
 
 def test_each_report_names_its_patient(written):
@@ -96,7 +98,7 @@ def test_each_report_names_its_patient(written):
 
 
 def test_nothing_of_the_person_index_stands_outside_an_annotation(written):
-    words = {r["name"] for r in identities.read_csv("people.csv") if r["word"] == "1"}
+    words = {r["name"] for r in files.rows("people.csv", text=True) if r["word"] == "1"}
     checked = 0
     for _, report in written:
         # of Salter and Harris, Kellgren and Lawrence, none is the patient
@@ -117,7 +119,8 @@ def test_nothing_of_the_person_index_stands_outside_an_annotation(written):
 
 
 def test_no_number_date_or_address_stands_outside_an_annotation(written):
-    months = "|".join((*dates.MONTHS["fr"], *dates.MONTHS["en"]))
+    named = files.rows("calendar.csv", text=True, kind="month")
+    months = "|".join(row[language] for row in named for language in ("fr", "en"))
     traces = re.compile(
         rf"\d{{4,}}|\d[/.-]\d|@|www|\.example|(?:\+|00)\d|\d \d\d|\d+ ?(?:{months})\b", re.I
     )
@@ -150,7 +153,7 @@ def test_eponyms_are_no_identities(written):
 
 
 def test_names_that_are_words_stand_beside_the_words(written):
-    words = {r["name"].lower() for r in identities.read_csv("people.csv") if r["word"] == "1"}
+    words = {r["name"].lower() for r in files.rows("people.csv", text=True) if r["word"] == "1"}
     both = [
         report
         for _, report in written
@@ -162,10 +165,10 @@ def test_names_that_are_words_stand_beside_the_words(written):
 
 
 def test_lexicons_are_large_enough():
-    rows = identities.read_csv("people.csv")
+    rows = files.rows("people.csv", text=True)
     assert len({r["name"] for r in rows if r["kind"].startswith("first")}) >= 300
     assert len({r["name"] for r in rows if r["kind"] == "surname"}) >= 500
-    places = identities.read_csv("places.csv")
+    places = files.rows("places.csv", text=True)
     assert len({(r["kind"], r["name"]) for r in places if r["kind"] in ("town", "street")}) >= 250
 
 
@@ -223,17 +226,18 @@ def test_birth_date_and_age_agree(written):
     ],
 )
 def test_numbers_in_words(number, french, english):
-    assert dates.in_words(number, "fr") == french and dates.in_words(number, "en") == english
+    assert identities.in_words("number", number, "be") == french
+    assert identities.in_words("number", number, "uk") == english
 
 
 def test_dates_take_many_forms_and_the_month_is_first_in_the_usa_alone():
     day = date(2021, 3, 12)
     for country, first in (("fr", "12/03/2021"), ("uk", "12/03/2021"), ("us", "03/12/2021")):
-        forms = {dates.written(day, country, Random(n)) for n in range(400)}
+        forms = {identities.written_date(day, country, Random(n)) for n in range(400)}
         assert len(forms) >= 12 and first in forms
         assert ("03/12/2021" in forms) == (country == "us")
     assert "douze mars deux mille vingt et un" in {
-        dates.written(day, "be", Random(n)) for n in range(400)
+        identities.written_date(day, "be", Random(n)) for n in range(400)
     }
 
 
@@ -243,7 +247,7 @@ def test_dates_take_many_forms_and_the_month_is_first_in_the_usa_alone():
 def test_facts_agree_with_the_scene_without_exception(written):
     kinds = Counter()
     for study, report in written:
-        seen = [studio.describe(case) for case in study.cases]  # one report speaks for all
+        seen = [acquisition.describe(case) for case in study.cases]  # one report speaks for all
         views = {case.view for case in study.cases}
         there = {study.case.distractor} | ({"lesion"} if study.case.entity else set())
         entities = {p: set() for p in ("present", "absent", "uncertain")}
@@ -328,7 +332,7 @@ def test_a_report_never_speaks_of_one_thing_in_two_ways(written):
 def test_what_the_facts_say_stands_in_the_text(written):
     """A fact's words are searched in reports whose words are not mistyped."""
     words = {"fr": {}, "en": {}}
-    for row in identities.read_csv("words.csv"):
+    for row in files.rows("words.csv", text=True):
         if row["language"] and row["kind"] in ("site", "side", "view"):
             words[row["language"]].setdefault((row["kind"], row["value"]), []).append(row["word"])
     found = total = 0
@@ -364,12 +368,12 @@ def test_a_third_of_the_reports_deny_or_doubt(written):
 
 @pytest.mark.parametrize("language", reports.LANGUAGES)
 def test_every_frame_can_be_filled_and_nobody_stands_unmarked(language, cases):
-    study = next(s for s in reports.studies(cases) if s.case.entity)
+    study = next(s for s in slots.studies(cases) if s.case.entity)
     marked = Counter()
     for number, ((section, _, polarity), frames) in enumerate(reports._frames(language).items()):
         filled = slots.Slots(study, language, SEED, Random(number))
         filled.polarity = polarity
-        secrets = {write() for _ in range(20) for _, write in filled._identities.values()}
+        secrets = {filled.secret(slot) for _ in range(20) for slot in slots.labels()}
         secrets |= {filled.patient.last, filled.patient.first, filled.patient.maiden}
         for frame in frames:
             text, spans = layout.parted(frame.format_map(filled))
@@ -380,11 +384,11 @@ def test_every_frame_can_be_filled_and_nobody_stands_unmarked(language, cases):
             left = [s for s in secrets if len(s) > 2 and re.search(rf"\b{re.escape(s)}\b", rest)]
             assert not left, (frame, left)
             marked.update(label for label, *_ in spans)
-    assert set(marked) == set(reports.LABELS)
+    assert set(marked) == LABELS
 
 
 def test_frames_name_nobody_themselves():
-    rows = identities.read_csv("frames.csv")
+    rows = files.rows("frames.csv", text=True)
     assert all(None not in row and None not in row.values() for row in rows), "cells by comma"
     title = re.compile(r"\b(Drs?|Pr|Docteur|Mme|Mlle|M\.|Mr|Mrs|Ms) (?!\{)")
     assert not [row["text"] for row in rows if title.search(row["text"])]
@@ -394,7 +398,7 @@ def test_frames_name_nobody_themselves():
 def test_topics_and_polarities_are_the_same_in_both_languages():
     french, english = (set(reports._frames(language)) for language in ("fr", "en"))
     assert {k for k in french ^ english} == {("header", "national_be", "")}
-    spoken = {kind for (_, what, kind) in slots.words() if what == "entity"}
+    spoken = {row["value"] for row in files.rows("words.csv", text=True, kind="entity")}
     assert spoken == {kind for kinds in ENTITIES.values() for kind in kinds}
 
 
@@ -459,7 +463,7 @@ def test_the_same_settings_give_the_same_bytes_and_a_call_is_continued(folder, t
 
 def test_tables_have_one_row_a_report_and_only_stated_facts(folder, cases):
     index = pd.read_csv(folder / "reports.csv")
-    assert tuple(index) == reports.INDEX_COLUMNS and index["report"].is_unique
+    assert list(index) == INDEX_COLUMNS and index["report"].is_unique
     plan = [*sampling.plan(24, SEED), *(sampling.archive_case(SEED, i) for i in range(6))]
     assert index["study"].tolist() == list(dict.fromkeys(case.study for case in plan))
     assert len(list((folder / "reports").glob("*.txt"))) == len(index)

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from bonelib import phantom
-from bonelib.phantom import agreement, marginals, realism, sampling, studio, writer
+from bonelib.phantom import acquisition, agreement, marginals, realism, sampling, writer
 
 
 def noise(exponent: float, *, count: int = 6, size: int = 64, seed: int = 0) -> np.ndarray:
@@ -139,8 +139,8 @@ def test_spectrum_falls_as_that_of_fracatlas_does(tmp_path: Path) -> None:
     root = Path(os.environ["BONELIB_DATA"]) / "fracatlas"
     if not root.is_dir():
         pytest.skip("no fracatlas/ under BONELIB_DATA")
-    table = datasets.read("fracatlas", root).iloc[::12]
-    drawn = phantom.write(tmp_path / "drawn", images=64, seed=41, size=256)
+    table = datasets.read("fracatlas", root).iloc[::24]
+    drawn = phantom.write(tmp_path / "drawn", images=40, seed=41, size=256, reports=False)
     slopes = {}
     for name, rows in (("real", table), ("drawn", datasets.read("phantom", drawn))):
         rows = rows.assign(**{cohort.IMAGE_ID: rows[cohort.IMAGE_ID].astype(str)})
@@ -167,9 +167,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, case in named:
         if case.entity:
             side = 1000 * marginals.area_share(case.entity, case.area) ** 0.5
-            shape = studio.Shape(case.entity, np.zeros((5, 2)), (0, 0, side, side))
+            shape = acquisition.Shape(case.entity, np.zeros((5, 2)), (0, 0, side, side))
             blank = np.zeros((1000, 1000), np.uint8)
-            shot = studio.Radiograph(blank, blank > 0, [shape], case, {}, "", 90)
+            shot = acquisition.Radiograph(blank, blank > 0, [shape], case, {}, "", 90)
             note = writer.json.dumps(writer._labelme(name, shot))
             (path / "Annotations" / f"{name.split('.')[0]}.json").write_text(note)
     (path / "phantom.json").write_text("{}")

@@ -6,19 +6,15 @@ For trying the pipeline, for tests and for controls with a known truth; never fo
 from __future__ import annotations
 
 from . import agreement, realism
+from .acquisition import Radiograph, draw
 from .hospital import write_dicom
-from .reports import Report, write_reports
+from .reports import write_reports
 from .sheet import SHEETS, contact_sheet
-from .studio import Radiograph, Shape, draw
-from .writer import COLUMNS, EXTRA_COLUMNS, write
+from .writer import write
 
 __all__ = [
-    "COLUMNS",
-    "EXTRA_COLUMNS",
     "SHEETS",
     "Radiograph",
-    "Report",
-    "Shape",
     "agreement",
     "contact_sheet",
     "draw",

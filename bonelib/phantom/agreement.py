@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
-from .marginals import AREAS, BANDS, CENTERS, ENTITY_NAMES, MALIGNANT, area_share, cells
+from bonelib import cohort
 
-if TYPE_CHECKING:
-    import pandas as pd
+from .files import read_cohort
+from .marginals import ENTITY_NAMES, area_share, cells, centers, label, totals, years
 
+_CLASSES = cohort.task("malignancy").classes
 LEAST = 5.0  # expected images: chi-square needs as many in a cell
 _LEVELS = np.linspace(0.001, 0.999, 400)
 
@@ -38,55 +39,19 @@ def compare(folder: str | Path) -> dict[str, pd.DataFrame]:
     Raises:
         FileNotFoundError: The folder was not written by ``phantom.write``, or not to its end.
     """
-    import pandas as pd
-
-    rows = _patients(Path(folder))
+    rows = read_cohort(Path(folder)).drop_duplicates("patient")
     tumors = rows[rows["tumor"] == 1]
-    counts = pd.concat(
-        [
-            _beside("site", tumors["site"], _real("site")),
-            _beside("entity", tumors["entity"], _real("entity")),
-            _beside(
-                "centre and class",
-                rows["center"].astype(str) + " " + rows["label"],
-                {f"{c} {label}": n for c, k in CENTERS.items() for label, n in k.items()},
-            ),
-        ],
-        ignore_index=True,
-    )
+    classes = rows["entity"].where(rows["tumor"] == 1, "").map(label)
+    mixed = {f"{c} {name}": known[name] for c, known in centers().items() for name in _CLASSES}
+    parts = [_beside(column, tumors[column], totals(column)) for column in ("site", "entity")]
+    parts.append(_beside("centre and class", rows["center"].astype(str) + " " + classes, mixed))
+    counts = pd.concat(parts, ignore_index=True)
     ages = pd.concat([_ages(tumors, entity) for entity in ENTITY_NAMES], ignore_index=True)
     areas = _areas(Path(folder), tumors)
     return {"counts": counts, "ages": ages, "areas": areas, "tests": _tests(counts, ages, areas)}
 
 
-def _patients(folder: Path) -> pd.DataFrame:
-    import pandas as pd
-
-    if not (folder / "phantom.json").is_file():
-        raise FileNotFoundError(
-            f"No finished synthetic cohort in {folder}. Write one with phantom.write(folder, …)."
-        )
-    table = pd.read_csv(folder / "dataset.csv")
-    extra = pd.read_csv(folder / "cohort_extra.csv", keep_default_na=False)
-    rows = table[["image_id", "center", "age", "tumor", "malignant"]].merge(
-        extra[["image_id", "patient", "site", "entity"]], on="image_id", validate="one_to_one"
-    )
-    rows["label"] = np.select([rows["malignant"] == 1, rows["tumor"] == 1],
-                              ["malignant", "benign"], "normal")  # fmt: skip
-    return rows.drop_duplicates("patient")
-
-
-def _real(column: str) -> dict[str, int]:
-    total: dict[str, int] = {}
-    for cell in cells("lesion")[0]:
-        if cell[column] != "other":
-            total[cell[column]] = total.get(cell[column], 0) + cell["count"]
-    return total
-
-
 def _beside(marginal: str, found: pd.Series, real: dict[str, int]) -> pd.DataFrame:
-    import pandas as pd
-
     names = sorted(real, key=real.get, reverse=True)
     synthetic = found.value_counts().reindex(names).fillna(0).astype(int).to_numpy()
     wanted = np.array([real[name] for name in names], float)
@@ -101,29 +66,22 @@ def _beside(marginal: str, found: pd.Series, real: dict[str, int]) -> pd.DataFra
 
 
 def _ages(tumors: pd.DataFrame, entity: str) -> pd.DataFrame:
-    import pandas as pd
-
     real: list[float] = []
     for name in ("lesion", "age"):
-        for cell in cells(name, entity=entity)[0]:
+        for cell in cells(name, entity=entity):
             if cell["value"] != "other":
-                first = int(cell["value"])
-                last = BANDS[BANDS.index(first) + 1]
-                years = np.arange(max(first, 1), last)
+                band = np.array(years(cell["value"]))
                 # evenly over the years of the band, without a random number
-                at = (np.arange(cell["count"]) + 0.5) / cell["count"] * len(years)
-                real += years[at.astype(int)].tolist()
+                at = (np.arange(cell["count"]) + 0.5) / cell["count"] * len(band)
+                real += band[at.astype(int)].tolist()
     own = tumors.loc[tumors["entity"] == entity, "age"].tolist()
     source = ["synthetic"] * len(own) + ["real"] * len(real)
-    label = "malignant" if entity in MALIGNANT else "benign"
-    ages = {"label": label, "entity": entity, "source": source, "age": [*own, *real]}
+    ages = {"label": label(entity), "entity": entity, "source": source, "age": [*own, *real]}
     return pd.DataFrame(ages)
 
 
 def _areas(folder: Path, tumors: pd.DataFrame) -> pd.DataFrame:
-    import pandas as pd
-
-    known = {entity: [area_share(entity, q) for q in _LEVELS] for entity in AREAS}
+    known = {entity: area_share(entity, _LEVELS) for entity in ENTITY_NAMES}
     # a lesion over two bones is outlined in parts, of which none is the whole
     single = tumors[~tumors["site"].str.contains(";")]
     found = []
@@ -135,15 +93,13 @@ def _areas(folder: Path, tumors: pd.DataFrame) -> pd.DataFrame:
         share = (right - left) * (bottom - top) / (note["imageHeight"] * note["imageWidth"])
         found.append((entity, share, float(np.interp(share, known[entity], _LEVELS))))
     areas = pd.DataFrame(found, columns=["entity", "synthetic", "quantile"])
-    place = (areas.groupby("entity").cumcount() + 0.5) / areas["entity"].map(
-        areas["entity"].value_counts()
-    )
+    within = areas.groupby("entity")["entity"]
+    place = (within.cumcount() + 0.5) / within.transform("size")
     real = [area_share(e, q) for e, q in zip(areas["entity"], place, strict=True)]
     return areas.assign(real=real)
 
 
 def _tests(counts: pd.DataFrame, ages: pd.DataFrame, areas: pd.DataFrame) -> pd.DataFrame:
-    import pandas as pd
     from scipy import stats
 
     rows = []

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
 
-from .rays import Grid, Shadow
+from .rays import Grid, Shadow, rotated
 
 
 @dataclass
@@ -25,13 +25,8 @@ class Ellipsoid:
 
     def moved(self, rotation: np.ndarray, shift: np.ndarray) -> Ellipsoid:
         """The same body turned about the origin of its frame and then shifted (mm)."""
-        return Ellipsoid(
-            rotation @ np.asarray(self.centre) + shift,
-            rotation @ np.asarray(self.axes),
-            self.wall,
-            self.spongy,
-            self.boxy,
-        )
+        centre = rotation @ np.asarray(self.centre) + shift
+        return replace(self, centre=centre, axes=rotation @ np.asarray(self.axes))
 
     def bounds(self, view: np.ndarray) -> np.ndarray:
         """Corners (low, high) of the box in the picture's plane that holds the body (mm)."""
@@ -39,15 +34,22 @@ class Ellipsoid:
         reach = np.linalg.norm(axes, axis=1)
         return np.stack([(centre - reach)[:2], (centre + reach)[:2]])
 
+    def section(self, at: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """A point of the longest axis, the directions of the two longer ones, and (a, b, wall)."""
+        axes = np.asarray(self.axes)
+        lengths = np.linalg.norm(axes, axis=0)
+        first, second, third = np.argsort(lengths)[::-1]
+        centre = np.asarray(self.centre) + (at - 0.5) * 1.2 * axes[:, first]
+        along, side = axes[:, first] / lengths[first], axes[:, second] / lengths[second]
+        return centre, along, side, np.array([lengths[second], lengths[third], self.wall])
+
     def shadow(self, view: np.ndarray, grid: Grid) -> Shadow | None:
         """Project along z after turning by ``view``: exact, from the quadratic form."""
         centre = view @ np.asarray(self.centre, np.float64)
         axes = view @ np.asarray(self.axes, np.float64)
         shape = axes @ axes.T
         reach = np.sqrt(np.diag(shape))
-        window = grid.window(
-            centre[0] - reach[0], centre[1] - reach[1], centre[0] + reach[0], centre[1] + reach[1]
-        )
+        window = grid.window(centre - reach, centre + reach)
         if window.empty:
             return None
         plane = np.linalg.inv(shape[:2, :2])
@@ -56,11 +58,8 @@ class Ellipsoid:
         x, y = grid.axes(window)
         x, y = x - np.float32(centre[0]), y - np.float32(centre[1])
         if self.boxy == 1.0:
-            square = (
-                np.float32(plane[0, 0]) * x * x
-                + np.float32(2 * plane[0, 1]) * x * y
-                + np.float32(plane[1, 1]) * y * y
-            )
+            xx, xy, yy = (np.float32(v) for v in (plane[0, 0], 2 * plane[0, 1], plane[1, 1]))
+            square = xx * x * x + xy * x * y + yy * y * y
         else:
             values, vectors = np.linalg.eigh(plane)
             power, square = np.float32(2 * self.boxy), np.float32(0)
@@ -72,20 +71,12 @@ class Ellipsoid:
         smallest = float(np.linalg.norm(axes, axis=0).min())
         shrink = max(1 - self.wall / smallest, 0.0)
         long = axes[:2, 0] / (np.linalg.norm(axes[:2, 0]) + 1e-6)
-        return Shadow(
-            window,
-            _dome(square, depth),
-            middle,
-            _dome(square / max(shrink * shrink, 1e-6), depth * shrink),
-            middle,
-            self.spongy,
-            x * np.float32(long[0]) + y * np.float32(long[1]),
-            y * np.float32(long[0]) - x * np.float32(long[1]),
+        half, inner = (
+            np.float32(depth * share) * np.sqrt(np.maximum(1 - part, 0))
+            for share, part in ((1.0, square), (shrink, square / max(shrink * shrink, 1e-6)))
         )
-
-
-def _dome(square: np.ndarray, depth: float) -> np.ndarray:
-    return np.float32(depth) * np.sqrt(np.maximum(1 - square, 0))
+        along, across = rotated(x, y, long)
+        return Shadow(window, half, middle, inner, middle, self.spongy, along, across)
 
 
 @dataclass
@@ -107,16 +98,7 @@ class Slab:
 
     def moved(self, rotation: np.ndarray, shift: np.ndarray) -> Slab:
         """The same slab turned about the origin of its frame and then shifted (mm)."""
-        return Slab(
-            self.outline,
-            self.thickness,
-            self.rounding,
-            self.wall,
-            self.spongy,
-            rotation @ self.centre + shift,
-            rotation @ self.frame,
-            self.holes,
-        )
+        return replace(self, centre=rotation @ self.centre + shift, frame=rotation @ self.frame)
 
     def bounds(self, view: np.ndarray) -> np.ndarray:
         """Corners (low, high) of the box in the picture's plane that holds the outline (mm)."""
@@ -124,30 +106,39 @@ class Slab:
         flat = flat + (view @ self.centre)[:2]
         return np.stack([flat.min(0), flat.max(0)])
 
+    def section(self, at: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """A point on the way to the farthest corner, the plane's directions, and (a, b, wall)."""
+        outline = np.asarray(self.outline)
+        middle = outline.mean(0)
+        away = np.linalg.norm(outline - middle, axis=1)
+        flat = middle + (at - 0.5) * 1.2 * (outline[np.argmax(away)] - middle)
+        centre = self.centre + self.frame[:, :2] @ flat
+        widths = np.array([away.min(), self.thickness / 2, self.wall])
+        return centre, self.frame[:, 1], self.frame[:, 0], widths
+
     def shadow(self, view: np.ndarray, grid: Grid) -> Shadow | None:
         """Project along z after turning by ``view``; a slant lengthens the path up to 2.2-fold."""
         frame = view @ self.frame
         centre = view @ self.centre
-        contours = []
-        for outline in (self.outline, *self.holes):
-            flat = closed_curve(np.asarray(outline, np.float64))
-            contours.append((flat @ frame[:, :2].T)[:, :2] + centre[:2])
-        low, high = contours[0].min(0), contours[0].max(0)
-        window = grid.window(low[0], low[1], high[0], high[1], margin=3)
+        contours = [
+            (closed_curve(np.asarray(ring, float)) @ frame[:, :2].T)[:, :2] + centre[:2]
+            for ring in (self.outline, *self.holes)
+        ]
+        window = grid.window(contours[0].min(0), contours[0].max(0), margin=3)
         if window.empty:
             return None
-        left, top = window.left, window.top
         pixels = [
-            np.column_stack([grid.columns(c[:, 0]) - left, grid.rows(c[:, 1]) - top])
-            for c in contours
+            np.column_stack([grid.columns(x) - window.left, grid.rows(y) - window.top])
+            for x, y in (contour.T for contour in contours)
         ]
         # 3 fractional bits: the edge is drawn to an eighth of a pixel
         filled = np.zeros(window.shape, np.uint8)
         cv2.fillPoly(filled, [np.round(p * 8).astype(np.int32) for p in pixels], 255, shift=3)
         distance = cv2.distanceTransform(filled, cv2.DIST_L2, 3) * np.float32(grid.pitch)
-        slant = 1 / max(abs(float(frame[2, 2])), 0.45)
+        upright = max(abs(float(frame[2, 2])), 0.45)
+        slant = 1 / upright
         full = np.float32(self.thickness / 2 * slant)
-        rounding = max(self.rounding * max(abs(float(frame[2, 2])), 0.45), grid.pitch)
+        rounding = max(self.rounding * upright, grid.pitch)
 
         def dome(depth: np.ndarray) -> np.ndarray:
             rest = np.clip(1 - depth / np.float32(rounding), 0, 1)
@@ -158,18 +149,9 @@ class Slab:
         inner = max(full - self.wall * slant, 0.01) * dome(distance - np.float32(self.wall))
         inner = np.minimum(cv2.GaussianBlur(inner, (0, 0), 0.8), half)
         x, y = grid.axes(window)
-        x, y = x - np.float32(centre[0]), y - np.float32(centre[1])
-        shape = window.shape
-        return Shadow(
-            window,
-            half,
-            np.full(shape, centre[2], np.float32),
-            inner,
-            np.full(shape, centre[2], np.float32),
-            self.spongy,
-            np.broadcast_to(y, shape),
-            np.broadcast_to(x, shape),
-        )
+        x, y = np.broadcast_arrays(x - np.float32(centre[0]), y - np.float32(centre[1]))
+        middle = np.full(window.shape, centre[2], np.float32)
+        return Shadow(window, half, middle, inner, middle, self.spongy, y, x)
 
 
 def closed_curve(points: np.ndarray, steps: int = 6) -> np.ndarray:

@@ -14,7 +14,7 @@ DISTRACTORS = ("none", "fracture", "implant", "osteoarthritis", "variant", "cast
 
 
 def distract(
-    scene: Scene, name: str, bone: str, zone: str, age: float, rng: np.random.Generator
+    scene: Scene, name: str, bone: str, zone: str, rng: np.random.Generator
 ) -> list[Growth]:
     """Add a distractor to a scene at a bone; returns changes to be drawn like a lesion's."""
     if name == "none":
@@ -22,7 +22,7 @@ def distract(
     if name in ("fracture", "implant"):
         bone, zone = _shaft(scene, bone, zone)
     spot = place(scene.bone(bone), zone, rng)
-    change = Growth("", name, bone, {}, seed=int(rng.integers(2**31)))
+    change = Growth(bone, kind=name, seed=int(rng.integers(2**31)))
     if name == "fracture":
         _break(scene.bone(bone), spot, rng)
     elif name == "implant":
@@ -55,9 +55,8 @@ def _break(bone: Bone, spot: Place, rng: np.random.Generator) -> None:
     lean = rng.uniform(0, 0.9)
     normal = spot.along + lean * (spot.out if rng.random() < 0.5 else spot.beside)
     normal /= np.linalg.norm(normal)
-    bone.cuts.append(
-        Cut(spot.centre, normal, float(rng.uniform(0.8, 3.0)), 1.6, 0.0, reach=3 * spot.width + 4)
-    )
+    gap = float(rng.uniform(0.8, 3.0))
+    bone.cuts.append(Cut(spot.centre, normal, gap, 1.6, 0.0, reach=3 * spot.width + 4))
 
 
 def _plate(scene: Scene, spot: Place, rng: np.random.Generator) -> None:
@@ -69,13 +68,12 @@ def _plate(scene: Scene, spot: Place, rng: np.random.Generator) -> None:
     points = start + np.outer(steps, spot.along * length)
     metal = "titanium" if rng.random() < 0.7 else "steel"
     rows = bone_rows(steps, points, 1.5, broad, 0.0, 0.0)
-    scene.flesh.append(
-        Flesh(Tube(rows, caps=(broad, broad), side=tuple(spot.out), boxy=2.5), metal, "muscle")
-    )
+    plate = Tube(rows, caps=(broad, broad), side=tuple(spot.out), boxy=2.5)
+    scene.flesh.append(Flesh(plate, metal, "muscle"))
     for at in np.linspace(0.1, 0.9, int(rng.integers(4, 8))):
-        head = start + spot.along * length * at
-        points = head + np.outer(np.array([0, 0.5, 1.0]), -spot.out * 2.1 * spot.depth)
-        rows = bone_rows(np.array([0, 0.5, 1.0]), points, 1.5, 1.5, 0.0, 0.0)
+        steps = np.array([0, 0.5, 1.0])
+        points = start + spot.along * length * at + np.outer(steps, -spot.out * 2.1 * spot.depth)
+        rows = bone_rows(steps, points, 1.5, 1.5, 0.0, 0.0)
         scene.flesh.append(Flesh(Tube(rows, caps=(1, 2)), metal, "muscle"))
 
 
@@ -121,16 +119,11 @@ def _vary(change: Growth, spot: Place, rng: np.random.Generator) -> None:
 
 def _plaster(scene: Scene, change: Growth, spot: Place) -> None:
     """A plaster shell, 4.5 mm thick, around the part of the limb that holds the bone."""
-    skins = [
-        f.solid
-        for f in scene.flesh
-        if f.substance == "fat" and f.inside is None and isinstance(f.solid, Tube)
-    ]
+    skins = [f.solid for f in scene.flesh if f.inside is None and isinstance(f.solid, Tube)]
     stoutest = max(s.table[:, 4].max() for s in skins)
     skins = [s for s in skins if s.table[:, 4].max() > 0.5 * stoutest]  # no fingers or toes
     skin = min(skins, key=lambda s: np.linalg.norm(s.points - spot.centre, axis=1).min())
-    rows = skin.table[4:-4].copy()
-    rows[:, 4:6] += 9.0
+    rows = skin.table[4:-4] + np.array([0, 0, 0, 0, 9.0, 9.0, 0, 0])
     rows[:, 6] = 4.5
     shell = Tube(rows, (0, 0), skin.side)
     # plaster is a little less dense to X-rays than compact bone

@@ -9,20 +9,23 @@ two stores MONOCHROME1, depths and windows vary. Every header says that it is sy
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from datetime import date, timedelta
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
+import pandas as pd
+
+from .files import read_cohort, save, save_table
+from .marginals import label, term
 
 if TYPE_CHECKING:
-    import pandas as pd
     from pydicom.dataset import Dataset
 
 CR = "1.2.840.10008.5.1.4.1.1.1"  # Computed Radiography Image Storage, PS3.3 A.2
-BODY_PARTS = {"hip bone": "PELVIS", "hip-joint": "HIP"}
 VIEWS = {"frontal": "AP", "lateral": "LL", "oblique": "LLO"}
 
 
@@ -46,56 +49,43 @@ def write_dicom(
         FileNotFoundError: ``folder`` holds no finished cohort.
         ValueError: ``out`` holds something else.
     """
-    import cv2
-    import pandas as pd
     import pydicom
 
     folder, out = Path(folder), Path(out)
-    if not (folder / "phantom.json").is_file():
-        raise FileNotFoundError(f"No finished cohort in {folder}: there is no phantom.json.")
-    if out.exists() and any(
-        p.name not in ("DICOM", "labels.csv", "reports.csv") for p in out.iterdir()
-    ):
+    table = read_cohort(folder)
+    present = {path.name for path in out.iterdir()} if out.exists() else set()
+    if present - {"DICOM", "labels.csv", "reports.csv"}:
         raise ValueError(f"{out} holds other files. Choose a new folder.")
-    table = pd.read_csv(folder / "dataset.csv")
-    extra = pd.read_csv(folder / "cohort_extra.csv", dtype=str, keep_default_na=False)
-    table = table.merge(
-        extra[["image_id", "patient", "study", "side", "site", "view"]], on="image_id"
-    )
-    known = _index(folder)
-    numbers = {patient: i for i, patient in enumerate(dict.fromkeys(table["patient"]), 1)}
+    known = _reports(folder)
+    numbers: dict[str, int] = {}
     rows, notes = [], []
     for number, row in enumerate(table.to_dict("records"), 1):
         image = cv2.imread(str(folder / "images" / row["image_id"]), cv2.IMREAD_GRAYSCALE)
-        index = known.get(row["study"], {})
-        made = _header(row, number, image, index)
-        place = (
-            f"PT{numbers[row['patient']]:05d}/ST{_digits(row['study'], 4)}/SE{number:05d}/IM00001"
-        )
-        path = out / "DICOM" / place
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        pydicom.dcmwrite(part, made, enforce_file_format=True)
-        part.replace(path)
-        rows.append(
-            {"image_id": f"DICOM/{place}", "accession": made.AccessionNumber} | _labels(row)
-        )
-        text = index.get("text") if reports is None else reports.get(row["image_id"])
+        report = known.get(row["study"], {})
+        made = _header(row, number, image, report)
+        patient = numbers.setdefault(row["patient"], len(numbers) + 1)
+        place = f"DICOM/PT{patient:05d}/ST{_digits(row['study'], 4)}/SE{number:05d}/IM00001"
+        (out / place).parent.mkdir(parents=True, exist_ok=True)
+        content = BytesIO()
+        pydicom.dcmwrite(content, made, enforce_file_format=True)
+        save(out / place, content.getvalue())
+        kind = label(row["entity"] if row["tumor"] else "")
+        tumor = "tumor" if row["tumor"] else "normal"
+        names = {"image_id": place, "accession": made.AccessionNumber}
+        rows.append(names | {"tumor": tumor, "malignancy": kind})
+        text = report.get("text") if reports is None else reports.get(row["image_id"])
         if text is not None:
-            facts = (made.AccessionNumber, made.PatientID, made.StudyDate, text)
-            own = {key: index.get(key) for key in ("language", "name", "birth_date")}
-            names = ("accession", "patient", "date", "text")
-            notes.append(dict(zip(names, facts, strict=True)) | own)
-    _save(out / "labels.csv", pd.DataFrame(rows))
+            own = {key: report.get(key) for key in ("language", "name", "birth_date")}
+            study = {"accession": made.AccessionNumber, "patient": made.PatientID}
+            notes.append(study | {"date": made.StudyDate, "text": text} | own)
+    save_table(out / "labels.csv", rows)
     if notes:
-        _save(out / "reports.csv", pd.DataFrame(notes).drop_duplicates())
+        save_table(out / "reports.csv", pd.DataFrame(notes).drop_duplicates())
     return out
 
 
-def _index(folder: Path) -> dict[str, dict]:
-    """Read what the folder's reports say of each study, their texts included."""
-    import pandas as pd
-
+def _reports(folder: Path) -> dict[str, dict]:
+    """What the folder's reports say of each study, their texts included."""
     if not (folder / "reports.csv").is_file():
         return {}
     rows = pd.read_csv(folder / "reports.csv", dtype=str).to_dict("records")
@@ -105,7 +95,7 @@ def _index(folder: Path) -> dict[str, dict]:
     }
 
 
-def _header(row: dict, number: int, image: np.ndarray, index: dict) -> Dataset:
+def _header(row: dict, number: int, image: np.ndarray, report: dict) -> Dataset:
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import ExplicitVRLittleEndian
 
@@ -116,7 +106,9 @@ def _header(row: dict, number: int, image: np.ndarray, index: dict) -> Dataset:
     white_first = machine % 2 == 0
     taken = date(2015, 1, 1) + timedelta(days=int(_digits(row["study"], 6)) % 3000)
     born = taken - timedelta(days=int(float(row["age"]) * 365.25) + 30)
-    site = row["site"].split(";")[0]
+    invented = {"name": f"Phantom, {row['patient']}", "birth_date": f"{born}", "date": f"{taken}"}
+    told = invented | {"accession": f"SYN{_digits(row['study'], 8)}"} | report
+    site = term(row["site"].split(";")[0])
 
     made = Dataset()
     made.file_meta = FileMetaDataset()
@@ -128,18 +120,13 @@ def _header(row: dict, number: int, image: np.ndarray, index: dict) -> Dataset:
     made.ImageType = ["ORIGINAL", "PRIMARY"]
     made.Modality, made.Manufacturer = "CR", "Synthetic"
     made.InstitutionName = f"Synthetic centre {row['center']}"
-    made.StudyDate = made.SeriesDate = made.ContentDate = f"{taken:%Y%m%d}"
-    made.StudyTime, made.AccessionNumber = "120000", f"SYN{_digits(row['study'], 8)}"
+    made.StudyDate = made.SeriesDate = made.ContentDate = told["date"].replace("-", "")
+    made.StudyTime, made.AccessionNumber = "120000", told["accession"]
     made.StudyDescription = "Synthetic radiograph"
-    made.PatientName, made.PatientID = f"Phantom^{row['patient']}", row["patient"]
-    made.PatientBirthDate, made.PatientSex = f"{born:%Y%m%d}", row["gender"]
+    made.PatientName, made.PatientID = told["name"].replace(", ", "^"), row["patient"]
+    made.PatientBirthDate, made.PatientSex = told["birth_date"].replace("-", ""), row["gender"]
     made.PatientAge = f"{int(float(row['age'])):03d}Y"
-    if index:
-        made.PatientName = index["name"].replace(", ", "^")
-        made.PatientBirthDate = index["birth_date"].replace("-", "")
-        made.StudyDate = made.SeriesDate = made.ContentDate = index["date"].replace("-", "")
-        made.AccessionNumber = index["accession"]
-    made.BodyPartExamined = BODY_PARTS.get(site, site.removesuffix("-joint").upper())
+    made.BodyPartExamined = "PELVIS" if site == "hip bone" else site.upper()
     made.ViewPosition, made.Laterality = VIEWS[row["view"]], row["side"][:1].upper()
     made.StudyInstanceUID = _uid("study", row["study"], row["patient"])
     made.SeriesInstanceUID = _uid("series", row["image_id"], row["study"])
@@ -155,11 +142,6 @@ def _header(row: dict, number: int, image: np.ndarray, index: dict) -> Dataset:
     return made
 
 
-def _labels(row: dict) -> dict:
-    kind = "malignant" if row["malignant"] else "benign" if row["benign"] else "normal"
-    return {"tumor": "tumor" if row["tumor"] else "normal", "malignancy": kind}
-
-
 def _uid(*parts: str) -> str:
     """A UID under 2.25 (PS3.5 B.2) that follows from the parts."""
     return f"2.25.{int(hashlib.sha256('/'.join(parts).encode()).hexdigest()[:30], 16)}"
@@ -167,9 +149,3 @@ def _uid(*parts: str) -> str:
 
 def _digits(text: str, count: int) -> str:
     return f"{int(hashlib.sha256(text.encode()).hexdigest(), 16) % 10**count:0{count}d}"
-
-
-def _save(path: Path, table: pd.DataFrame) -> None:
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_bytes(table.to_csv(index=False, lineterminator="\n").encode())
-    part.replace(path)

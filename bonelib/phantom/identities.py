@@ -1,51 +1,26 @@
-"""Invented people, places and numbers of France, Belgium, Britain, Ireland and the USA.
+"""Invented people, places, numbers and dates of France, Belgium, Britain, Ireland and the USA.
 
 Names and towns are common ones (``people.csv``, ``places.csv``), combined by chance: whoever bears
-one is not meant. National numbers are well formed, with right check digits; phone numbers come from
-ranges kept for fiction where a country has them, mail and web addresses end in ``.example`` (RFC
-2606), so that no line, box or site belongs to anybody.
+one is not meant; ``name_origins.csv`` has the share of people by the language their name comes
+from. The forms in which countries write them stand in ``patterns.csv``, ``#`` for a
+digit. National numbers are well formed, with right check digits; phone numbers come from ranges
+kept for fiction where a country has them (Arcep decision 2018-0881 for France, Ofcom, 555-01xx in
+the USA), mail and web addresses end in ``.example`` (RFC 2606), so that no line, box or site
+belongs to anybody.
 """
 
 from __future__ import annotations
 
-import csv
 import unicodedata
 from dataclasses import dataclass
 from datetime import date
-from functools import lru_cache
-from importlib import resources
+from functools import cache
 from random import Random
 
+from .files import rows
+
+# share of reports by country in each language
 COUNTRIES = {"fr": {"fr": 0.65, "be": 0.35}, "en": {"uk": 0.45, "us": 0.4, "ie": 0.15}}
-# share of people by the language their name comes from
-ORIGINS = {
-    "fr": {"fr": 0.66, "ar": 0.12, "pt": 0.07, "it": 0.06, "pl": 0.04, "nl": 0.02, "es": 0.03},
-    "be": {"fr": 0.40, "nl": 0.32, "ar": 0.10, "it": 0.08, "pl": 0.04, "pt": 0.04, "es": 0.02},
-    "uk": {"en": 0.74, "ie": 0.07, "pl": 0.07, "ar": 0.06, "it": 0.03, "pt": 0.03},
-    "ie": {"ie": 0.62, "en": 0.24, "pl": 0.09, "pt": 0.05},
-    "us": {"en": 0.66, "es": 0.18, "ie": 0.05, "it": 0.04, "pl": 0.04, "ar": 0.03},
-}
-# Ranges for fiction: Arcep decision 2018-0881 (FR), Ofcom (UK), 555-01xx (US). Belgium and Ireland
-# keep none; theirs are of the right form.
-PHONES = {
-    "fr": (
-        "01 99 00 ## ##", "02 61 91 ## ##", "06 39 98 ## ##", "03.53.01.##.##", "05-36-49-##-##",
-        "04657#####", "+33 6 39 98 ## ##", "+33 (0)1 99 00 ## ##", "0033 2 61 91 ## ##",
-    ),
-    "be": (
-        "02 ### ## ##", "081/## ## ##", "04/### ## ##", "0470 ## ## ##", "0495/##.##.##",
-        "+32 2 ### ## ##", "+32 475 ## ## ##", "0032 (0)71 ## ## ##",
-    ),
-    "uk": (
-        "01632 960###", "020 7946 0###", "0117 496 0###", "07700 900###", "(0113) 496 0###",
-        "+44 20 7946 0###", "+44 (0)7700 900 ###",
-    ),
-    "ie": ("01 ### ####", "(091) ### ###", "087 ### ####", "+353 1 ### ####", "+353 86 ### ####"),
-    "us": (
-        "(212) 555-01##", "312-555-01##", "617.555.01##", "+1 415 555 01##", "1-800-555-01##",
-        "(503) 555-01## ext. 4##",
-    ),
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -57,29 +32,34 @@ class Person:
     sex: str
     maiden: str = ""
 
-
-@lru_cache(maxsize=1)
-def _people() -> dict[tuple[str, str], tuple[str, ...]]:
-    return _bank("people.csv", "kind", "origin", "name")
-
-
-@lru_cache(maxsize=1)
-def _places() -> dict[tuple[str, str], tuple[tuple[str, str], ...]]:
-    return _bank("places.csv", "kind", "country", ("name", "code"))
+    def written(self, kind: str, rng: Random) -> str:
+        """The name in one of its forms, e.g. ``name in header``."""
+        return pattern(kind, "fr", rng).format(
+            first=self.first, last=self.last, FIRST=self.first.upper(), LAST=self.last.upper(),
+            PLAIN=plain(self.last.upper()),
+        )  # fmt: skip
 
 
-def read_csv(name: str) -> list[dict[str, str]]:
-    """The rows of a word bank beside this module."""
-    with resources.files(__package__).joinpath(name).open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+@cache
+def _patterns(kind: str, country: str) -> list[str]:
+    found = rows("patterns.csv", text=True, kind=kind)
+    return [row["pattern"] for row in found if country in row["countries"].split()]
 
 
-def _bank(file: str, kind: str, group: str, value: str | tuple[str, ...]) -> dict:
-    found: dict[tuple[str, str], list] = {}
-    for row in read_csv(file):
-        cell = row[value] if isinstance(value, str) else tuple(row[v] for v in value)
-        found.setdefault((row[kind], row[group]), []).append(cell)
-    return {key: tuple(values) for key, values in found.items()}
+def pattern(kind: str, country: str, rng: Random) -> str:
+    """One of the forms in which a country writes something."""
+    return rng.choice(_patterns(kind, country))
+
+
+def _digits(form: str, rng: Random) -> str:
+    return "".join(str(rng.randint(0, 9)) if c == "#" else c for c in form)
+
+
+def _name(kind: str, group: str, rng: Random) -> str:
+    """A name of a country, or of people whose language it is."""
+    if kind == "surname" or kind.startswith("first"):
+        return rng.choice(rows("people.csv", text=True, kind=kind, origin=group))["name"]
+    return rng.choice(rows("places.csv", text=True, kind=kind, country=group))["name"]
 
 
 def pick(odds: dict[str, float], rng: Random) -> str:
@@ -89,20 +69,21 @@ def pick(odds: dict[str, float], rng: Random) -> str:
 
 def person(country: str, sex: str, rng: Random, *, last: str = "") -> Person:
     """Somebody of a country; first and last name mostly, not always, of one origin."""
-    origin = pick(ORIGINS[country], rng)
-    names = _people()
+    shares = {row["origin"]: row["share"] for row in rows("name_origins.csv", country=country)}
+    origin = pick(shares, rng)
     home = {"be": "fr", "uk": "en", "us": "en", "ie": "en"}.get(country, country)
-    first = rng.choice(names[f"first_{sex}", origin if rng.random() < 0.75 else home])
+    own = origin if rng.random() < 0.75 else home
+    first = _name(f"first_{sex}", own, rng)
     family = last or _family(origin, rng)
     maiden = _family(home, rng) if sex == "F" and rng.random() < 0.2 else ""
     return Person(first, family, sex, maiden if maiden != family else "")
 
 
 def _family(origin: str, rng: Random) -> str:
-    names = _people()["surname", origin]
     if rng.random() < 0.07:  # two families, one hyphen
-        return "-".join(rng.choice(names).replace(" ", "") for _ in range(2))
-    return rng.choice(names)
+        names = (_name("surname", origin, rng) for _ in range(2))
+        return "-".join(name.replace(" ", "") for name in names)
+    return _name("surname", origin, rng)
 
 
 def plain(text: str) -> str:
@@ -112,35 +93,26 @@ def plain(text: str) -> str:
 
 
 def town(country: str, rng: Random) -> tuple[str, str]:
-    """Name and postcode of a town."""
-    return rng.choice(_places()["town", country])
+    """A town: its name, and with its postcode as on an envelope."""
+    row = rng.choice(rows("places.csv", text=True, kind="town", country=country))
+    return row["name"], _patterns("town line", country)[0].format_map(row)
 
 
 def street(country: str, rng: Random) -> str:
     """House number and street as the country writes them."""
-    name, number = rng.choice(_places()["street", country])[0], rng.randint(1, 240)
-    if country == "fr":
-        return rng.choice((f"{number} {name}", f"{number}, {name}", f"{number} bis, {name}"))
-    if country == "be":
-        return rng.choice((f"{name} {number}", f"{name}, {number}", f"{name} {number} bte 3"))
+    name, number = _name("street", country, rng), rng.randint(1, 240)
+    if country in ("fr", "be"):
+        return pattern("street", country, rng).format(name=name, number=number)
     flat = f"Flat {number % 9 + 1}, " if country != "us" and rng.random() < 0.2 else ""
     return f"{flat}{number} {name}"
 
 
-def town_line(country: str, name: str, code: str) -> str:
-    """A town with its postcode as on an envelope."""
-    if country in ("fr", "be"):
-        return f"{code} {name}"
-    return f"{name}, {code}" if country == "us" else f"{name} {code}"
-
-
 def institution(country: str, rng: Random) -> tuple[str, str]:
     """Name of an invented institution, and its town."""
-    pattern = rng.choice(_places()["institution", country])[0]
+    form = _name("institution", country, rng)
     place = town(country, rng)[0]
-    return pattern.format(
-        town=place, de_town=of_town(place), saint=rng.choice(_places()["saint", country])[0]
-    ), place
+    saint = _name("saint", country, rng)
+    return form.format(town=place, de_town=of_town(place), saint=saint), place
 
 
 def of_town(name: str) -> str:
@@ -150,8 +122,7 @@ def of_town(name: str) -> str:
 
 def phone(country: str, rng: Random) -> str:
     """A phone number in one of the country's forms."""
-    form = rng.choice(PHONES[country])
-    return "".join(str(rng.randint(0, 9)) if c == "#" else c for c in form)
+    return _digits(pattern("phone", country, rng), rng)
 
 
 def french_key(body: str) -> int:
@@ -184,10 +155,9 @@ def national_number(country: str, sex: str, birth: date, rng: Random) -> str:
         gap = rng.choice((" ", " ", "", "."))
         return gap.join(parts)
     if country == "be":
-        order = 2 * rng.randint(1, 490) - (sex == "M")
-        body = f"{birth:%y%m%d}{order:03d}"
+        body = f"{birth:%y%m%d}{2 * rng.randint(1, 490) - (sex == 'M'):03d}"
         key = f"{belgian_key(body, born=birth.year):02d}"
-        form = rng.choice(("{}.{}.{}-{}.{}", "{}{}{}{}{}", "{}{}{} {} {}", "{}.{}.{} {} {}"))
+        form = pattern("national number", country, rng)
         return form.format(body[:2], body[2:4], body[4:6], body[6:], key)
     if country == "uk":
         body = f"999{rng.randint(0, 999999):06d}"  # numbers from 999 on are kept for tests
@@ -200,29 +170,65 @@ def national_number(country: str, sex: str, birth: date, rng: Random) -> str:
 
 def record_number(rng: Random) -> str:
     """A patient's number in a hospital."""
-    form = rng.choice(("########", "######", "P#######", "##-#####", "MRN#######", "####/##/###"))
-    return "".join(str(rng.randint(0, 9)) if c == "#" else c for c in form)
+    return _digits(pattern("record", "fr", rng), rng)
 
 
 def accession_number(day: date, rng: Random) -> str:
     """The number of an examination, often with its date inside."""
-    stamp = rng.choice((f"{day:%Y%m%d}", f"{day:%y%m%d}", f"RX{day:%y}", "A", "E-"))
-    return f"{stamp}{rng.randint(0, 999999):06d}"
+    return pattern("accession", "fr", rng).format(day=day) + f"{rng.randint(0, 999999):06d}"
 
 
 def mail(who: Person, house: str, rng: Random) -> str:
     """A mail address; the domain belongs to nobody."""
-    name = [plain(p).lower().replace(" ", "").replace("'", "") for p in (who.first, who.last)]
-    user = rng.choice((f"{name[0]}.{name[1]}", f"{name[0][0]}{name[1]}", f"secretariat.{name[1]}"))
-    return f"{user}@{_domain(house)}"
+    first, last = (
+        plain(p).lower().replace(" ", "").replace("'", "") for p in (who.first, who.last)
+    )
+    return pattern("mailbox", "fr", rng).format(first=first, last=last) + f"@{_domain(house)}"
 
 
 def web(house: str, rng: Random) -> str:
     """A web address of a house."""
-    start = rng.choice(("www.", "https://www.", "https://app."))
-    return f"{start}{_domain(house)}{rng.choice(('', '/images', '/radio'))}"
+    return pattern("web start", "fr", rng) + _domain(house) + pattern("web end", "fr", rng)
 
 
 def _domain(house: str) -> str:
     words = [w for w in plain(house).lower().replace("'", " ").split() if len(w) > 2]
     return "-".join("".join(filter(str.isalnum, w)) for w in words[:2]) + ".example"
+
+
+# dates ------------------------------------------------------------------------------------------
+
+
+def in_words(kind: str, number: int, country: str) -> str:
+    """A month, a weekday, a day of the month or a number from 0 to 99 in words."""
+    row = rows("calendar.csv", text=True, kind=kind, number=str(number))[0]
+    return row["fr" if country in ("fr", "be") else "en"]
+
+
+def spelled(day: date, country: str) -> str:
+    """A date wholly in words."""
+    number, month = (in_words(*part, country) for part in (("day", day.day), ("month", day.month)))
+    rest, late = in_words("number", day.year % 100, country), day.year >= 2000
+    if country in ("fr", "be"):
+        return f"{number} {month} {'deux mille' if late else 'mil neuf cent'} {rest}".strip()
+    century = "two thousand" if late else "nineteen"
+    return f"{number} of {month} {century}{' and ' if late and rest else ' '}{rest}".strip()
+
+
+def written_date(day: date, country: str, rng: Random, *, kind: str = "date") -> str:
+    """A date in one of the country's forms; months come before days in the USA alone.
+
+    Args:
+        kind: ``partial date`` for one that lacks its year or its day.
+    """
+    if kind == "date" and rng.random() < 0.03:
+        return spelled(day, country)
+    month = in_words("month", day.month, country)
+    first = "1er" if day.day == 1 else str(day.day)
+    ending = {1: "st", 2: "nd", 3: "rd"}.get(day.day % 10 if day.day // 10 != 1 else 0, "th")
+    return pattern(kind, country, rng).format(
+        day=day, month=month, MONTH=month.upper(), first_day=first, FIRST_DAY=first.upper(),
+        weekday=in_words("weekday", day.weekday(), country), ending=ending,
+        abbreviated=(f"{day.day} {month[:4]}." if len(month) > 5 else f"{first} {month}")
+        + f" {day.year}",
+    )  # fmt: skip

@@ -8,7 +8,7 @@ import numpy as np
 
 from .blocks import Ellipsoid
 from .scene import Bone
-from .signs import Deposit
+from .signs import Deposit, Growth
 from .solids import Tube, bone_rows
 
 
@@ -73,12 +73,6 @@ def place(bone: Bone, zone: str, rng: np.random.Generator) -> Place:
     return Place(bone.name, zone, at, centre, along, out, beside, depth, width, float(wall), room)
 
 
-def _location(zone: str) -> str:
-    if "end" in zone:
-        return "epiphysis"
-    return {"diaphysis": "diaphysis", "body": "body", "joint": "joint"}.get(zone, "metaphysis")
-
-
 def ball(
     spot: Place, centre: np.ndarray, long: float, deep: float, wide: float, wall: float = 0.0
 ) -> Ellipsoid:
@@ -87,40 +81,25 @@ def ball(
     return Ellipsoid(centre, axes, wall, 0.0)
 
 
-def signs_of(zone: str, **signs: str) -> dict[str, str]:
-    """The signs of a lesion: those of untouched bone but for the ones given."""
-    usual = {
-        "destruction": "none",
-        "margin": "none",
-        "matrix": "none",
-        "cortex": "intact",
-        "periosteum": "none",
-        "soft_tissue": "none",
-        "location": _location(zone),
-    }
-    return usual | signs
-
-
-def shells(spot: Place, long: float, kind: str, rng: np.random.Generator) -> list[Deposit]:
-    """Thin layers of new bone beside the cortex: parallel (lamellated) or lifted off (Codman)."""
-    layers = []
+def add_shells(
+    growth: Growth, spot: Place, long: float, kind: str, rng: np.random.Generator
+) -> None:
+    """Lay thin new bone beside the cortex: parallel (lamellated) or lifted off (Codman)."""
     lift = {"codman": 0.34, "sunburst": 0.22, "lamellated": 0.0, "solid": 0.0}[kind]
-    count = {"codman": 1, "sunburst": 1, "lamellated": 3, "solid": 1}[kind]
-    ends = (1, -1) if kind in ("codman", "sunburst") else (0,)
-    for end in ends:
-        for layer in range(count):
+    steps = np.linspace(0, 1, 6)
+    for end in (1, -1) if lift else (0,):
+        for layer in range(3 if kind == "lamellated" else 1):
             offset = 1.3 + 1.6 * layer
             if end:
                 start, stop = end * 1.25 * long, end * 0.55 * long
+                lifted = offset + lift * abs(stop - start) * steps**1.5
             else:
                 start, stop = -1.1 * long, 1.1 * long
-            steps = np.linspace(0, 1, 6)
-            lifted = offset + (lift * abs(stop - start) * steps**1.5 if end else 0 * steps)
-            if not end:
                 lifted = offset * np.sqrt(np.clip(4 * steps * (1 - steps), 0.01, 1))
             points = spot.inside(2 * long) + np.outer(start + (stop - start) * steps, spot.along)
             wall = 0.8 if kind != "solid" else 1.6
             rows = bone_rows(steps, points, spot.depth + lifted, spot.width + lifted, wall, 0.0)
             tube = Tube(rows, caps=(0, 0), side=tuple(spot.out))
-            layers.append(Deposit(tube, "shell", rng.uniform(0.5, 0.8), 0.0, spot.centre, spot.out))
-    return layers
+            amount = rng.uniform(0.5, 0.8)
+            growth.deposits.append(Deposit(tube, "shell", amount, 0.0, spot.centre, spot.out))
+    growth.signs["periosteum"] = kind

@@ -33,29 +33,26 @@ class Grid:
 
     def axes(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
         """Millimetre coordinates of a window: x as one row, y as one column."""
-        columns = np.arange(window.left, window.right, dtype=np.float32)
-        rows = np.arange(window.top, window.bottom, dtype=np.float32)
-        x = (columns - (self.width - 1) / 2) * self.pitch + self.x
-        y = (rows - (self.height - 1) / 2) * self.pitch + self.y
+        x = np.arange(window.left, window.right, dtype=np.float32) - (self.width - 1) / 2
+        y = np.arange(window.top, window.bottom, dtype=np.float32) - (self.height - 1) / 2
+        x, y = x * self.pitch + self.x, y * self.pitch + self.y
         return x[None, :].astype(np.float32), y[:, None].astype(np.float32)
 
-    def window(self, x0: float, y0: float, x1: float, y1: float, margin: int = 2) -> Window:
+    def window(self, low: np.ndarray, high: np.ndarray, margin: int = 2) -> Window:
         """The pixels that cover a box in millimetres, cut at the picture's edge."""
-        left, right = self.columns(np.array([x0, x1]))
-        top, bottom = self.rows(np.array([y0, y1]))
-        return Window(
-            int(np.clip(np.floor(top) - margin, 0, self.height)),
-            int(np.clip(np.ceil(bottom) + margin + 1, 0, self.height)),
-            int(np.clip(np.floor(left) - margin, 0, self.width)),
-            int(np.clip(np.ceil(right) + margin + 1, 0, self.width)),
+        left, right = self.columns(np.array([low[0], high[0]]))
+        top, bottom = self.rows(np.array([low[1], high[1]]))
+        first = np.floor([top, left]) - margin
+        last = np.ceil([bottom, right]) + margin + 1
+        edge = self.height, self.width
+        (top, left), (bottom, right) = (
+            np.clip(side, 0, edge).astype(int) for side in (first, last)
         )
+        return Window(int(top), int(bottom), int(left), int(right))
 
     def misses(self, box: np.ndarray) -> bool:
         """Whether a box in millimetres (low and high corner) lies outside the picture."""
-        wide, high = (
-            self.width * self.pitch / 2 + self.pitch,
-            self.height * self.pitch / 2 + self.pitch,
-        )
+        wide, high = ((n * self.pitch / 2 + self.pitch) for n in (self.width, self.height))
         (x0, y0), (x1, y1) = box
         return x1 < self.x - wide or x0 > self.x + wide or y1 < self.y - high or y0 > self.y + high
 
@@ -84,28 +81,25 @@ class Window:
         return self.bottom <= self.top or self.right <= self.left
 
     def join(self, other: Window) -> Window:
-        """The smallest window that holds both."""
-        if self.empty:
-            return other
-        if other.empty:
-            return self
-        return Window(
-            min(self.top, other.top),
-            max(self.bottom, other.bottom),
-            min(self.left, other.left),
-            max(self.right, other.right),
-        )
+        """The smallest window that holds both; neither may be empty."""
+        least = min(self.top, other.top), min(self.left, other.left)
+        most = max(self.bottom, other.bottom), max(self.right, other.right)
+        return Window(least[0], most[0], least[1], most[1])
+
+    def meet(self, other: Window) -> Window:
+        """The pixels that lie in both."""
+        least = max(self.top, other.top), max(self.left, other.left)
+        most = min(self.bottom, other.bottom), min(self.right, other.right)
+        return Window(least[0], most[0], least[1], most[1])
+
+    def slices(self, top: int = 0, left: int = 0) -> tuple[slice, slice]:
+        """Index of the window in an array of the picture that starts at a row and a column."""
+        rows = slice(self.top - top, self.bottom - top)
+        return rows, slice(self.left - left, self.right - left)
 
     def within(self, outer: Window) -> tuple[slice, slice]:
-        """Where this window lies inside an array that covers ``outer``."""
-        return (
-            slice(self.top - outer.top, self.bottom - outer.top),
-            slice(self.left - outer.left, self.right - outer.left),
-        )
-
-    def slices(self) -> tuple[slice, slice]:
-        """Index of the window in an array of the whole picture."""
-        return slice(self.top, self.bottom), slice(self.left, self.right)
+        """Index of the window in an array that covers ``outer``."""
+        return self.slices(outer.top, outer.left)
 
 
 class Path:
@@ -131,11 +125,16 @@ class Path:
         np.minimum(first, bottom, out=first)
         return gained
 
+    def part(self, place: tuple[slice, slice]) -> Path:
+        """The same path within a rectangle of its pixels."""
+        part = Path((0, 0))
+        part.chord, part.top, part.bottom = self.chord[place], self.top[place], self.bottom[place]
+        return part
 
-def overlap(path: Path, top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
-    """Length that a second body (``bottom`` … ``top``) shares with ``path``, in mm."""
-    shared = np.minimum(path.top, top) - np.maximum(path.bottom, bottom)
-    return np.clip(shared, 0, path.chord)
+    def overlap(self, top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
+        """Length that a second body (``bottom`` … ``top``) shares with the path, in mm."""
+        shared = np.minimum(self.top, top) - np.maximum(self.bottom, bottom)
+        return np.clip(shared, 0, self.chord)
 
 
 @dataclass
@@ -156,11 +155,17 @@ class Shadow:
     across: np.ndarray
 
 
+def rotated(x: np.ndarray, y: np.ndarray, along: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Millimetres along a direction of the picture's plane (unit vector), and across it."""
+    u, v = np.float32(along[0]), np.float32(along[1])
+    return x * u + y * v, y * u - x * v
+
+
 def turn(degrees: float, axis: str) -> np.ndarray:
     """Rotation matrix about an axis; positive turns x to y, y to z or z to x."""
     c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
-    if axis == "x":
-        return np.array([[1, 0, 0], [0, c, -s], [0, s, c]])
-    if axis == "y":
-        return np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
-    return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
+    return {
+        "x": np.array([[1, 0, 0], [0, c, -s], [0, s, c]]),
+        "y": np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]]),
+        "z": np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]),
+    }[axis]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .physics import ATTENUATION
-from .rays import Grid, Path, Window
+from .film import ATTENUATION
+from .rays import Grid, Path, rotated
 from .scene import Bone, Cut, Scene
 from .signs import Growth, deposit, dissolve
 from .texture import sample
@@ -80,7 +80,9 @@ def _add_bone(
     cortex = outer.chord - inner.chord
 
     x, y = grid.axes(window)
-    along, across = _direction(bone, view, x, y)
+    flat = (view @ bone.spot(0.5)[1])[:2]  # the direction of its main body in the picture
+    length = np.hypot(*flat)
+    along, across = rotated(x, y, flat / length if length > 0.2 else np.array([0.0, 1.0]))
     cell = max(0.35, grid.pitch * 0.55)
     net = sample("trabeculae", along, across, cell=cell, rng=rng)
     net += 0.5 * sample("cloud", along, across, cell=cell, rng=rng)
@@ -94,7 +96,7 @@ def _add_bone(
             dissolve(lysis, outer, inner, cortex, spongy, window, view, grid, rng)
     filled = inner.chord
     for cut in bone.cuts:
-        kept, plate = _cut(cut, view, grid, x, y, along, across, rng)
+        kept, plate = _cut(cut, view, grid, x, y, rng)
         cortex = cortex * kept + plate * outer.chord
         spongy, filled = spongy * kept, filled * kept
 
@@ -102,45 +104,24 @@ def _add_bone(
     total[window.slices()] += part
 
 
-def _direction(
-    bone: Bone, view: np.ndarray, x: np.ndarray, y: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    _, tangent, _, _ = bone.spot(0.5)
-    flat = (view @ tangent)[:2]
-    length = np.hypot(*flat)
-    u = (flat / length if length > 0.2 else np.array([0.0, 1.0])).astype(np.float32)
-    return x * u[0] + y * u[1], y * u[0] - x * u[1]
-
-
 def _cut(
-    cut: Cut,
-    view: np.ndarray,
-    grid: Grid,
-    x: np.ndarray,
-    y: np.ndarray,
-    along: np.ndarray,
-    across: np.ndarray,
-    rng: np.random.Generator,
+    cut: Cut, view: np.ndarray, grid: Grid, x: np.ndarray, y: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Share of bone left beside a gap, and its dense banks as a share of the bone's path."""
     point, normal = view @ cut.point, view @ cut.normal
     flat = np.hypot(normal[0], normal[1]) + 1e-6
-    n = (normal[:2] / flat).astype(np.float32)
-    side = (x - point[0]) * -n[1] + (y - point[1]) * n[0]
+    straight, side = rotated(x - point[0], y - point[1], normal[:2] / flat)
     wave = cut.wave * sample("cloud", 0 * side, side, cell=1.6, rng=rng)
-    distance = np.abs((x - point[0]) * n[0] + (y - point[1]) * n[1] + wave)
+    distance = np.abs(straight + wave)
     blur = max(0.35, 0.6 * grid.pitch) + 2.0 * abs(float(normal[2]))
     edge = cut.gap / 2
+    kept = np.ones_like(distance)
     if cut.gap > 0:
-        kept = 1 - 0.92 / (1 + np.exp(np.clip((distance - edge) / (0.35 * blur), -30, 30)))
-    else:
-        kept = np.ones_like(distance)
+        kept -= 0.92 / (1 + np.exp(np.clip((distance - edge) / (0.35 * blur), -30, 30)))
     bank = np.exp(-(((distance - edge - 0.6) / max(0.8, blur)) ** 2))
-    far = (np.abs(side) > cut.reach) if cut.reach < 1e3 else None
     plate = np.float32(0.09 * cut.plate) * bank
-    if far is not None:
-        kept = np.where(far, 1.0, kept)
-        plate = np.where(far, 0.0, plate)
+    far = np.abs(side) > cut.reach
+    kept, plate = np.where(far, 1.0, kept), np.where(far, 0.0, plate)
     return kept.astype(np.float32), plate.astype(np.float32)
 
 
@@ -158,13 +139,3 @@ def _add_growth(
         if laid is not None:
             window, amount = laid
             total[window.slices()] += np.float32(_EXTRA_BONE) * amount
-
-
-def fits(window: Window, grid: Grid) -> bool:
-    """Whether a window lies inside the picture without touching its edge."""
-    return (
-        window.top > 0
-        and window.left > 0
-        and window.bottom < grid.height
-        and window.right < grid.width
-    )

@@ -12,31 +12,20 @@ the index, last.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from random import Random
 
 from . import identities, layout
-from .files import save
-from .sampling import Case, archive_case, plan
-from .signs import SIGNS
-from .slots import Slots, Study
-from .studio import describe
+from .files import clear_parts, other_settings, rows, save, save_table
+from .sampling import archive_case, plan
+from .slots import Slots, Study, studies
 
 VERSION = 1  # raised whenever the same settings would give other texts
 LANGUAGES = ("fr", "en")
-LABELS = (
-    "PATIENT", "PERSON", "LOCATION", "INSTITUTION", "DATE", "AGE", "ID", "NATIONAL_ID", "PHONE",
-    "URL",
-)  # fmt: skip
-INDEX_COLUMNS = (
-    "report", "study", "accession", "patient", "date", "language", "path", "name", "birth_date",
-)  # fmt: skip
 FACT_COLUMNS = ("report", "kind", "value", "polarity")
 _MADE = "settings.json"
 # What a picture may show beside a lesion: all that can be said of bone without one.
@@ -48,6 +37,15 @@ FIRST_LANGUAGE = {1: 0.6, 2: 0.5, 3: 0.4}
 _DOUBTED = {"fracture": 0.15, "osteoarthritis": 0.15}
 _DENIED = {"fracture": 0.6, "lesion": 0.65, "osteoarthritis": 0.25, "implant": 0.06, "cast": 0.02}
 _FEARED = {"fracture": 0.08, "lesion": 0.05, "osteoarthritis": 0.05}
+# how often a line stands in the header, beside the patient's name
+_HEADER = {
+    "birth": 0.85, "record": 0.55, "accession": 0.6, "national": 0.4, "date": 0.9, "referrer": 0.6,
+    "address": 0.35, "reach": 0.3,
+}  # fmt: skip
+# how a report ends that has found nothing
+_NOTHING = (
+    ("fracture+lesion", "absent"), ("normal", ""), ("lesion", "absent"), ("fracture", "absent"),
+)  # fmt: skip
 _PLAIN_BONE = ("destruction", "cortex", "periosteum", "soft_tissue")  # said of a normal bone too
 
 
@@ -75,33 +73,13 @@ class Report:
         )
 
 
-def studies(cases: Iterable[Case]) -> Iterator[Study]:
-    """Gather the images of each study, which stand in neighbouring rows."""
-    group: list[Case] = []
-    for case in cases:
-        if group and case.study != group[0].study:
-            yield _study(group)
-            group = []
-        group.append(case)
-    if group:
-        yield _study(group)
-
-
-def _study(group: list[Case]) -> Study:
-    if group[0].entity:  # a sign that the images don't share is not one of the study
-        first, *others = (describe(case) for case in group)
-        signs = {s: v for s, v in first.items() if all(other[s] == v for other in others)}
-        return Study(tuple(group), signs, signs.pop("kind"))
-    return Study(tuple(group), {sign: values[0] for sign, values in SIGNS.items()}, "none")
-
-
-@lru_cache(maxsize=8)
+@cache
 def _frames(language: str) -> dict[tuple[str, str, str], list[str]]:
+    """Sentences of a language by section, topic and polarity."""
     found: dict[tuple[str, str, str], list[str]] = {}
-    for row in identities.read_csv("frames.csv"):
-        if row["language"] == language:
-            key = row["section"], row["topic"], row["polarity"]
-            found.setdefault(key, []).append(row["text"].replace("\\n", "\n"))
+    for row in rows("frames.csv", text=True, language=language):
+        key = row["section"], row["topic"], row["polarity"]
+        found.setdefault(key, []).append(row["text"].replace("\\n", "\n"))
     return found
 
 
@@ -124,21 +102,20 @@ def compose(study: Study, *, seed: int = 0, languages: Sequence[str] = LANGUAGES
     elif style < 0.16:
         marked = identities.plain(marked)
     text, spans = layout.parted(marked)
-    slots = writer.slots
-    person = slots.patient
+    slots, case = writer.slots, study.case
     index = {
-        "report": study.case.study,
-        "study": study.case.study,
+        "report": case.study,
+        "study": case.study,
         "accession": slots.accession,
-        "patient": study.case.patient,
+        "patient": case.patient,
         "date": slots.date.isoformat(),
         "language": language,
-        "path": f"reports/{study.case.study}.txt",
-        "name": f"{person.last}, {person.first}",
+        "path": f"reports/{case.study}.txt",
+        "name": f"{slots.patient.last}, {slots.patient.first}",
         "birth_date": slots.birth.isoformat(),
     }
     facts = tuple(dict.fromkeys(slots.facts))
-    return Report(study.case.study, text, tuple(spans), facts, index, tuple(writer.used))
+    return Report(case.study, text, tuple(spans), facts, index, tuple(writer.used))
 
 
 class _Writer:
@@ -186,9 +163,11 @@ class _Writer:
     def body(self) -> str:
         """The whole report as marked text."""
         rng, say, maybe = self.rng, self._say, self._maybe
-        parts = ["\n".join(maybe(0.9, "house", "house") + maybe(0.5, "house", "staff")
-                           + maybe(0.5, "house", "contact"))]  # fmt: skip
-        parts.append(self._header())
+        letterhead = {"house": 0.9, "staff": 0.5, "contact": 0.5}
+        lines = [
+            line for topic, share in letterhead.items() for line in maybe(share, "house", topic)
+        ]
+        parts = ["\n".join(lines), self._header()]
         parts += maybe(0.8, "title", "title")
         parts += maybe(0.15, "greeting", "letter")
         bare = rng.random() < 0.12  # no headings: a report in one go
@@ -199,11 +178,8 @@ class _Writer:
             if not sentences:
                 continue
             joint = point if section in ("findings", "conclusion") else " "
-            text = joint.join(sentences)
-            if joint.startswith("\n- "):
-                text = f"- {text}"
-            options = self.slots.rows("heading", section)
-            heading = rng.choice(options)["word"]
+            text = ("- " if joint == "\n- " else "") + joint.join(sentences)
+            heading = rng.choice(self.slots.words("heading", section))["word"]
             parts.append(text if bare else form.format(heading, text))
         parts.append("\n".join([say("closing", "sign"), *maybe(0.5, "closing", "type")]))
         return rng.choice(("\n\n", "\n\n", "\n")).join(part for part in parts if part) + "\n"
@@ -211,16 +187,12 @@ class _Writer:
     def _header(self) -> str:
         maybe = self._maybe
         national = "national_be" if self.slots.country == "be" else "national"
-        fields = [
-            *maybe(0.85, "header", "birth"),
-            *maybe(0.55, "header", "record"),
-            *maybe(0.6, "header", "accession"),
-            *(maybe(0.4, "header", national) if self.slots.identified else []),
-            *maybe(0.9, "header", "date"),
-            *maybe(0.6, "header", "referrer"),
-            *maybe(0.35, "header", "address"),
-            *maybe(0.3, "header", "reach"),
-        ]
+        fields = []
+        for topic, chance in _HEADER.items():
+            if topic != "national":
+                fields += maybe(chance, "header", topic)
+            elif self.slots.secret("national"):  # "" where the country writes none
+                fields += maybe(chance, "header", national)
         self.rng.shuffle(fields)
         name = self._say("header", "name")
         fields.insert(0 if self.rng.random() < 0.75 else self.rng.randint(0, len(fields)), name)
@@ -240,23 +212,20 @@ class _Writer:
         return self._maybe(0.75, "technique", "technique")
 
     def _comparison(self) -> list[str]:
-        topic = self.rng.choice(("prior", "none"))
-        return self._maybe(0.45, "comparison", topic)
+        return self._maybe(0.45, "comparison", self.rng.choice(("prior", "none")))
 
     def _findings(self) -> list[str]:
         rng, stances = self.rng, dict(self.stances)
-        sentences = []
         if stances.get("lesion") == "present":
-            sentences.append(self._say("findings", "lesion", stances.pop("lesion")))
+            sentences = [self._say("findings", "lesion", stances.pop("lesion"))]
         else:
-            sentences += self._maybe(0.5, "findings", "filler")
+            sentences = self._maybe(0.5, "findings", "filler")
         sentences += self._signs()
         both = stances.get("fracture") == stances.get("lesion") == "absent"
         if both and rng.random() < 0.5:
             del stances["fracture"], stances["lesion"]
             sentences.append(self._say("findings", "fracture+lesion", "absent"))
-        for finding, polarity in stances.items():
-            sentences.append(self._say("findings", finding, polarity))
+        sentences += [self._say("findings", *stance) for stance in stances.items()]
         sentences += self._maybe(0.35, "findings", "filler")
         return sentences
 
@@ -271,7 +240,7 @@ class _Writer:
             topic = f"{sign}={value}"
             others = [
                 t for s, t, p in self.frames
-                if s == "findings" and p == "absent" and t.startswith(f"{sign}=") and t != topic
+                if (s, p) == ("findings", "absent") and t.startswith(f"{sign}=") and t != topic
             ]  # fmt: skip
             chance = rng.random()
             if others and chance < 0.12:
@@ -285,10 +254,9 @@ class _Writer:
         return sentences
 
     def _conclusion(self) -> list[str]:
-        rng, sentences = self.rng, []
+        rng, sentences, lesion = self.rng, [], self.stances.get("lesion")
         if rng.random() < 0.04:
             return []
-        lesion = self.stances.get("lesion")
         if lesion == "present":
             doubted = "uncertain" if rng.random() < 0.5 else "present"
             sentences.append(self._say("conclusion", "entity", doubted))
@@ -298,15 +266,11 @@ class _Writer:
             stance = self.stances.get(finding)
             if ("conclusion", finding, stance) in self.frames and stance != "absent":
                 sentences.append(self._say("conclusion", finding, stance))
-        if not sentences and lesion != "uncertain":
-            topic, polarity = rng.choice(
-                (("fracture+lesion", "absent"), ("normal", ""), ("lesion", "absent"),
-                 ("fracture", "absent"))
-            )  # fmt: skip
-            sentences.append(self._say("conclusion", topic, polarity))
-        elif not sentences:
-            sentences.append(self._say("conclusion", "advice"))
-        return sentences
+        if sentences:
+            return sentences
+        if lesion == "uncertain":
+            return [self._say("conclusion", "advice")]
+        return [self._say("conclusion", *rng.choice(_NOTHING))]
 
 
 # files ------------------------------------------------------------------------------------------
@@ -341,23 +305,20 @@ def write_reports(
     if (folder / "reports.csv").exists():
         return folder
     (folder / "reports").mkdir(parents=True, exist_ok=True)
-    for stale in (folder / "reports").glob("*.part"):  # left by a call that was killed
-        stale.unlink()
+    clear_parts(folder / "reports")
     save(folder / "reports" / _MADE, json.dumps(settings, indent=2).encode())
     cases = [*plan(images, seed), *(archive_case(seed, i) for i in range(archive))]
-    rows, facts = [], []
+    index, facts = [], []
     for study in studies(cases):
         report = compose(study, seed=seed, languages=languages)
         for ending, content in ((".ann", report.brat), (".txt", report.text)):
             target = folder / "reports" / f"{report.study}{ending}"
             if not target.exists():
                 save(target, content.encode())
-        rows.append(report.index)
-        facts += [
-            dict(zip(FACT_COLUMNS, (report.study, *fact), strict=True)) for fact in report.facts
-        ]
-    save(folder / "reports" / "facts.csv", _csv(facts, FACT_COLUMNS))
-    save(folder / "reports.csv", _csv(rows, INDEX_COLUMNS))
+        index.append(report.index)
+        facts += [(report.study, *fact) for fact in report.facts]
+    save_table(folder / "reports" / "facts.csv", facts, FACT_COLUMNS)
+    save_table(folder / "reports.csv", index)
     return folder
 
 
@@ -369,34 +330,16 @@ def check_reports(
     Raises:
         ValueError: An unknown language, or the folder holds reports with other settings.
     """
-    settings = {
-        "synthetic": True,
-        "version": VERSION,
-        "seed": seed,
-        "images": images,
-        "archive": archive,
-        "languages": list(languages),
-    }
+    kept = {"seed": seed, "images": images, "archive": archive, "languages": list(languages)}
+    settings = {"synthetic": True, "version": VERSION, **kept}
     problems = []
     if not languages or set(languages) - set(LANGUAGES):
         problems.append(f"languages is {list(languages)}; choose of {', '.join(LANGUAGES)}.")
     made = folder / "reports" / _MADE
-    if made.exists():
-        found = json.loads(made.read_text(encoding="utf-8"))
-        other = [k for k in settings if found.get(k) != settings[k]]
-        if other:
-            told = ", ".join(f"{k} {found.get(k)!r} instead of {settings[k]!r}" for k in other)
-            problems.append(f"{folder} holds reports with {told}. Choose another folder.")
-    elif (folder / "reports.csv").exists():
+    if told := other_settings(made, settings):
+        problems.append(f"{folder} holds reports with {told}. Choose another folder.")
+    elif not made.exists() and (folder / "reports.csv").exists():
         problems.append(f"{folder} already holds reports that phantom did not write.")
     if problems:
         raise ValueError(" ".join(problems))
     return settings
-
-
-def _csv(rows: list[dict], columns: Sequence[str]) -> bytes:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode()

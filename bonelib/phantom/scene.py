@@ -6,19 +6,14 @@ seen through ``view``, which mirrors it for a left limb and turns it for the pro
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from .rays import turn
-from .solids import Solid, Tube
+from .solids import Solid
 
-SITES = (
-    "hand", "ulna", "radius", "humerus", "foot", "tibia", "fibula", "femur", "hip bone",
-    "ankle-joint", "knee-joint", "hip-joint", "wrist-joint", "elbow-joint", "shoulder-joint",
-)  # fmt: skip
-VIEWS = ("frontal", "lateral", "oblique")
-SIDES = ("left", "right")
+ORIGIN = np.zeros(3)
 
 
 @dataclass
@@ -52,38 +47,16 @@ class Bone:
     def moved(self, rotation: np.ndarray, shift: np.ndarray) -> Bone:
         """The same bone turned about the origin and then shifted (mm)."""
         cuts = [
-            Cut(rotation @ c.point + shift, rotation @ c.normal, c.gap, c.wave, c.plate, c.reach)
+            replace(c, point=rotation @ c.point + shift, normal=rotation @ c.normal)
             for c in self.cuts
         ]
-        solids = [s.moved(rotation, shift) for s in self.solids]
-        return Bone(self.name, self.site, solids, cuts, self.zones, self.density, self.heads)
+        return replace(self, solids=[s.moved(rotation, shift) for s in self.solids], cuts=cuts)
 
     def spot(
         self, at: float, zone: str = ""
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Centre, direction, side and (a, b, wall) of the main body at position 0..1."""
-        body = self.solids[self.heads.get(zone, 0)]
-        if isinstance(body, Tube):
-            return body.section(at)
-        if hasattr(body, "axes"):
-            axes = np.asarray(body.axes)
-            lengths = np.linalg.norm(axes, axis=0)
-            order = np.argsort(lengths)[::-1]
-            long, side = axes[:, order[0]], axes[:, order[1]]
-            centre = np.asarray(body.centre) + (at - 0.5) * 1.2 * long
-            return (
-                centre,
-                long / lengths[order[0]],
-                side / lengths[order[1]],
-                np.array([lengths[order[1]], lengths[order[2]], body.wall]),
-            )
-        frame, outline = body.frame, np.asarray(body.outline)
-        middle = outline.mean(0)
-        far = outline[np.argmax(np.linalg.norm(outline - middle, axis=1))]
-        flat = middle + (at - 0.5) * 1.2 * (far - middle)
-        centre = body.centre + frame[:, :2] @ flat
-        reach = float(np.linalg.norm(outline - middle, axis=1).min())
-        return centre, frame[:, 1], frame[:, 0], np.array([reach, body.thickness / 2, body.wall])
+        return self.solids[self.heads.get(zone, 0)].section(at)
 
 
 @dataclass
@@ -93,6 +66,33 @@ class Flesh:
     solid: Solid
     substance: str
     inside: str | None = "fat"  # what it replaces; None: it lies outside the body, in air
+
+    def moved(self, rotation: np.ndarray, shift: np.ndarray) -> Flesh:
+        """The same tissue turned about the origin and then shifted (mm)."""
+        return replace(self, solid=self.solid.moved(rotation, shift))
+
+
+@dataclass
+class Limb:
+    """Bones and flesh that move together; ``+`` puts two limbs into one frame."""
+
+    bones: list[Bone]
+    flesh: list[Flesh]
+
+    def moved(self, rotation: np.ndarray, shift: np.ndarray = ORIGIN) -> Limb:
+        """The same limb turned about the origin and then shifted (mm)."""
+        bones = [bone.moved(rotation, shift) for bone in self.bones]
+        return Limb(bones, [part.moved(rotation, shift) for part in self.flesh])
+
+    def __add__(self, other: Limb) -> Limb:
+        return Limb([*self.bones, *other.bones], [*self.flesh, *other.flesh])
+
+    def bone(self, name: str) -> Bone:
+        """The bone of that name; the error lists the names there are."""
+        for bone in self.bones:
+            if bone.name == name:
+                return bone
+        raise KeyError(f"No bone {name!r} in this scene. It has {[b.name for b in self.bones]}.")
 
 
 @dataclass
@@ -106,11 +106,8 @@ class Scene:
     field: float  # mm, usual length of the picture's longer side
 
     def bone(self, name: str) -> Bone:
-        """The bone of that name; the error lists the names there are."""
-        for bone in self.bones:
-            if bone.name == name:
-                return bone
-        raise KeyError(f"No bone {name!r} in this scene. It has {[b.name for b in self.bones]}.")
+        """The bone of that name, or an error that lists the names there are."""
+        return Limb(self.bones, self.flesh).bone(name)
 
 
 def projection(view: str, side: str, *, jitter: tuple[float, float] = (0.0, 0.0)) -> np.ndarray:
@@ -122,13 +119,3 @@ def projection(view: str, side: str, *, jitter: tuple[float, float] = (0.0, 0.0)
     mirror = np.diag([-1.0 if side == "left" else 1.0, 1.0, 1.0])
     # the mirror comes last, so that a left limb is the mirror image of a right one in every view
     return turn(jitter[1], "z") @ mirror @ turn(angle, "y")
-
-
-def bone_table(**columns: list[float]) -> np.ndarray:
-    """Knots of a bone as columns y, x, z, a, b, wall, spongy → rows of :class:`Tube`."""
-    y = np.asarray(columns["y"], float)
-    s = (y - y[0]) / (y[-1] - y[0])
-    zero = np.zeros_like(y)
-    parts = [columns.get(k, zero) for k in ("x", "y", "z", "a", "b", "wall", "spongy")]
-    parts = [np.broadcast_to(np.asarray(p, float), y.shape) for p in parts]
-    return np.column_stack([s, *parts])

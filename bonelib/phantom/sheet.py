@@ -1,4 +1,7 @@
-"""Contact sheets: many synthetic radiographs side by side, with what they show."""
+"""Contact sheets: many synthetic radiographs side by side, with what they show.
+
+``sheets.csv`` holds what is asked for in the cells of each sheet; facts left out are drawn.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +9,19 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from .distractors import DISTRACTORS
-from .entities import ENTITIES
-from .scene import SITES, VIEWS
-from .studio import Radiograph, draw
+from .acquisition import Radiograph, draw
+from .files import rows
 
-# usual ages of the diagnoses that share an entity
-_AGES = {
-    "enchondroma": 35, "non-ossifying fibroma": 12, "osteoid osteoma": 19,
-    "Ewing sarcoma": 13, "chondrosarcoma": 56, "metastasis": 66,
-}  # fmt: skip
-SHEETS = ("sites", "entities", "lesions", "ages", "distractors", "centers")
+_FACTS = ("site", "view", "side", "entity", "kind", "distractor", "age", "center")
+# title and columns of each sheet
+SHEETS = {
+    "sites": ("every site in three views", 6),
+    "entities": ("every diagnosis", 8),
+    "lesions": ("every diagnosis, close", 8),
+    "ages": ("growth", 7),
+    "distractors": ("what is not a tumour", 6),
+    "centers": ("the three centres", 6),
+}
 
 
 def contact_sheet(what: str = "sites", *, seed: int = 0, size: int = 240) -> np.ndarray:
@@ -36,59 +41,19 @@ def contact_sheet(what: str = "sites", *, seed: int = 0, size: int = 240) -> np.
     """
     if what not in SHEETS:
         raise ValueError(f"Unknown sheet {what!r}. Choose one of {', '.join(SHEETS)}.")
-    cells = list(_cells(what, seed, size))
-    columns = {"sites": 6, "entities": 8, "lesions": 8, "ages": 7, "distractors": 6, "centers": 6}
-    titles = {
-        "sites": "Synthetic radiographs: every site in three views",
-        "entities": "Synthetic radiographs: every diagnosis",
-        "lesions": "Synthetic radiographs: every diagnosis, close",
-        "ages": "Synthetic radiographs: growth",
-        "distractors": "Synthetic radiographs: what is not a tumour",
-        "centers": "Synthetic radiographs: the three centres",
-    }
-    return _grid(cells, columns[what], size, titles[what])
-
-
-def _cells(what: str, seed: int, size: int):
-    big = max(64, 2 * size)
-    if what == "sites":
-        for i, site in enumerate(SITES):
-            for j, view in enumerate(VIEWS):
-                side = ("right", "left")[i % 2]
-                x = draw(
-                    seed, 3 * i + j, size=big, site=site, view=view, side=side, entity="",
-                    center=1, age=34, distractor="none",
-                )  # fmt: skip
-                yield x.image, f"{site}, {view}, {side}"
-    elif what in ("entities", "lesions"):
-        for entity, drawers in ENTITIES.items():
-            for kind in drawers:
-                for i in range(4 if len(drawers) > 1 else 8):
-                    sharp = big if what == "entities" else 4 * size
-                    x = draw(
-                        seed, 100 + i, size=sharp, entity=entity, kind=kind,
-                        age=_AGES.get(kind), center=1,
-                    )  # fmt: skip
-                    image = x.image if what == "entities" else _close(x)
-                    yield image, f"{kind}, {x.case.sites[0]}, {x.case.age} y"
-    elif what == "ages":
-        for site in ("knee-joint", "hand", "hip-joint"):
-            for age in (2, 5, 8, 11, 14, 18, 40):
-                x = draw(
-                    seed, 7, size=big, site=site, view="frontal", side="right", entity="",
-                    center=1, age=age, distractor="none",
-                )  # fmt: skip
-                yield x.image, f"{site}, {age} y"
-    elif what == "distractors":
-        for name in DISTRACTORS[1:]:
-            for i in range(6):
-                x = draw(seed, 200 + i, size=big, entity="", center=1, distractor=name)
-                yield x.image, f"{name}, {x.case.sites[0]}, {x.case.age} y"
-    else:
-        for center in (1, 2, 3):
-            for i in range(12):
-                x = draw(seed, 300 + i, size=big, center=center)
-                yield x.image, f"centre {center}, {x.case.sites[0]}, {x.case.label}"
+    close = what == "lesions"
+    cells = []
+    for row in rows("sheets.csv", text=True, sheet=what):
+        facts = {name: row[name] for name in _FACTS if row[name]}
+        facts |= {name: int(facts[name]) for name in ("age", "center") if name in facts}
+        if row["entity"] == "none":
+            facts["entity"] = ""
+        for index in range(int(row["first"]), int(row["first"]) + int(row["times"])):
+            shot = draw(seed, index, size=4 * size if close else max(64, 2 * size), **facts)
+            image = _close(shot) if close else shot.image
+            cells.append((image, row["label"].format(case=shot.case)))
+    title, columns = SHEETS[what]
+    return _grid(cells, columns, size, f"Synthetic radiographs: {title}")
 
 
 def _close(x: Radiograph) -> np.ndarray:
@@ -102,8 +67,8 @@ def _close(x: Radiograph) -> np.ndarray:
 
 def _grid(cells: list[tuple[np.ndarray, str]], columns: int, size: int, title: str) -> np.ndarray:
     head, foot = 34, 16
-    rows = -(-len(cells) // columns)
-    sheet = Image.new("L", (columns * size, head + rows * (size + foot)), 255)
+    height = -(-len(cells) // columns) * (size + foot)
+    sheet = Image.new("L", (columns * size, head + height), 255)
     pen = ImageDraw.Draw(sheet)
     pen.text((8, 7), title, fill=0, font=ImageFont.load_default(18))
     small = ImageFont.load_default(10)

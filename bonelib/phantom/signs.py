@@ -11,22 +11,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from bonelib.cohort import SIGNS
+
 from .blocks import Ellipsoid
-from .rays import EMPTY, Grid, Path, Shadow, Window, overlap
+from .rays import EMPTY, Grid, Path, Shadow, Window
 from .solids import Solid
 from .texture import sample, waves, wobble
 
-SIGNS = {
-    "destruction": ("none", "geographic", "moth-eaten", "permeative"),
-    "margin": ("none", "sclerotic", "sharp", "ill-defined"),
-    "matrix": ("none", "osteoid", "chondroid", "ground-glass"),
-    "cortex": ("intact", "expanded", "scalloped", "breached", "continuous"),
-    "periosteum": ("none", "solid", "lamellated", "sunburst", "codman"),
-    "soft_tissue": ("none", "mass", "bodies"),
-    "location": (
-        "none", "epiphysis", "metaphysis", "diaphysis", "body", "joint",
-    ),
-}  # fmt: skip
+_MATRIX = {"cloud": "osteoid", "rings": "chondroid", "glass": "ground-glass"}  # by deposit
+_LOCATIONS = {"diaphysis": "diaphysis", "body": "body", "joint": "joint"}  # by zone of the bone
 
 
 @dataclass
@@ -54,12 +47,12 @@ class Deposit:
 
 @dataclass
 class Growth:
-    """One lesion: its name, its signs and the changes that show them."""
+    """One lesion: its signs and the changes that show them; without an entity, a distractor."""
 
-    entity: str  # the BTXRD column, e.g. "other bt"
-    kind: str  # the diagnosis, e.g. "enchondroma"
     bone: str
-    signs: dict[str, str]
+    entity: str = ""  # the BTXRD column, e.g. "other bt"
+    kind: str = ""  # the diagnosis, e.g. "enchondroma"
+    signs: dict[str, str] = field(default_factory=dict)
     solids: list[Solid] = field(default_factory=list)  # join the bone and share its marrow
     lyses: list[Lysis] = field(default_factory=list)
     deposits: list[Deposit] = field(default_factory=list)
@@ -67,18 +60,39 @@ class Growth:
     extent: list[Solid] = field(default_factory=list)  # what the truth mask covers
     seed: int = 0
 
+    def with_signs(self, zone: str, **told: str) -> Growth:
+        """Name the signs of what was drawn in a zone; ``told`` are those that it does not show."""
+        patterns = {change.pattern for change in self.deposits}
+        matrix = [term for pattern, term in _MATRIX.items() if pattern in patterns]
+        shown = {"location": "epiphysis" if "end" in zone else _LOCATIONS.get(zone, "metaphysis")}
+        if self.lyses:
+            shown["destruction"] = self.lyses[0].pattern
+        if matrix:
+            shown["matrix"] = matrix[0]
+        if self.masses:
+            shown["soft_tissue"] = "mass"
+        self.signs = untouched() | shown | self.signs | told
+        return self
+
+    def add_mass(self, lump: Solid) -> None:
+        """Let it grow into the soft tissue, as part of what is outlined."""
+        self.masses.append(lump)
+        self.extent.append(lump)
+
+
+def untouched() -> dict[str, str]:
+    """The signs of a bone without a lesion."""
+    return {name: terms[0] for name, terms in SIGNS.items()}
+
 
 def outline_of(growth: Growth, view: np.ndarray, grid: Grid) -> np.ndarray:
     """The truth mask: every pixel whose ray meets the lesion, one at least (bool)."""
     mask = np.zeros((grid.height, grid.width), bool)
     for number, solid in enumerate(growth.extent):
         shadow = solid.shadow(view, grid)
-        if shadow is None:
-            continue
-        half = shadow.half
-        if isinstance(solid, Ellipsoid):
-            half, _ = rippled(solid, shadow, view, growth.seed + number, 0.12)
-        mask[shadow.window.slices()] |= half > 0
+        if shadow is not None:
+            half = _rippled(solid, shadow, growth.seed + number, 0.12)
+            mask[shadow.window.slices()] |= half > 0
     if not mask.any():  # smaller than a pixel: the pixel it lies in
         x, y = growth.extent[0].bounds(view).mean(0)
         row = int(np.clip(np.round(grid.rows(y)), 0, grid.height - 1))
@@ -87,10 +101,10 @@ def outline_of(growth: Growth, view: np.ndarray, grid: Grid) -> np.ndarray:
     return mask
 
 
-def rippled(
-    body: Ellipsoid, shadow: Shadow, view: np.ndarray, seed: int, ripple: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """The body's half path with an uneven outline, and the angle about its centre (radians)."""
+def _rippled(body: Solid, shadow: Shadow, seed: int, ripple: float) -> np.ndarray:
+    """Half path of a body; an ellipsoid gets an uneven outline."""
+    if not isinstance(body, Ellipsoid):
+        return shadow.half
     angle = np.arctan2(shadow.across, shadow.along).astype(np.float32)
     shape = waves(np.random.default_rng(seed))
     # only inwards, so that the uneven outline stays inside the body's window
@@ -98,7 +112,7 @@ def rippled(
     depth = shadow.half.max(initial=1e-3)
     square = 1 - (shadow.half / depth) ** 2
     square = np.where(shadow.half > 0, square, 1.0) / (scale * scale)
-    return depth * np.sqrt(np.maximum(1 - square, 0)), angle
+    return depth * np.sqrt(np.maximum(1 - square, 0))
 
 
 def dissolve(
@@ -117,16 +131,16 @@ def dissolve(
     seed = int(rng.integers(2**31))
     if shadow is None:
         return
-    half, _ = rippled(lysis.body, shadow, view, seed, lysis.ripple)
-    common = _common(shadow.window, window)
+    common = shadow.window.meet(window)
     if common.empty:
         return
     here, there = common.within(window), common.within(shadow.window)
-    half, middle = half[there], shadow.middle[there]
+    half = _rippled(lysis.body, shadow, seed, lysis.ripple)[there]
+    middle = shadow.middle[there]
     top = np.where(half > 0, middle + half, -EMPTY)
     bottom = np.where(half > 0, middle - half, EMPTY)
-    parts = [_part(p, here) for p in (outer, inner)]
-    lost_outer, lost_inner = (overlap(p, top, bottom) for p in parts)
+    parts = [path.part(here) for path in (outer, inner)]
+    lost_outer, lost_inner = (part.overlap(top, bottom) for part in parts)
     weight: np.ndarray | float = 1.0
     along, across = shadow.along[there], shadow.across[there]
     if lysis.pattern == "moth-eaten":
@@ -150,30 +164,27 @@ def deposit(
     if shadow is None:
         return None
     along, across = shadow.along, shadow.across
-    half, angle = shadow.half, None
-    if isinstance(change.body, Ellipsoid):
-        half, angle = rippled(change.body, shadow, view, seed, change.ripple)
-    depth = half.max(initial=1e-3)
+    half = _rippled(change.body, shadow, seed, change.ripple)
     cell = max(0.4, grid.pitch * 0.6)
     if change.pattern == "fill":
         amount = 2 * half
     elif change.pattern == "rim":
+        depth = half.max(initial=1e-3)
         shrunk = np.sqrt(np.maximum((half / depth) ** 2 - 0.28, 0) / 0.72) * depth
         amount = 2 * (half - shrunk * 0.85)
     elif change.pattern == "glass":
-        amount = (
-            2 * half * np.clip(1 + 0.15 * sample("grain", along, across, cell=cell, rng=rng), 0, 2)
-        )
+        noise = sample("grain", along, across, cell=cell, rng=rng)
+        amount = 2 * half * np.clip(1 + 0.15 * noise, 0, 2)
     elif change.pattern == "cloud":
         noise = sample("cloud", along, across, cell=cell * 0.8, rng=rng)
         noise = noise + 0.5 * sample("grain", along, across, cell=cell, rng=rng)
         amount = 2 * half * np.clip(0.35 + 0.8 * noise, 0, 2)
     elif change.pattern == "septa":
-        amount = _septa(along, across, half, grid.pitch, np.random.default_rng(seed))
+        amount = _septa(shadow, half, grid.pitch, np.random.default_rng(seed))
     elif change.pattern == "rings":
-        amount = _rings(along, across, half, grid.pitch, np.random.default_rng(seed))
+        amount = _rings(shadow, half, grid.pitch, np.random.default_rng(seed))
     elif change.pattern == "rays":
-        amount = _rays(change, shadow, half, view, grid, rng)
+        amount = _rays(view @ change.origin, shadow, half, grid, rng)
     elif change.pattern == "shell":
         amount = 2 * (shadow.half - shadow.inner_half)
         if change.facing is not None:  # a layer of new bone thins out towards its ends
@@ -193,16 +204,12 @@ def deposit(
     return shadow.window, (np.float32(change.amount) * amount).astype(np.float32)
 
 
-def _rings(
-    along: np.ndarray, across: np.ndarray, half: np.ndarray, pitch: float, rng: np.random.Generator
-) -> np.ndarray:
+def _rings(shadow: Shadow, half: np.ndarray, pitch: float, rng: np.random.Generator) -> np.ndarray:
     """Rings and arcs of calcified cartilage lobules, 1.5 to 4 mm across."""
-    total = np.zeros_like(half)
     inside = half > 0
     if not inside.any():
-        return total
-    u = np.broadcast_to(along, half.shape)[inside]
-    v = np.broadcast_to(across, half.shape)[inside]
+        return half
+    u, v = shadow.along[inside], shadow.across[inside]
     area = u.size * pitch * pitch
     thickness = max(0.45, 0.55 * pitch)
     values = np.zeros(u.size, np.float32)
@@ -216,19 +223,17 @@ def _rings(
         r = np.hypot(du[near], dv[near])
         arc = np.cos(np.arctan2(dv[near], du[near]) - rng.uniform(0, 6.28)) > rng.uniform(-1.2, 0.3)
         values[near] += np.exp(-(((r - radius) / thickness) ** 2)) * arc * rng.uniform(0.6, 1.3)
+    total = np.zeros_like(half)
     total[inside] = 9.0 * values  # mm of path, before ``amount``
     return total
 
 
-def _septa(
-    along: np.ndarray, across: np.ndarray, half: np.ndarray, pitch: float, rng: np.random.Generator
-) -> np.ndarray:
+def _septa(shadow: Shadow, half: np.ndarray, pitch: float, rng: np.random.Generator) -> np.ndarray:
     """Fine ridges between lobes: where the two nearest of some random points are equally far."""
     inside = half > 0
     if not inside.any():
         return half
-    u = np.broadcast_to(along, half.shape)
-    v = np.broadcast_to(across, half.shape)
+    u, v = shadow.along, shadow.across
     picks = rng.choice(np.flatnonzero(inside.ravel()), 7)
     far = np.stack([np.hypot(u - u.flat[p], v - v.flat[p]) for p in picks])
     nearest = np.partition(far, 1, axis=0)[:2]
@@ -237,15 +242,9 @@ def _septa(
 
 
 def _rays(
-    change: Deposit,
-    shadow: Shadow,
-    half: np.ndarray,
-    view: np.ndarray,
-    grid: Grid,
-    rng: np.random.Generator,
+    start: np.ndarray, shadow: Shadow, half: np.ndarray, grid: Grid, rng: np.random.Generator
 ) -> np.ndarray:
-    """Spicules that radiate from ``origin``: streaks in polar coordinates, fading outwards."""
-    start = view @ change.origin
+    """Spicules that radiate from ``start``: streaks in polar coordinates, fading outwards."""
     x, y = grid.axes(shadow.window)
     x, y = x - np.float32(start[0]), y - np.float32(start[1])
     r = np.hypot(x, y)
@@ -254,18 +253,3 @@ def _rays(
     noise = sample("streaks", r * 0.25, angle * 26.0, cell=max(0.45, grid.pitch * 0.5), rng=rng)
     spikes = np.clip(0.1 + 0.9 * noise, 0, 2.5)
     return 2 * half * spikes * np.clip(1.15 - r / reach, 0, 1)
-
-
-def _common(one: Window, other: Window) -> Window:
-    return Window(
-        max(one.top, other.top),
-        min(one.bottom, other.bottom),
-        max(one.left, other.left),
-        min(one.right, other.right),
-    )
-
-
-def _part(path: Path, here: tuple[slice, slice]) -> Path:
-    part = Path((0, 0))
-    part.chord, part.top, part.bottom = path.chord[here], path.top[here], path.bottom[here]
-    return part

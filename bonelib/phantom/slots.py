@@ -6,17 +6,21 @@ facts of a report are those its sentences state; slots that name somebody mark t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
-from functools import lru_cache
+from functools import cache
+from itertools import groupby
 from random import Random
 
-from . import dates, identities
-from .entities import ENTITIES
+from . import identities
+from .acquisition import describe
+from .files import rows
 from .identities import Person
 from .layout import mark, sentence
+from .lesions import ENTITIES
 from .sampling import Case
+from .signs import untouched
 
 CLASS_OF = {kind: entity for entity, kinds in ENTITIES.items() for kind in kinds}
 ADULT = 16  # years: older patients are men and women
@@ -46,43 +50,37 @@ class Study:
         return tuple(dict.fromkeys(case.view for case in self.cases))
 
 
-@dataclass(frozen=True)
-class House:
-    """An institution with its address and the people who report there."""
+def studies(cases: Iterable[Case]) -> Iterator[Study]:
+    """Gather the images of each study, which stand in neighbouring rows."""
+    for _, group in groupby(cases, key=lambda case: case.study):
+        images = tuple(group)
+        if not images[0].entity:
+            yield Study(images, untouched(), "none")
+            continue
+        first, *others = (describe(case) for case in images)
+        # a sign that the images don't share is not one of the study
+        signs = {s: v for s, v in first.items() if all(other[s] == v for other in others)}
+        yield Study(images, signs, signs.pop("kind"))
 
-    name: str
-    place: str
-    street: str
-    town: str
-    phone: str
-    fax: str
-    radiologists: tuple[Person, ...]
-    referrers: tuple[Person, ...]
 
-
-@lru_cache(maxsize=256)
-def house(seed: int, country: str, center: int, number: int) -> House:
+@cache
+def house(seed: int, country: str, center: int, number: int) -> dict[str, str | list[Person]]:
     """One of the institutions of a centre: the same letterhead and doctors return."""
     rng = Random(f"house {seed} {country} {center} {number}")
-    name, place = identities.institution(country, rng)
-    town = identities.town(country, rng)
-
-    def staff(count: int) -> tuple[Person, ...]:
-        return tuple(identities.person(country, rng.choice("FM"), rng) for _ in range(count))
-
-    return House(
-        name, place, identities.street(country, rng), identities.town_line(country, *town),
-        identities.phone(country, rng), identities.phone(country, rng), staff(6), staff(12),
-    )  # fmt: skip
+    held = {}
+    held["institution"], held["house_place"] = identities.institution(country, rng)
+    held["house_town"] = identities.town(country, rng)[1]
+    held["house_street"] = identities.street(country, rng)
+    held["phone"], held["fax"] = (identities.phone(country, rng) for _ in range(2))
+    for group, count in (("radiologists", 6), ("referrers", 12)):
+        held[group] = [identities.person(country, rng.choice("FM"), rng) for _ in range(count)]
+    return held
 
 
-@lru_cache(maxsize=1)
-def words() -> dict[tuple[str, str, str], list[dict[str, str]]]:
-    """Rows of ``words.csv`` by language, kind and value."""
-    found: dict[tuple[str, str, str], list[dict[str, str]]] = {}
-    for row in identities.read_csv("words.csv"):
-        found.setdefault((row["language"], row["kind"], row["value"]), []).append(row)
-    return found
+@cache
+def labels() -> dict[str, str]:
+    """Kinds of identity by slot."""
+    return {row["slot"]: row["label"] for row in rows("slots.csv")}
 
 
 class Slots:
@@ -98,7 +96,7 @@ class Slots:
         case = study.case
         self.study, self.language, self.rng = study, language, rng
         self.country = country = identities.pick(identities.COUNTRIES[language], rng)
-        self.house = house(seed, country, case.center, rng.randrange(3))
+        letterhead = house(seed, country, case.center, rng.randrange(3))
         self.facts: list[tuple[str, str, str]] = []
         self.polarity = ""
         self.date = date(2021, 1, 1) + timedelta(days=rng.randrange(1095))
@@ -107,19 +105,18 @@ class Slots:
         self.patient = identities.person(country, case.sex, rng)
         self.accession = identities.accession_number(self.date, rng)
         self._form = rng.randrange(12)  # one way of writing sites, sides and views in a report
-        grown = "adult" if case.age >= ADULT else "child"
-        self._who = f"{case.sex} {grown}"
-        self._identities = self._invent()
+        self._who = f"{case.sex} {'adult' if case.age >= ADULT else 'child'}"
+        self._identities = self._invent(letterhead)
         self._facts: dict[str, Callable[[], str]] = {
             "place": self._place,
-            "of_place": self._of_place,
+            "of_place": lambda: self._place(of=True),
             "views": self._views,
-            "entity": lambda: self._entity(study.kind)["word"],
-            "an_entity": lambda: self._an(study.kind),
-            "of_entity": lambda: self._of(study.kind),
-            "other_entity": lambda: self._entity(self._other())["word"],
-            "a_not_entity": lambda: self._an(self._stranger()),
-            "of_not_entity": lambda: self._of(self._stranger()),
+            "entity": lambda: self._entity(study.kind),
+            "an_entity": lambda: self._entity(study.kind, "an"),
+            "of_entity": lambda: self._entity(study.kind, "of"),
+            "other_entity": lambda: self._entity(self._other()),
+            "a_not_entity": lambda: self._entity(self._stranger(), "an"),
+            "of_not_entity": lambda: self._entity(self._stranger(), "of"),
         }
 
     def __getitem__(self, slot: str) -> str:
@@ -129,87 +126,59 @@ class Slots:
             text = self._patient()
         elif name in self._facts:
             text = self._facts[name]()
-        elif name in self._identities:
-            label, write = self._identities[name]
-            text = mark(label, write())
+        elif name in labels():
+            text = mark(labels()[name], self.secret(name))
         else:
             text = self._grammar(name)
         return sentence(text) if slot != name else text
 
     # who ----------------------------------------------------------------------------------------
 
-    def _invent(self) -> dict[str, tuple[str, Callable[[], str]]]:
-        rng, country, house_ = self.rng, self.country, self.house
-        radiologist, colleague, colleague2 = rng.sample(house_.radiologists, 3)
-        referrer = rng.choice(house_.referrers)
-        prior_doctor = identities.person(country, rng.choice("FM"), rng)
+    def _invent(self, letterhead: dict) -> dict[str, str | Person | tuple[str, date]]:
+        """What stands in each slot; people and dates take another form each time they are named."""
+        rng, country = self.rng, self.country
+        held = dict(letterhead)
+        doctors = rng.sample(held["radiologists"], 3)
+        held["radiologist"], held["colleague"], held["colleague2"] = doctors
+        held["referrer"] = rng.choice(held["referrers"])
+        held["prior_doctor"] = identities.person(country, rng.choice("FM"), rng)
         last = self.patient.last if rng.random() < 0.5 else ""
-        relative = identities.person(country, rng.choice("FM"), rng, last=last)
-        mother = identities.person(country, "F", rng, last=last)
-        uncle = identities.person(country, "M", rng, last=last)
-        brother = identities.person(country, "M", rng).first
-        prior_house, prior_place = identities.institution(country, rng)
+        held["relative"] = identities.person(country, rng.choice("FM"), rng, last=last)
+        held["mother"] = identities.person(country, "F", rng, last=last)
+        held["uncle"] = identities.person(country, "M", rng, last=last)
+        held["brother"] = identities.person(country, "M", rng).first
+        held["prior_institution"], held["prior_town"] = identities.institution(country, rng)
         day = max(self.birth, self.date - timedelta(days=rng.randint(20, 900)))
-        home = identities.town_line(country, *identities.town(country, rng))
-        own = identities.phone(country, rng)
-        old = rng.randint(90, 102)
-        constant = {
-            "institution": ("INSTITUTION", house_.name),
-            "house_place": ("LOCATION", house_.place),
-            "house_street": ("LOCATION", house_.street),
-            "house_town": ("LOCATION", house_.town),
-            "phone": ("PHONE", house_.phone),
-            "fax": ("PHONE", house_.fax),
-            "house_mail": ("URL", identities.mail(radiologist, house_.name, rng)),
-            "web": ("URL", identities.web(house_.name, rng)),
-            "prior_institution": ("INSTITUTION", prior_house),
-            "prior_town": ("LOCATION", prior_place),
-            "other_street": ("LOCATION", identities.street(country, rng)),
-            "other_town": (
-                "LOCATION",
-                identities.town_line(country, *identities.town(country, rng)),
-            ),
-            "other_phone": ("PHONE", identities.phone(country, rng)),
-            "other_mail": ("URL", identities.mail(referrer, prior_house, rng)),
-            "patient_street": ("LOCATION", identities.street(country, rng)),
-            "patient_town": ("LOCATION", home),
-            "patient_phone": ("PHONE", own),
-            "patient_mail": ("URL", identities.mail(self.patient, "webmail", rng)),
-            "record": ("ID", identities.record_number(rng)),
-            "accession": ("ID", self.accession),
-            "national": (
-                "NATIONAL_ID",
-                identities.national_number(country, self.patient.sex, self.birth, rng),
-            ),
-            "brother": ("PERSON", brother),
-            "old_age": ("AGE", str(old)),
-            "initials": ("PERSON", radiologist.first[0] + radiologist.last[0].upper()),
-            "initials2": ("PERSON", (colleague.first[0] + colleague.last[0]).lower()),
-        }
-        found: dict[str, tuple[str, Callable[[], str]]] = {
-            slot: (label, lambda value=value: value) for slot, (label, value) in constant.items()
-        }
-        people = {
-            "radiologist": radiologist, "colleague": colleague, "colleague2": colleague2,
-            "referrer": referrer, "prior_doctor": prior_doctor, "relative": relative,
-            "mother": mother, "uncle": uncle,
-        }  # fmt: skip
-        for slot, somebody in people.items():
-            found[slot] = ("PERSON", lambda p=somebody: self._named(p))
-        found["name"] = ("PATIENT", lambda: self._named(self.patient))
-        found["birth"] = ("DATE", lambda: dates.written(self.birth, country, rng))
-        found["date"] = ("DATE", lambda: dates.written(self.date, country, rng))
-        found["prior"] = ("DATE", lambda: dates.written(day, country, rng))
-        found["partial"] = ("DATE", lambda: dates.partial(day, country, rng))
-        return found
+        held["patient_town"] = identities.town(country, rng)[1]
+        held["patient_phone"] = identities.phone(country, rng)
+        held["old_age"] = str(rng.randint(90, 102))
+        held["house_mail"] = identities.mail(doctors[0], held["institution"], rng)
+        held["web"] = identities.web(held["institution"], rng)
+        held["other_street"] = identities.street(country, rng)
+        held["other_town"] = identities.town(country, rng)[1]
+        held["other_phone"] = identities.phone(country, rng)
+        held["other_mail"] = identities.mail(held["referrer"], held["prior_institution"], rng)
+        held["patient_street"] = identities.street(country, rng)
+        held["patient_mail"] = identities.mail(self.patient, "webmail", rng)
+        held["record"] = identities.record_number(rng)
+        sex, birth = self.patient.sex, self.birth
+        held["national"] = identities.national_number(country, sex, birth, rng)
+        held["accession"], held["name"] = self.accession, self.patient
+        held["initials"] = doctors[0].first[0] + doctors[0].last[0].upper()
+        held["initials2"] = (doctors[1].first[0] + doctors[1].last[0]).lower()
+        held["birth"], held["date"] = ("date", birth), ("date", self.date)
+        held["prior"], held["partial"] = ("date", day), ("partial date", day)
+        return held
 
-    def _named(self, who: Person) -> str:
-        """A name as running text has it."""
-        first, last = who.first, who.last
-        forms = (last, last.upper(), f"{first} {last}", f"{first} {last.upper()}",
-                 f"{first[0]}. {last}", f"{last.upper()} {first}", f"{first[0]}.{last.upper()}",
-                 f"{first} {last}")  # fmt: skip
-        return self.rng.choice(forms)
+    def secret(self, name: str) -> str:
+        """The words of a slot that names somebody or something of theirs."""
+        held = self._identities[name]
+        if isinstance(held, Person):
+            return held.written("name in text", self.rng)
+        if isinstance(held, tuple):
+            kind, day = held
+            return identities.written_date(day, self.country, self.rng, kind=kind)
+        return held
 
     def _patient(self) -> str:
         """The patient's name as a header has it, already marked."""
@@ -220,77 +189,54 @@ class Slots:
                 ((f"{last.upper()} {first}", maiden.upper()), (f"{first} {last}", maiden))
             )
             return f"{mark('PATIENT', one)} {born} {mark('PATIENT', two)}"
-        big = last.upper()
-        forms = (
-            f"{big} {first}", f"{first} {big}", f"{last}, {first}", f"{big}, {first.upper()}",
-            f"{first} {last}", f"{big} {first.upper()}", f"{big}  {first}", f"{last} {first}",
-            f"{identities.plain(big)}^{first}",
-        )  # fmt: skip
-        return mark("PATIENT", self.rng.choice(forms))
-
-    @property
-    def identified(self) -> bool:
-        """Whether the country writes national numbers in reports."""
-        return bool(self._identities["national"][1]())
+        return mark("PATIENT", self.patient.written("name in header", self.rng))
 
     # what ---------------------------------------------------------------------------------------
 
-    def rows(self, kind: str, value: str) -> list[dict[str, str]]:
+    def words(self, kind: str, value: str) -> list[dict[str, str]]:
         """Rows of the word bank in the language of the report."""
-        return words()[self.language, kind, value]
-
-    def _state(self, kind: str, value: str, polarity: str = "present") -> None:
-        self.facts.append((kind, value, polarity))
+        return rows("words.csv", text=True, language=self.language, kind=kind, value=value)
 
     def _names(self) -> tuple[list[dict[str, str]], str]:
         """Rows of the sites and the word for the side, both stated."""
-        rows = []
-        for site in self.study.sites:
-            options = self.rows("site", site)
-            rows.append(options[self._form % len(options)])
-            self._state("site", site)
+        named = [self._in_form(self.words("site", site)) for site in self.study.sites]
+        self.facts += [("site", site, "present") for site in self.study.sites]
         side = self.study.case.side
-        genders = ("", rows[0]["gender"] if len(rows) == 1 else "m")
-        options = [r for r in self.rows("side", side) if r["gender"] in genders]
-        self._state("side", side)
-        return rows, options[self._form % len(options)]["word"]
+        genders = ("", named[0]["gender"] if len(named) == 1 else "m")
+        options = [r for r in self.words("side", side) if r["gender"] in genders]
+        self.facts.append(("side", side, "present"))
+        return named, self._in_form(options)["word"]
 
-    def _place(self) -> str:
-        rows, side = self._names()
-        if self.language == "en":
-            return f"{side} {_joined([r['word'] for r in rows], 'and')}"
-        joined = _joined([r["word"] for r in rows], "et")
-        return f"{joined} {side}" if len(rows) == 1 else f"{joined} (côté {side})"
+    def _in_form(self, options: list[dict[str, str]]) -> dict[str, str]:
+        """The row of a word that this report keeps to."""
+        return options[self._form % len(options)]
 
-    def _of_place(self) -> str:
+    def _place(self, *, of: bool = False) -> str:
+        named, side = self._names()
         if self.language == "en":
-            return f"of the {self._place()}"
-        rows, side = self._names()
-        joined = _joined([r["form"] + r["word"] for r in rows], "et")
-        return f"{joined} {side}" if len(rows) == 1 else f"{joined}, côté {side}"
+            return f"{'of the ' if of else ''}{side} {_joined([r['word'] for r in named], 'and')}"
+        joined = _joined([(row["form"] if of else "") + row["word"] for row in named], "et")
+        if len(named) == 1:
+            return f"{joined} {side}"
+        return f"{joined}, côté {side}" if of else f"{joined} (côté {side})"
 
     def _views(self) -> str:
-        found = []
-        for view in self.study.views:
-            options = self.rows("view", view)
-            found.append(options[self._form % len(options)]["word"])
-            self._state("view", view)
+        found = [self._in_form(self.words("view", view))["word"] for view in self.study.views]
+        self.facts += [("view", view, "present") for view in self.study.views]
         return _joined(found, "and" if self.language == "en" else "et")
 
-    def _entity(self, kind: str) -> dict[str, str]:
-        self._state("entity", CLASS_OF[kind], self.polarity)
-        return self.rng.choice(self.rows("entity", kind))
-
-    def _an(self, kind: str) -> str:
-        row = self._entity(kind)
-        return row["form"] + row["word"]
-
-    def _of(self, kind: str) -> str:
-        row = self._entity(kind)
-        return f"de {row['word']}" if row["form"] == "des " else f"d'{row['form']}{row['word']}"
+    def _entity(self, kind: str, article: str = "") -> str:
+        """A diagnosis as such, with its article ("an") or with French "de" before it ("of")."""
+        self.facts.append(("entity", CLASS_OF[kind], self.polarity))
+        row = self.rng.choice(self.words("entity", kind))
+        word = row["form"] + row["word"] if article else row["word"]
+        if article != "of":
+            return word
+        return f"de {row['word']}" if row["form"] == "des " else f"d'{word}"
 
     def _other(self) -> str:
-        return self.rng.choice(words()["", "differential", self.study.kind])["word"]
+        options = rows("words.csv", text=True, kind="differential", value=self.study.kind)
+        return self.rng.choice(options)["word"]
 
     def _stranger(self) -> str:
         """A diagnosis of a class that is not this study's, and of which nothing was said."""
@@ -299,16 +245,14 @@ class Slots:
         return self.rng.choice([k for k, entity in CLASS_OF.items() if entity not in taken])
 
     def _grammar(self, name: str) -> str:
-        case, french = self.study.case, self.language == "fr"
-        female = case.sex == "F"
-        person = self.rows("person", self._who)[self._form % 2 - 1]["word"]
-        if name == "years" and french:
+        case, female = self.study.case, self.study.case.sex == "F"
+        if name in ("person", "un_person", "title"):
+            word = self.words(name.removeprefix("un_"), self._who)[self._form % 2 - 1]["word"]
+            return f"{'une' if female else 'un'} {word}" if name == "un_person" else word
+        if name == "years" and self.language == "fr":
             return f"{case.age} {'an' if case.age == 1 else 'ans'}"
         return {
             "years": f"{case.age}-year-old",
-            "person": person,
-            "un_person": f"{'une' if female else 'un'} {person}",
-            "title": self.rows("title", self._who)[self._form % 2 - 1]["word"],
             "sex": case.sex,
             "e": "e" if female else "",
             "his": "her" if female else "his",

@@ -8,13 +8,13 @@ elliptic sections, ellipsoids, and slabs cut along an outline (``blocks.py``).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from .blocks import Ellipsoid, Slab
-from .rays import Grid, Shadow
+from .rays import Grid, Shadow, rotated
 
 
 def _smooth(knots: np.ndarray, columns: np.ndarray, at: np.ndarray) -> np.ndarray:
@@ -84,8 +84,7 @@ class Tube:
         """The same tube turned about the origin of its frame and then shifted (mm)."""
         knots = np.array(self.knots, np.float64)
         knots[:, 1:4] = knots[:, 1:4] @ rotation.T + shift
-        side = tuple(rotation @ np.asarray(self.side))
-        return Tube(knots, self.caps, side, self.plate, self.samples, self.boxy)
+        return replace(self, knots=knots, side=tuple(rotation @ np.asarray(self.side)))
 
     def section(self, at: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Centre, direction, ``side`` and half widths (a, b, wall) at position ``at`` (0..1)."""
@@ -141,26 +140,18 @@ class Tube:
         columns = np.column_stack(
             [eta, points[:, 2], width, depth, inner_width, inner_depth, self.table[:, 7]]
         )
-        lookup = np.array([np.interp(fine, xi, c) for c in columns.T])
-        start = self._cap(fine, self.caps[0], 0) * self._cap(length - fine, self.caps[1], 0)
-        inside = self._cap(fine, self.caps[0], self.plate) * self._cap(
-            length - fine, self.caps[1], self.plate
-        )
-        lookup[2:4] *= start
-        lookup[4:6] *= inside
+        lookup = np.array([np.interp(fine, xi, column) for column in columns.T])
+        lookup[2:4] *= self._closed(fine, length - fine, 0)
+        lookup[4:6] *= self._closed(fine, length - fine, self.plate)
         lookup = lookup.astype(np.float32)
 
-        reach = width / np.maximum(1e-9, 1)
-        box = points[:, :2]
-        low, high = (box - reach[:, None]).min(0), (box + reach[:, None]).max(0)
-        window = grid.window(low[0], low[1], high[0], high[1])
+        box, reach = points[:, :2], width[:, None]
+        window = grid.window((box - reach).min(0), (box + reach).max(0))
         if window.empty:
             return None
         x, y = grid.axes(window)
         x, y = x - np.float32(points[0, 0]), y - np.float32(points[0, 1])
-        u, v = along.astype(np.float32), n.astype(np.float32)
-        mm_along = x * u[0] + y * u[1]
-        mm_across = x * v[0] + y * v[1]
+        mm_along, mm_across = rotated(x, y, along)
         index = mm_along * np.float32((count - 1) / length) + np.float32(0.5)
         outside = (index < 0) | (index >= count)
         index = np.clip(index, 0, count - 1).astype(np.int32)
@@ -205,13 +196,14 @@ class Tube:
         half[outside | (width <= 0)] = 0
         return half
 
-    @staticmethod
-    def _cap(distance: np.ndarray, cap: float, wall: float) -> np.ndarray:
-        """Share of the full width at a distance from the end: a quarter ellipse."""
-        if cap <= 0:
-            return np.ones_like(distance)
-        rest = np.clip(1 - (distance - wall) / cap, 0, 1)
-        return np.sqrt(1 - rest * rest)
+    def _closed(self, start: np.ndarray, end: np.ndarray, wall: float) -> np.ndarray:
+        """Share of the full width at distances from start and end: a quarter ellipse at each."""
+        share = np.ones_like(start)
+        for distance, cap in zip((start, end), self.caps, strict=True):
+            if cap > 0:
+                rest = np.clip(1 - (distance - wall) / cap, 0, 1)
+                share = share * np.sqrt(1 - rest * rest)
+        return share
 
     def _blob(self) -> Ellipsoid:
         """The ellipsoid of equal extent, used where the tube is seen end on."""

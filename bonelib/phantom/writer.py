@@ -11,29 +11,28 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import cv2
+import numpy as np
+import pandas as pd
 
-from .files import save
-from .marginals import ENTITY_NAMES, LIMBS
+from bonelib import cohort
+
+from .acquisition import Radiograph, check_size, describe, take
+from .files import clear_parts, other_settings, save, save_table
+from .marginals import ENTITY_NAMES, SITES, term
 from .reports import LANGUAGES, check_reports, write_reports
 from .sampling import Case, archive_case, plan
-from .scene import SITES, VIEWS
-from .studio import Radiograph, check_size, describe, take
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 VERSION = 2  # raised whenever the same settings would give other pixels
 FEWEST = 8  # images: fewer can't hold every class twice
 COLUMNS = (
     "image_id", "center", "age", "gender", *SITES, "tumor", "benign", "malignant", *ENTITY_NAMES,
-    "upper limb", "lower limb", "pelvis", *VIEWS,
+    "upper limb", "lower limb", "pelvis", *cohort.VIEWS,
 )  # fmt: skip
 EXTRA_COLUMNS = (
-    "image_id", "patient", "study", "side", "site", "view", "destruction", "margin", "matrix",
-    "cortex", "periosteum", "soft_tissue", "location", "entity", "kind", "mask", "distractor",
+    "image_id", "patient", "study", "side", "site", "view", *cohort.SIGNS, "entity", "kind", "mask",
+    "distractor",
 )  # fmt: skip
 _STARTED = "phantom.started.json"
 
@@ -72,26 +71,19 @@ def write(
         ValueError: The request is impossible, or the folder holds a cohort with other settings.
     """
     folder = Path(folder)
-    settings = {
-        "synthetic": True,
-        "version": VERSION,
-        "seed": seed,
-        "images": images,
-        "archive": archive,
-        "size": size,
-    }
+    telling = {"seed": seed, "images": images, "archive": archive}
+    settings = {"synthetic": True, "version": VERSION, **telling, "size": size}
     _check(folder, settings, workers)
-    telling = dict(images=images, archive=archive, seed=seed, languages=languages)
+    telling["languages"] = languages
     if reports:
         check_reports(folder, **telling)
     if (folder / "phantom.json").exists():
         if progress:
             progress(images + archive, images + archive)
         return write_reports(folder, **telling) if reports else folder
-    for name in ("images", "Annotations", "masks", *(["archive/images"] if archive else [])):
+    for name in ("images", "Annotations", "masks", "archive/images")[: None if archive else 3]:
         (folder / name).mkdir(parents=True, exist_ok=True)
-    for stale in folder.rglob("*.part"):  # left by a call that was killed
-        stale.unlink()
+    clear_parts(folder)
     save(folder / _STARTED, json.dumps(settings, indent=2).encode())
 
     rows = [(folder, name, case, size) for name, case in _names(plan(images, seed))]
@@ -104,12 +96,11 @@ def write(
         facts.append(fact)
         if progress:
             progress(done, len(rows))
-    labelled, unlabelled = facts[:images], facts[images:]
-    _save_table(folder / "dataset.csv", [_row(n, c) for _, n, c, _ in rows[:images]], COLUMNS)
-    _save_table(folder / "cohort_extra.csv", labelled, EXTRA_COLUMNS)
+    save_table(folder / "dataset.csv", [_row(n, c) for _, n, c, _ in rows[:images]], COLUMNS)
+    save_table(folder / "cohort_extra.csv", facts[:images], EXTRA_COLUMNS)
     if archive:
         columns = [c for c in EXTRA_COLUMNS if c != "mask"] + ["center", "age", "gender"]
-        _save_table(folder / "archive" / "facts.csv", unlabelled, columns)
+        save_table(folder / "archive" / "facts.csv", facts[images:], columns)
     if reports:
         write_reports(folder, **telling)
     save(folder / "phantom.json", json.dumps(settings, indent=2).encode())
@@ -119,34 +110,27 @@ def write(
 
 def dataset(images: int, seed: int) -> pd.DataFrame:
     """The rows that ``dataset.csv`` would have, of a cohort that need not be drawn."""
-    import pandas as pd
-
     rows = [_row(name, case) for name, case in _names(plan(images, seed))]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 def _check(folder: Path, settings: dict, workers: int) -> None:
     problems = check_size(settings["size"])
-    if settings["images"] < FEWEST:
-        problems.append(f"images is {settings['images']}; ask for {FEWEST} or more.")
-    if settings["archive"] < 0:
-        problems.append(f"archive is {settings['archive']}; ask for 0 or more.")
-    if settings["seed"] < 0:
-        problems.append(f"seed is {settings['seed']}; give 0 or a positive integer.")
-    if workers < 1:
-        problems.append(f"workers is {workers}; give 1 or more.")
-    for name in ("phantom.json", _STARTED):
-        if (folder / name).exists():
-            found = json.loads((folder / name).read_text(encoding="utf-8"))
-            other = [k for k in settings if found.get(k) != settings[k]]
-            if other:
-                told = ", ".join(f"{k} {found.get(k)!r} instead of {settings[k]!r}" for k in other)
-                problems.append(f"{folder} holds a cohort with {told}. Choose another folder.")
-    if not (folder / "phantom.json").exists() and not (folder / _STARTED).exists():
-        if (folder / "dataset.csv").exists() or (folder / "images").exists():
-            problems.append(
-                f"{folder} already holds data that phantom did not write. Choose another folder."
-            )
+    for name, given, least in (
+        ("images", settings["images"], FEWEST),
+        ("archive", settings["archive"], 0),
+        ("seed", settings["seed"], 0),
+        ("workers", workers, 1),
+    ):
+        if given < least:
+            problems.append(f"{name} is {given}; give {least} or more.")
+    made = [folder / name for name in ("phantom.json", _STARTED)]
+    for path in made:
+        if told := other_settings(path, settings):
+            problems.append(f"{folder} holds a cohort with {told}. Choose another folder.")
+    filled = any((folder / name).exists() for name in ("dataset.csv", "images"))
+    if filled and not any(path.exists() for path in made):
+        problems.append(f"{folder} holds data that phantom did not write. Choose another folder.")
     if problems:
         raise ValueError(" ".join(problems))
 
@@ -177,11 +161,14 @@ def _one(row: tuple[Path, str, Case, int]) -> dict:
     """Draw one image unless it is there; return its facts. The image itself is saved last."""
     folder, name, case, size = row
     stem = name.split(".")[0]
-    labelled = folder.name != "archive"
+    outlined = case.entity and folder.name != "archive"
     target = folder / "images" / name
-    if not target.exists():
+    if target.exists():
+        seen = describe(case)
+    else:
         radiograph = take(case, size=size)
-        if labelled and case.entity:
+        seen = {**radiograph.signs, "kind": radiograph.kind}
+        if outlined:
             mask = radiograph.mask.astype("uint8") * 255
             save(folder / "masks" / f"{stem}.png", cv2.imencode(".png", mask)[1].tobytes())
             note = json.dumps(_labelme(name, radiograph), indent=2)
@@ -195,9 +182,9 @@ def _one(row: tuple[Path, str, Case, int]) -> dict:
         "side": case.side,
         "site": ";".join(case.sites),
         "view": case.view,
-        **describe(case),
+        **seen,
         "entity": case.entity or "none",
-        "mask": f"masks/{stem}.png" if labelled and case.entity else "",
+        "mask": f"masks/{stem}.png" if outlined else "",
         "distractor": case.distractor,
         "center": case.center,
         "age": case.age,
@@ -206,33 +193,21 @@ def _one(row: tuple[Path, str, Case, int]) -> dict:
 
 
 def _labelme(name: str, radiograph: Radiograph) -> dict:
-    height, width = radiograph.image.shape
+    blank = {"group_id": None, "description": "", "shape_type": "", "flags": {}, "mask": None}
     shapes = []
     for shape in radiograph.shapes:
-        left, top, right, bottom = shape.box
-        for kind, points in (
-            ("rectangle", [[left, top], [right, bottom]]),
-            ("polygon", shape.polygon.tolist()),
-        ):
-            shapes.append(
-                {
-                    "label": shape.label,
-                    "points": points,
-                    "group_id": None,
-                    "description": "",
-                    "shape_type": kind,
-                    "flags": {},
-                    "mask": None,
-                }
-            )
+        corners = np.reshape(shape.box, (2, 2))  # left, top, right, bottom
+        for kind, points in (("rectangle", corners), ("polygon", shape.polygon)):
+            outline = {"label": shape.label, "points": points.tolist()}
+            shapes.append(outline | blank | {"shape_type": kind})
     return {
         "version": "5.4.1",
         "flags": {},
         "shapes": shapes,
         "imagePath": name,
         "imageData": None,
-        "imageHeight": height,
-        "imageWidth": width,
+        "imageHeight": radiograph.image.shape[0],
+        "imageWidth": radiograph.image.shape[1],
     }
 
 
@@ -242,13 +217,6 @@ def _row(name: str, case: Case) -> dict:
     if case.entity:  # as in BTXRD, a normal's site is not told
         row |= dict.fromkeys(case.sites, 1)
         row |= {"tumor": 1, case.label: 1, case.entity: 1}
-    row[LIMBS[case.sites[0]]] = 1
+    row[cohort.region((term(case.sites[0]),))] = 1
     row[case.view] = 1
     return row
-
-
-def _save_table(path: Path, rows: list[dict], columns: Iterable[str]) -> None:
-    import pandas as pd
-
-    table = pd.DataFrame(rows, columns=list(columns))
-    save(path, table.to_csv(index=False, lineterminator="\n").encode())

@@ -7,21 +7,19 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from bonelib.cohort import SIDES, VIEWS
+
 from .distractors import DISTRACTORS, distract
-from .entities import ENTITIES, KIND_ZONES, SIZES, ZONES, kinds
-from .film import finish, habit
-from .marginals import area_share
-from .physics import detect, develop
+from .film import detect, develop, finish, habit
+from .lesions import ENTITIES, kinds, sizes, zones
+from .marginals import SITES, area_share, centers
 from .place import place
+from .positioning import Pose, Target, build, framing, pose, targets
 from .rays import Grid
 from .render import attenuation
 from .sampling import Case, single
-from .scene import SIDES, VIEWS, Scene
-from .signs import SIGNS, Growth, outline_of
-from .stage import COMBINED, PLACES, Pose, build, pose, region
-
-# smallest and largest field of view by region, as a share of the usual one
-_REACH = {"leg": (0.3, 1.25), "pelvis": (0.4, 1.1), "shoulder": (0.4, 1.2)}
+from .scene import Scene
+from .signs import Growth, outline_of, untouched
 
 
 @dataclass
@@ -73,37 +71,26 @@ def draw(
     Raises:
         ValueError: An argument is impossible; all problems are listed.
     """
-    problems = check_size(size)
-    for name, value, allowed in (
-        ("site", site, tuple(PLACES)),
-        ("view", view, VIEWS),
-        ("side", side, SIDES),
-        ("entity", entity, ("", *ENTITIES)),
-        ("kind", kind, tuple(ENTITIES.get(entity or "", {}))),
-        ("distractor", distractor, DISTRACTORS),
-        ("sex", sex, ("F", "M")),
-        ("center", center, (1, 2, 3)),
-    ):
-        if value is not None and value not in allowed:
-            problems.append(
-                f"Unknown {name} {value!r}. Choose one of {', '.join(map(repr, allowed))}."
-            )
+    wanted = {"site": site, "view": view, "side": side, "entity": entity, "kind": kind,
+              "distractor": distractor, "sex": sex, "center": center}  # fmt: skip
+    allowed = {"site": SITES, "view": VIEWS, "side": SIDES, "entity": ("", *ENTITIES),
+               "kind": tuple(ENTITIES.get(entity or "", ())), "distractor": DISTRACTORS,
+               "sex": ("F", "M"), "center": tuple(centers())}  # fmt: skip
+    problems = check_size(size) + [
+        f"Unknown {name} {value!r}. Choose one of {', '.join(map(repr, allowed[name]))}."
+        for name, value in wanted.items()
+        if value is not None and value not in allowed[name]
+    ]
     if age is not None and not 1 <= age <= 88:
         problems.append(f"age is {age}; it must be 1 to 88 years.")
     if problems:
         raise ValueError(" ".join(problems))
-    case = single(
-        seed, index, site=site, view=view, side=side, entity=entity, kind=kind,
-        distractor=distractor, age=age, sex=sex, center=center,
-    )  # fmt: skip
-    return take(case, size=size)
+    return take(single(seed, index, age=age, **wanted), size=size)
 
 
 def check_size(size: int) -> list[str]:
     """Problems with an image size, as sentences."""
-    if not 64 <= size <= 4096:
-        return [f"size is {size}; it must be 64 to 4096 pixels."]
-    return []
+    return [] if 64 <= size <= 4096 else [f"size is {size}; it must be 64 to 4096 pixels."]
 
 
 def take(case: Case, *, size: int) -> Radiograph:
@@ -113,38 +100,34 @@ def take(case: Case, *, size: int) -> Radiograph:
     study = np.random.default_rng([*case.patient_key, 31])
     practice = habit(case.center, study)
     scene, growths, target = cast(case, placed)
-    usual = {"pelvis": 0.95, "shoulder": 1.1, "hand": 1.25}.get(scene.region, 1.35)
+    usual = framing(scene.region)["aspect"]
     aspect = float(np.clip(np.exp(study.normal(np.log(usual), 0.17)), 0.7, 2.1))
     height = int(round(size * practice.share * min(1.0, aspect)))
     width = int(round(size * practice.share * min(1.0, 1 / aspect)))
-    grid = _frame(case, scene, [g for g in growths if g.entity] or [target], height, width, rng)
+    lesions = [growth for growth in growths if growth.entity]
+    grid = _frame(case, scene, lesions or [target], (height, width), rng)
     total = attenuation(scene, growths, grid, rng)
     signal = detect(total, pitch=grid.pitch, exposure=practice.exposure, rng=rng)
     value = develop(signal, pitch=grid.pitch, exposure=practice.exposure)
 
     mask = np.zeros((height, width), bool)
     shapes: list[Shape] = []
-    for growth in growths:
-        if growth.entity:
-            part = outline_of(growth, scene.view, grid)
-            mask |= part
-            shapes += outlines(part, case.entity, parted=case.entity.startswith("synovial"))
+    for lesion in lesions:
+        part = outline_of(lesion, scene.view, grid)
+        mask |= part
+        shapes += outlines(part, case.entity, parted=case.entity.startswith("synovial"))
     image = finish(value, side=case.side, habit=practice, keep=mask, rng=rng)
-    signs, kind = _signs(case, growths)
+    signs, kind = (target.signs, target.kind) if case.entity else (untouched(), "none")
     return Radiograph(image, mask, shapes, case, signs, kind, practice.quality)
-
-
-def _signs(case: Case, growths: list[Growth]) -> tuple[dict[str, str], str]:
-    if not case.entity:
-        return {name: allowed[0] for name, allowed in SIGNS.items()}, "none"
-    return growths[0].signs, growths[0].kind
 
 
 def describe(case: Case) -> dict[str, str]:
     """The signs and the diagnosis (``kind``) of a case, without drawing it."""
+    if not case.entity:
+        return {**untouched(), "kind": "none"}
     placed = pose(case.view, case.side, np.random.default_rng(case.image_key))
-    signs, kind = _signs(case, cast(case, placed)[1])
-    return {**signs, "kind": kind}
+    target = cast(case, placed)[2]
+    return {**target.signs, "kind": target.kind}
 
 
 def cast(case: Case, placed: Pose) -> tuple[Scene, list[Growth], Growth]:
@@ -157,74 +140,69 @@ def cast(case: Case, placed: Pose) -> tuple[Scene, list[Growth], Growth]:
     names, odds = kinds(entity, case.age, case.sites[0])
     likely = names[rng.choice(len(names), p=odds)]  # drawn even where the kind is given
     kind = case.kind or likely
-    targets = _targets(case, KIND_ZONES.get(kind, ZONES[entity]), rng)
-    bone, zone = targets[0]
-    scene = build(
-        region(bone, zone, case.sites[0] if len(case.sites) == 1 else ""),
-        bone, zone, case.age, case.sex, placed, case.patient_key,
-    )  # fmt: skip
+    spots = _spots(case, zones(entity, kind), rng)
+    scene = build(spots[0], case.age, case.sex, placed, case.patient_key)
     growths = []
-    for number, (bone_name, zone_name) in enumerate(targets):
+    for number, (bone, zone, _) in enumerate(spots):
         share = case.area if number == 0 else rng.random()
         # several lesions ask for a wider field, in which each takes a smaller share
-        wide = 1.15 if len(targets) == 1 else 1.35
+        wide = 1.15 if len(spots) == 1 else 1.35
         wanted = np.sqrt(area_share(entity, share)) * scene.field * wide
-        low, high = SIZES[entity]
-        spot = place(scene.bone(bone_name), zone_name, rng)
-        extent = float(np.clip(wanted * rng.uniform(0.85, 1.2), low, high))
+        spot = place(scene.bone(bone), zone, rng)
+        extent = float(np.clip(wanted * rng.uniform(0.85, 1.2), *sizes(entity)))
         extent = min(extent, 9 * spot.depth)
-        growth = ENTITIES[entity][kind](spot, max(extent, 0.7 * spot.depth), case.age, rng)
+        growth = ENTITIES[entity][kind](spot, max(extent, 0.7 * spot.depth), rng)
+        growth.entity, growth.kind = entity, kind
         growth.seed = int(rng.integers(2**31))
         growths.append(growth)
     target = growths[0]
     extra = np.random.default_rng([*case.patient_key, 43])
-    others = distract(scene, case.distractor, bone, zone, case.age, extra)
+    others = distract(scene, case.distractor, *spots[0][:2], extra)
     return scene, [*(growths if case.entity else []), *others], target
 
 
-def _targets(
-    case: Case, zones: dict[str, float], rng: np.random.Generator
-) -> list[tuple[str, str]]:
+def _spots(case: Case, zones: dict[str, float], rng: np.random.Generator) -> list[Target]:
+    """The bone and zone of each lesion, or of what a normal picture is centred on."""
+    options = targets()[case.sites]
     if len(case.sites) > 1:
-        return COMBINED[case.sites]
-    options = PLACES[case.sites[0]]
+        return options
     if not case.entity and case.sites[0].endswith("joint"):
         return [options[rng.integers(len(options))]]
-    weights = np.array([zones.get(zone, 0.02) for _, zone in options])
-    count = 1
-    if case.framed_as == "multiple osteochondromas":
-        count = int(rng.integers(1, 5))
+    weights = np.array([zones.get(zone, 0.02) for _, zone, _ in options])
+    several = case.framed_as == "multiple osteochondromas"
+    count = int(rng.integers(1, 5)) if several else 1
     picks = rng.choice(len(options), count, p=weights / weights.sum())
     return [options[i] for i in picks]
+
+
+def _box(target: Growth, scene: Scene) -> np.ndarray:
+    """Corners (low, high) of the box that a lesion fills in the picture's plane (mm)."""
+    solids = np.array([solid.bounds(scene.view) for solid in target.extent])
+    low, high = solids[:, 0].min(0), solids[:, 1].max(0)
+    probe = Grid(128, 128, float((high - low).max()) * 1.06 / 128, *(low + high) / 2)
+    seen = outline_of(target, scene.view, probe)
+    edges = []
+    for axis, middle in ((0, probe.x), (1, probe.y)):
+        found = np.flatnonzero(seen.any(axis))
+        edges.append((found[[0, -1]] + np.array([-0.5, 0.5]) - 63.5) * probe.pitch + middle)
+    return np.array(edges).T
 
 
 def _frame(
     case: Case,
     scene: Scene,
-    targets: list[Growth],
-    height: int,
-    width: int,
+    lesions: list[Growth],
+    shape: tuple[int, int],
     rng: np.random.Generator,
 ) -> Grid:
     """Choose magnification and centre, so that the lesion's box takes its share of the picture."""
-    boxes = []
-    for target in targets:
-        solids = np.array([solid.bounds(scene.view) for solid in target.extent])
-        low, high = solids[:, 0].min(0), solids[:, 1].max(0)
-        probe = Grid(128, 128, float((high - low).max()) * 1.06 / 128, *(low + high) / 2)
-        seen = outline_of(target, scene.view, probe)
-        edges = []
-        for axis, middle in ((0, probe.x), (1, probe.y)):
-            found = np.flatnonzero(seen.any(axis))
-            edges.append((found[[0, -1]] + np.array([-0.5, 0.5]) - 63.5) * probe.pitch + middle)
-        boxes.append(np.array(edges).T)
-    box = boxes[0]
+    height, width = shape
+    boxes = np.array([_box(lesion, scene) for lesion in lesions])  # (n, 2, 2)
     share = area_share(case.framed_as, case.area)
-    pitch = np.sqrt(np.prod(box[1] - box[0]) / share / (height * width))
-    longer = max(height, width)
-    least, most = _REACH.get(scene.region, (0.3, 1.5))
-    pitch = np.clip(pitch, least * scene.field / longer, most * scene.field / longer)
-    low, high = np.min([b[0] for b in boxes], 0), np.max([b[1] for b in boxes], 0)
+    pitch = np.sqrt(np.prod(boxes[0, 1] - boxes[0, 0]) / share / (height * width))
+    usual, reach = scene.field / max(shape), framing(scene.region)
+    pitch = np.clip(pitch, reach["least"] * usual, reach["most"] * usual)
+    low, high = boxes[:, 0].min(0), boxes[:, 1].max(0)
     extent = high - low
     pitch = float(max(pitch, 1.12 * extent[1] / height, 1.12 * extent[0] / width))
     # the limb stays near the middle line; along the limb the lesion may sit anywhere
@@ -243,8 +221,7 @@ def outlines(mask: np.ndarray, label: str, *, parted: bool = False) -> list[Shap
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     contours = sorted(contours, key=len, reverse=True)
     if parted and contours:
-        hull = cv2.convexHull(np.concatenate(contours))
-        contours = [hull]
+        contours = [cv2.convexHull(np.concatenate(contours))]
     biggest = len(contours[0]) if contours else 0
     edge = np.array(mask.shape[::-1]) - 1
     shapes = []
