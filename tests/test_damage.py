@@ -4,6 +4,7 @@ import itertools
 import os
 import struct
 import warnings
+import zlib
 
 import numpy as np
 import pandas as pd
@@ -59,10 +60,14 @@ MODES = {"png": "L", "png16": "I;16", "grey": "L", "colour": "RGB", "progressive
 def test_a_thousand_damaged_files_are_named_or_keep_their_shape_and_polarity(tmp_path):
     rng = np.random.default_rng(4)
     named, silent, checked = dict.fromkeys(KINDS, 0), dict.fromkeys(KINDS, 0), 0
-    while checked < 1000:
-        kind = KINDS[checked % 5]
+    whole_films = []
+    for kind in KINDS * 10:
         width, height = (int(v) for v in rng.integers(60, 140, 2))
         sound = encoded(film(rng, width, height), kind)
+        whole_films.append((width, height, sound, decoded(tmp_path / "b", sound)[0]))
+    while checked < 1000:
+        kind = KINDS[checked % 5]
+        width, height, sound, before = whole_films[checked % 50]
         content = damaged(sound, rng)
         if content == sound:
             continue
@@ -80,7 +85,6 @@ def test_a_thousand_damaged_files_are_named_or_keep_their_shape_and_polarity(tmp
             block = 16 if kind == "colour" else 8
             whole = [-(-side // block) for side in (facts["stored_width"], facts["stored_height"])]
             assert whole == [-(-side // block) for side in (width, height)]
-        before, _ = decoded(tmp_path / "b", sound)
         if facts["stored_width"] == width and facts["stored_height"] == height:
             assert np.corrcoef(before.ravel(), image.ravel())[0, 1] > -0.7
     assert silent["png"] == silent["png16"] == 0  # every chunk of a PNG has a checksum
@@ -111,6 +115,8 @@ def test_no_sound_jpeg_is_called_broken(tmp_path):
             for mode, subsampling, marker, quality in itertools.product(
                 ("L", "RGB"), (0, 1, 2), (0, 3), (5, 90)
             ):
+                if mode == "L" and subsampling == 2:
+                    continue  # grey has no colours to subsample: the same file again
                 options = {"quality": quality, "restart_marker_blocks": marker}
                 options |= {"subsampling": subsampling} if mode == "RGB" else {}
                 options |= {"progressive": marker == 3 and subsampling == 1}
@@ -140,17 +146,24 @@ def table_of(folder, **contents):
     return pd.DataFrame(rows)
 
 
+def png_of(side):
+    """A PNG that says it is of ``side`` x ``side``: such a file is refused by its header."""
+    stream = io.BytesIO()
+    Image.new("1", (8, 8)).save(stream, "PNG")
+    content = bytearray(stream.getvalue())
+    content[16:24] = struct.pack(">II", side, side)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    return bytes(content)
+
+
 def test_each_kind_of_bad_file_has_a_reason_and_the_good_ones_stay(tmp_path):
     rng = np.random.default_rng(5)
     png, jpeg = (encoded(film(rng, 40, 30), kind) for kind in ("png", "grey"))
-    bomb = io.BytesIO()
-    Image.new("1", (20000, 20000)).save(bomb, "PNG")
-    large = io.BytesIO()
-    Image.new("1", (10000, 10000)).save(large, "PNG")  # PIL itself only warns
+    bomb, large = png_of(20000), png_of(10000)  # of the second, PIL itself only warns
     table = table_of(
         tmp_path, good_png=png, lie_png=jpeg, empty_png=b"", html_jpg=b"<html>", tail_png=png[:-12]
     )
-    more = table_of(tmp_path, bomb_png=bomb.getvalue(), large_png=large.getvalue())
+    more = table_of(tmp_path, bomb_png=bomb, large_png=large)
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
     others = ["pipe.png", "loop.png"]

@@ -77,15 +77,16 @@ def test_fracatlas_takes_the_label_from_the_csv_whatever_the_category_id(tmp_pat
     assert "1 image files have no row" in notes(table) and "stranger.jpg" in notes(table)
 
 
-def test_rows_without_a_file_are_left_out_with_a_note_or_refused(tmp_path):
+def test_rows_without_a_file_are_left_out_with_a_note(tmp_path):
     rows = {name: ("Fractured", ["hand"], 1) for name in ("a.jpg", "b.jpg")}
     fracatlas_folder(tmp_path, rows, {})
     (tmp_path / "images" / "Fractured" / "b.jpg").unlink()
     table = datasets.read("fracatlas", tmp_path)
     assert table["image_id"].tolist() == ["a.jpg"]
     assert "1 of 2 rows have no image file, e.g. b.jpg" in notes(table)
-    with pytest.raises(FileNotFoundError, match="b.jpg"):
-        datasets.read("fracatlas", tmp_path, missing="refuse")
+    (tmp_path / "images" / "Fractured" / "a.jpg").unlink()
+    with pytest.raises(FileNotFoundError, match="2 of 2 rows have no image file, e.g. a.jpg"):
+        datasets.read("fracatlas", tmp_path)
 
 
 def test_all_faults_of_a_file_are_told_at_once(tmp_path):
@@ -94,7 +95,7 @@ def test_all_faults_of_a_file_are_told_at_once(tmp_path):
     csv.assign(fractured=7).to_csv(tmp_path / "dataset.csv", index=False)
     with pytest.raises(ValueError) as error:
         datasets.read("fracatlas", tmp_path)
-    for part in ("'hip'", "'image_id'", "'fractured' are not 0 or 1"):
+    for part in ("'hip'", "'image_id'", "fractured, line 2: found 7; expected 0 or 1"):
         assert part in str(error.value)
 
 
@@ -264,7 +265,7 @@ def test_the_reports_of_the_phantom_are_found_by_study(folder):
     assert pd.isna(table["report"][2]) and "more than one report: 1" in notes(table)
     assert "report" in cohort.sealed_columns(table)
     index.drop(columns="path").to_csv(folder / "reports.csv", index=False)
-    with pytest.raises(ValueError, match="'path' is missing"):
+    with pytest.raises(ValueError, match="lacks the columns 'path'"):
         datasets.read("phantom", folder)
 
 
@@ -335,14 +336,14 @@ def test_all_problems_of_a_csv_are_told_with_their_lines(tmp_path):
         "sex, line 3: found 'x'",
         "malignancy, line 3: found '2'; expected normal, benign, malignant",
         "mask, lines 3, 4",
-        "image_id, line 4: the cell is empty",
+        "image_id, line 4: found an empty cell",
         "image_id '1' occurs more than once, lines 2, 3",
     ):
         assert part in told, part
 
 
 def test_a_csv_without_the_two_columns_says_which(tmp_path):
-    with pytest.raises(ValueError, match="lacks path"):
+    with pytest.raises(ValueError, match="lacks the columns 'path'"):
         datasets.read("table", own_csv(tmp_path, "image_id,file\n1,a.png\n"))
     with pytest.raises(FileNotFoundError, match="1 of 1 rows have no image file"):
         datasets.read("table", own_csv(tmp_path, "image_id,path\n1,absent.png\n"))

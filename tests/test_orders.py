@@ -6,23 +6,12 @@ import pytest
 from scipy import stats
 
 from bonelib import images
+from bonelib.images.orders import members_of
 
 
 def draws(order, count):
     rng = np.random.default_rng(0)
     return [order.draw(rng) for _ in range(count)]
-
-
-def test_one_random_image_of_each_study():
-    studies = np.repeat(["a", "b", "c", "d"], [1, 2, 5, 12])
-    order = images.OnePerStudy(studies)
-    assert len(order) == 4
-    drawn = draws(order, 400)
-    assert all(sorted(studies[rows]) == ["a", "b", "c", "d"] for rows in drawn)
-    counts = np.bincount(np.concatenate(drawn), minlength=20)
-    for name in "bcd":
-        assert stats.chisquare(counts[studies == name]).pvalue > 1e-3, "each view alike"
-    assert len({tuple(studies[rows]) for rows in drawn}) > 10, "studies in random order"
 
 
 def test_every_meaning_is_equally_likely():
@@ -92,10 +81,10 @@ def loaded(**options):
 
 
 def test_a_loader_follows_its_order_and_draws_it_anew_each_epoch():
-    loader = loaded(order=images.OnePerStudy(np.repeat(range(6), 2)), seed=3)
+    loader = loaded(order=images.OneSet(np.repeat(["a", "b"], 6), batch_size=4), seed=3)
     assert len(loader) == 2 and loader.shuffle
     first, second = ([i for batch in loader for i in batch["image_id"]] for _ in range(2))
-    assert len(first) == len(second) == 6 and first != second
+    assert len(first) == len(second) == 8 and first != second
     loader.epoch = 0
     assert [i for batch in loader for i in batch["image_id"]] == first
     assert not loaded().shuffle and loaded(shuffle=True).shuffle
@@ -117,8 +106,8 @@ STUDIES = ["a", "b", "a", None, "c", "b", None, "a", "d", "e", "f", "f"]
 
 
 def test_a_batch_of_studies_has_all_their_images_and_one_row_of_each_array():
-    view, keys = np.arange(12) % 3 - 1, np.arange(12)[:, None]
-    loader = loaded(studies=STUDIES, view=view, keys=keys, shuffle=True, seed=1)
+    keys = np.arange(12)[:, None]
+    loader = loaded(studies=STUDIES, keys=keys, shuffle=True, seed=1)
     assert len(loader) == 2, "eight studies, the images without one counting for themselves"
     for _ in range(3):
         seen = []
@@ -129,7 +118,6 @@ def test_a_batch_of_studies_has_all_their_images_and_one_row_of_each_array():
             assert batch["image"][:, 0, 0, 0].mul(0.5).add(0.5).mul(255).round().tolist() == list(
                 rows
             )
-            assert batch["view"].tolist() == view[rows].tolist()
             assert len(batch["keys"]) == 4 and set(batch["study"].tolist()) == set(range(4))
             for study in range(4):
                 own = rows[batch["study"].numpy() == study]
@@ -143,13 +131,13 @@ def test_a_batch_of_studies_has_all_their_images_and_one_row_of_each_array():
         assert first["study"].max() == second["study"].max() == 1
     with pytest.raises(ValueError, match="order draws images, studies come whole"):
         loaded(studies=STUDIES, order=images.Balanced(np.arange(12)))
-    with pytest.raises(ValueError, match="studies has 3 rows.*\n.*view has 2 rows"):
-        loaded(studies=STUDIES[:3], view=view[:2])
+    with pytest.raises(ValueError, match="studies has 3 rows"):
+        loaded(studies=STUDIES[:3])
 
 
 def test_images_without_a_study_are_not_one_study():
-    assert len(images.OnePerStudy([None, None, float("nan"), "a", "a"])) == 4
-    assert len(images.OnePerStudy(pd.Series(["a", pd.NA, "a", pd.NA], dtype="string"))) == 3
+    assert len(members_of([None, None, float("nan"), "a", "a"])) == 4
+    assert len(members_of(pd.Series(["a", pd.NA, "a", pd.NA], dtype="string"))) == 3
 
 
 def test_processes_share_each_batch():

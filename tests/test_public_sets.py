@@ -8,7 +8,6 @@ import pytest
 from PIL import Image
 
 from bonelib import cohort, datasets, evaluation, images
-from bonelib.datasets import roco
 
 
 def notes(table):
@@ -173,7 +172,7 @@ def test_roco_keeps_radiographs_and_ties_figures_of_one_article(tmp_path):
     assert set(table["published_split"]) == {"test"}
     assert "1 figures are licensed for non-commercial use only" in notes(table)
     assert "report" in cohort.sealed_columns(table)
-    assert len(roco.captions(tmp_path, radiographs=False)) == 3
+    assert "2 of 3 captions are of radiographs" in notes(table)
 
 
 def test_the_second_release_is_read_with_blanks_in_its_headers(tmp_path):
@@ -183,7 +182,7 @@ def test_the_second_release_is_read_with_blanks_in_its_headers(tmp_path):
     assert table["licence"].tolist() == ["CC BY-NC"] and table["study"].tolist() == ["PMC7"]
     assert table["published_split"].tolist() == ["train"]
     (tmp_path / "train_captions.csv").write_text("name,text\n")
-    with pytest.raises(ValueError, match="lacks the column ID"):
+    with pytest.raises(ValueError, match="lacks the columns 'ID'"):
         datasets.read("roco", tmp_path)
 
 
@@ -191,9 +190,9 @@ def test_the_real_captions_are_read(tmp_path):
     folder = Path(os.environ.get("BONELIB_DATA", "")) / "roco-captions-msk"
     if "BONELIB_DATA" not in os.environ or not folder.is_dir():
         pytest.skip("needs roco-captions-msk in the folder BONELIB_DATA")
-    found = roco.captions(folder)
+    found = datasets.read("roco", folder, missing="keep")
     assert found["published_split"].value_counts().to_dict() == {"test": 182, "val": 162}
-    assert found["licence"].notna().all() and found["article"].str.fullmatch(r"PMC\d+").all()
+    assert found["licence"].notna().all() and found["study"].str.fullmatch(r"PMC\d+").all()
     assert found[cohort.REPORT].str.contains("lesion").sum() > 20
     with pytest.raises(FileNotFoundError, match="344 of 344 rows have no image file"):
         datasets.read("roco", folder)

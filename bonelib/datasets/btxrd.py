@@ -32,15 +32,12 @@ MANIFEST = "images_manifest_sha256.csv"
 FLAGS = (*SITES, "tumor", "benign", "malignant", *ENTITIES, *LIMBS, *cohort.VIEWS)
 
 
-def read(
-    root: str | Path, *, extras: bool = False, missing: str = datasets.LEAVE_OUT
-) -> pd.DataFrame:
+def read(root: Path, notes: list[str], *, extras: bool = False) -> pd.DataFrame:
     """Read a folder in BTXRD's layout, the real one or the phantom's.
 
     Args:
         extras: Join ``cohort_extra.csv`` where it exists: patient, study, side, the true site,
             signs of the lesion, truth masks; and by study the paths of ``reports.csv``.
-        missing: Rows without a file, as in ``datasets.keep_existing``.
 
     Returns:
         The cohort table with ``tumor``, ``malignancy`` and ``entity`` (NA for normals). A normal's
@@ -49,12 +46,11 @@ def read(
         a list of them, ``images_manifest_sha256.csv``, lies beside the table.
 
     Raises:
-        FileNotFoundError: No ``dataset.csv`` or ``.xlsx``, or no image, is there.
+        FileNotFoundError: No ``dataset.csv`` or ``.xlsx`` is there.
         ValueError: Columns or values are not those of the release; all problems are listed.
     """
     file = datasets.locate(root, ("dataset.csv", "dataset.xlsx"), inner="BTXRD")
     root = file.parent
-    notes: list[str] = []
     csv = _metadata(file, notes)
     outlines, labels = _annotations(root / "Annotations", notes)
     stems = csv["image_id"].map(lambda name: Path(name).stem)
@@ -85,26 +81,17 @@ def read(
         notes.append(
             "Normals name no site, only a limb: a site finer than the limb gives the label away."
         )
-    if table[cohort.PATIENT].isna().all():
-        notes.append("No patients are named: groups can only be found from the images.")
-    table = datasets.keep_existing(table, missing=missing, notes=notes)
-    table.attrs["notes"] = notes
     return table
 
 
 def _metadata(file: Path, notes: list[str]) -> pd.DataFrame:
     csv = datasets.read_table(file, notes)
     problems = datasets.flag_problems(csv, FLAGS)
-    missing = [c for c in ("image_id", "center", "age", "gender") if c not in csv]
-    if missing:
-        problems.append(f"The columns {', '.join(map(repr, missing))} are missing.")
-    else:
+    problems += datasets.lacking(csv, ("image_id", "center", "age", "gender"))
+    if {"image_id", "age"} <= set(csv):
         csv["image_id"] = csv["image_id"].astype(str).str.strip()
-        wrong = csv.loc[csv["age"].notna() & pd.to_numeric(csv["age"], errors="coerce").isna()]
-        if len(wrong):
-            problems.append(
-                f"{len(wrong)} cells of 'age' are not numbers, e.g. {wrong['age'].iloc[0]!r}."
-            )
+        number = pd.to_numeric(csv["age"], errors="coerce").notna()
+        problems += datasets.misfits(csv["age"], number | csv["age"].isna(), "a number")
     datasets.refuse(problems, file)
     return csv
 
@@ -114,16 +101,11 @@ def _paths(ids: pd.Series, files: dict[str, Path], notes: list[str]) -> list:
     stems = {path.stem: path for path in files.values()}
     found = [files.get(name, stems.get(Path(name).stem)) for name in ids]
     renamed = [n for n, path in zip(ids, found, strict=True) if path and path.name != n]
-    if renamed:
-        notes.append(
-            f"{len(renamed)} images have another extension than their row says, e.g. {renamed[0]}."
-        )
-    strangers = sorted({path.name for path in files.values()} - {p.name for p in found if p})
-    if strangers:
-        notes.append(
-            f"{len(strangers)} image files have no row in the table and are left out, "
-            f"e.g. {', '.join(strangers[:3])}."
-        )
+    notes += datasets.counted(
+        renamed, "{n} images have another extension than their row says, e.g. {names}."
+    )
+    strangers = {path.name for path in files.values()} - {p.name for p in found if p}
+    notes += datasets.counted(sorted(strangers), datasets.NO_ROW)
     return [str(path) if path else pd.NA for path in found]
 
 
@@ -149,20 +131,16 @@ def _annotations(folder: Path, notes: list[str]) -> tuple[dict[str, str], dict[s
                 outlines[path.stem] = datasets.polygons_text(polygons)
         except (ValueError, KeyError, TypeError):
             broken.append(name)
-    if uneven:
-        notes.append(
-            f"In {len(uneven)} annotations boxes and polygons differ in number, e.g. {uneven[0]}; "
-            "the polygons are kept."
-        )
     if not labels:
         notes.append(f"No LabelMe files in {folder.name}/: no lesion has an outline.")
-    if boxed:
-        notes.append(
-            f"{len(boxed)} annotations have boxes but no polygon, e.g. {boxed[0]}; "
-            "the boxes stand in as outlines."
-        )
-    if broken:
-        notes.append(f"{len(broken)} annotations can't be read: {', '.join(broken[:3])}.")
+    for names, text in (
+        (uneven, "In {n} annotations boxes and polygons differ in number, e.g. {names}; the "
+                 "polygons are kept."),
+        (boxed, "{n} annotations have boxes but no polygon, e.g. {names}; the boxes stand in as "
+                "outlines."),
+        (broken, "{n} annotations can't be read: {names}."),
+    ):  # fmt: skip
+        notes += datasets.counted(names, text)
     return outlines, labels
 
 
@@ -174,8 +152,7 @@ def _corners(first: list[float], second: list[float]) -> list[list[float]]:
 def _manifest(file: Path, ids: pd.Series, notes: list[str]) -> list:
     """Look up the content hash of each image in a list of the published files, if it lies there."""
     listed = datasets.read_table(file, notes, dtype=str)
-    lacking = [column for column in ("image_id", "sha256") if column not in listed]
-    datasets.refuse([f"It lacks the columns {', '.join(lacking)}."] if lacking else [], file)
+    datasets.refuse(datasets.lacking(listed, ("image_id", "sha256")), file)
     known = dict(zip(listed["image_id"].str.strip(), listed["sha256"], strict=True))
     notes.append(
         f"{file.name} lists {len(listed)} published files, {int(ids.isin(list(known)).sum())} of "
@@ -188,11 +165,11 @@ def _malignancy(csv: pd.DataFrame, notes: list[str]) -> list:
     classes = {(0, 0, 0): "normal", (1, 1, 0): "benign", (1, 0, 1): "malignant"}
     triples = list(zip(csv["tumor"], csv["benign"], csv["malignant"], strict=True))
     odd = [i for i, triple in zip(csv["image_id"], triples, strict=True) if triple not in classes]
-    if odd:
-        notes.append(
-            f"In {len(odd)} rows tumor, benign and malignant contradict each other, "
-            f"e.g. {', '.join(odd[:3])}; their malignancy is missing."
-        )
+    notes += datasets.counted(
+        odd,
+        "In {n} rows tumor, benign and malignant contradict each other, e.g. {names}; their "
+        "malignancy is missing.",
+    )
     return [classes.get(triple, pd.NA) for triple in triples]
 
 
@@ -217,51 +194,34 @@ def _entities(
         if tumor and not names:
             none.append(image)
         entities.append(chosen[0] if len(chosen) == 1 else pd.NA)
-    if disagree:
-        notes.append(
-            f"{len(disagree)} annotations name another entity than the table, "
-            f"e.g. {', '.join(disagree[:3])}; the table's is kept."
-        )
-    if none:
-        notes.append(f"{len(none)} tumours have no entity, e.g. {', '.join(none[:3])}.")
+    notes += datasets.counted(
+        disagree,
+        "{n} annotations name another entity than the table, e.g. {names}; the table's is kept.",
+    )
+    notes += datasets.counted(none, "{n} tumours have no entity, e.g. {names}.")
     return entities
 
 
 def _contradictions(csv: pd.DataFrame, sites: list, limbs: list, table: pd.DataFrame) -> list[str]:
-    notes = []
+    ids, tumor, outlined = csv["image_id"], csv["tumor"] == 1, table[cohort.MASK].notna()
     astray = [
-        image
-        for image, site, limb in zip(csv["image_id"], sites, limbs, strict=True)
-        if site and {cohort.region((term,)) for term in site} != set(limb)
+        bool(site) and {cohort.region((term,)) for term in site} != set(limb)
+        for site, limb in zip(sites, limbs, strict=True)
     ]
-    if astray:
-        notes.append(
-            f"In {len(astray)} rows the site does not lie in the limb that is marked, "
-            f"e.g. {', '.join(astray[:3])}; the site is kept."
-        )
-    for what, count in (
-        ("limb", pd.Series(map(len, limbs))),
-        ("view", table[cohort.VIEW].map(len)),
-    ):
-        several = csv.loc[(count != 1).to_numpy(), "image_id"]
-        if len(several):
-            notes.append(
-                f"{len(several)} rows mark no or several {what}s, e.g. {', '.join(several[:3])}."
-            )
-    named = csv.loc[(csv["tumor"] == 0) & (csv[list(ENTITIES)] == 1).any(axis=1), "image_id"]
-    if len(named):
-        notes.append(
-            f"{len(named)} rows without a tumour name an entity, e.g. {', '.join(named[:3])}."
-        )
-    outlined = csv.loc[(csv["tumor"] == 0) & table[cohort.MASK].notna(), "image_id"]
-    if len(outlined):
-        notes.append(
-            f"{len(outlined)} rows without a tumour have an outline, "
-            f"e.g. {', '.join(outlined[:3])}; the table's label is kept."
-        )
-    bare = csv.loc[(csv["tumor"] == 1) & table[cohort.MASK].isna(), "image_id"]
-    if len(bare) and table[cohort.MASK].notna().any():
-        notes.append(f"{len(bare)} tumours have no outline, e.g. {', '.join(bare[:3])}.")
+    several = "{n} rows mark no or several %s, e.g. {names}."
+    notes = []
+    for which, text in (
+        (astray, "In {n} rows the site does not lie in the limb that is marked, e.g. {names}; the "
+                 "site is kept."),
+        (pd.Series(limbs).map(len) != 1, several % "limbs"),
+        (table[cohort.VIEW].map(len) != 1, several % "views"),
+        (~tumor & (csv[list(ENTITIES)] == 1).any(axis=1),
+         "{n} rows without a tumour name an entity, e.g. {names}."),
+        (~tumor & outlined,
+         "{n} rows without a tumour have an outline, e.g. {names}; the table's label is kept."),
+        (tumor & ~outlined & outlined.any(), "{n} tumours have no outline, e.g. {names}."),
+    ):  # fmt: skip
+        notes += datasets.counted(ids[which], text)
     return notes
 
 
@@ -275,11 +235,8 @@ def _join_extras(table: pd.DataFrame, root: Path, notes: list[str]) -> pd.DataFr
     if "image_id" not in extra or extra["image_id"].duplicated().any():
         datasets.refuse(["It needs a column 'image_id' without repeated values."], file)
     unknown = set(extra["image_id"]) ^ set(table[cohort.IMAGE_ID])
-    if unknown:
-        notes.append(
-            f"{len(unknown)} images are in only one of {file.name} and the table, "
-            f"e.g. {', '.join(sorted(unknown)[:3])}."
-        )
+    text = f"{{n}} images are in only one of {file.name} and the table, e.g. {{names}}."
+    notes += datasets.counted(sorted(unknown), text)
     extra = extra.set_index("image_id").reindex(table[cohort.IMAGE_ID]).reset_index(drop=True)
     extra = extra[[c for c in extra if c not in table or c in NEW or table[c].isna().all()]].copy()
     if cohort.SITE in extra:
@@ -305,10 +262,9 @@ def _reports(studies: pd.Series, file: Path, notes: list[str]) -> list:
     if not file.is_file():
         return [pd.NA] * len(studies)
     index = datasets.read_table(file, notes, dtype={"study": str})
-    missing = [column for column in ("study", "path") if column not in index]
-    datasets.refuse([f"The column {column!r} is missing." for column in missing], file)
-    several = int(index["study"].duplicated().sum())
-    if several:
-        notes.append(f"Studies with more than one report: {several}; the first report is taken.")
+    datasets.refuse(datasets.lacking(index, ("study", "path")), file)
+    several = index["study"][index["study"].duplicated()]
+    text = "Studies with more than one report: {n}; the first report is taken."
+    notes += datasets.counted(several, text)
     paths = index.drop_duplicates("study").set_index("study")["path"].to_dict()
     return [str(file.parent / paths[study]) if study in paths else pd.NA for study in studies]

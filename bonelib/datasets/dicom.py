@@ -13,42 +13,21 @@ in either of two elements; a report may belong to several studies; the same inst
 """
 
 import re
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
 
 from bonelib import cohort, datasets, dicom
 
-# Body Part Examined (PS3.16 Annex L, and what machines write) → sites of the cohort.
-SITES = {
-    "hand": "HAND HANDS FINGER FINGERS THUMB",
-    "wrist": "WRIST CARPUS",
-    "elbow": "ELBOW",
-    "humerus": "HUMERUS UPPERARM ARM",
-    "shoulder": "SHOULDER SCAPULA CLAVICLE",
-    "hip": "HIP HIPS",
-    "pelvis": "PELVIS",
-    "femur": "FEMUR THIGH UPPERLEG",
-    "knee": "KNEE KNEES PATELLA",
-    "leg": "LEG LOWERLEG",
-    "tibia": "TIBIA TIBFIB",
-    "fibula": "FIBULA TIBFIB",
-    "ankle": "ANKLE",
-    "foot": "FOOT FEET TOE TOES CALCANEUS HEEL",
-    "radius": "RADIUS FOREARM",
-    "ulna": "ULNA FOREARM",
-    "spine": "SPINE CSPINE TSPINE LSPINE SSPINE LSSPINE CTSPINE TLSPINE WSPINE SACRUM COCCYX",
-}
 BESIDE = ("reports.csv", "labels.csv")
 
 
-def read(root: str | Path, *, missing: str = datasets.LEAVE_OUT) -> pd.DataFrame:
+def read(root: Path, notes: list[str]) -> pd.DataFrame:
     """Read the headers of an export.
 
     Args:
         root: The folder, or a DICOMDIR in it.
-        missing: ``refuse`` raises where a file is no radiograph; otherwise it is left out with a
-            note, since there is nothing else to know of it.
 
     Returns:
         The cohort table with ``series``, ``instance``, ``accession``, ``date`` (YYYY-MM-DD),
@@ -60,13 +39,13 @@ def read(root: str | Path, *, missing: str = datasets.LEAVE_OUT) -> pd.DataFrame
         FileNotFoundError: There is no radiograph.
         ValueError: ``reports.csv`` or ``labels.csv`` can't be used; all problems are listed.
     """
-    root = Path(root)
-    files, notes = dicom.walk(root)
+    files, odd = dicom.walk(root)
+    notes += odd
     refused = files.loc[files["reason"].notna(), ["file", "reason"]].reset_index(drop=True)
     for reason, names in refused.groupby("reason")["file"]:
         notes.append(f"{len(names)} files are left out, e.g. {names.iloc[0]}: {reason}.")
     found = files[files["reason"].isna()].reset_index(drop=True)
-    if found.empty or (missing == datasets.REFUSE and len(refused)):
+    if found.empty:
         raise FileNotFoundError(
             f"{len(refused)} of {len(files)} files in {root} are no radiographs that can be read"
             + "".join(f"\n  - {note}" for note in notes)
@@ -97,17 +76,12 @@ def read(root: str | Path, *, missing: str = datasets.LEAVE_OUT) -> pd.DataFrame
     for note, names in told.groupby("notes")["file"]:
         notes.append(f"{len(names)} files: {note}, e.g. {names.iloc[0]}.")
     burned = found.loc[found["burned_in"] == "YES", "file"]
-    if len(burned):
-        notes.append(f"{len(burned)} headers say that text is burnt in, e.g. {burned.iloc[0]}.")
+    notes += datasets.counted(burned, "{n} headers say that text is burnt in, e.g. {names}.")
     unknown = sorted({p for p in found["body_part"].dropna() if not _site(p)})
-    if unknown:
-        notes.append(f"Body parts without a site of the cohort: {', '.join(unknown[:8])}.")
-    nameless = int(table[cohort.PATIENT].isna().sum())
-    if nameless:
-        notes.append(f"{nameless} files name no patient: groups can only be found from the images.")
+    notes += datasets.counted(unknown, "{n} body parts have no site of the cohort, e.g. {names}.")
     folder = root if root.is_dir() else root.parent
     table = _with_labels(_with_reports(table, folder, notes), folder, notes)
-    table.attrs.update(notes=notes, refused=refused.to_dict("records"))
+    table.attrs["refused"] = refused.to_dict("records")
     return table
 
 
@@ -120,11 +94,18 @@ def _patients(found: pd.DataFrame) -> list:
     ]
 
 
+@cache
+def _body_parts() -> dict[str, set[str]]:
+    """Return the sites of each Body Part Examined (PS3.16 Annex L, and what machines write)."""
+    rows = pd.read_csv(Path(__file__).with_name("body_parts.csv"), dtype=str)
+    return rows.groupby("body_part")["site"].agg(set).to_dict()
+
+
 def _site(part: str | None) -> tuple[str, ...]:
     if not isinstance(part, str):
         return ()
     words = {re.sub(r"[^A-Z]", "", part.upper()), *re.findall(r"[A-Z]+", part.upper())}
-    return tuple(sorted(site for site, names in SITES.items() if words & set(names.split())))
+    return tuple(sorted(set().union(*(_body_parts().get(word, ()) for word in words))))
 
 
 def _date(cell: str | None) -> str | None:
@@ -158,8 +139,7 @@ def _with_reports(table: pd.DataFrame, folder: Path, notes: list[str]) -> pd.Dat
     odd = [
         cell for cell, date in zip(cells["date"], dates, strict=True) if pd.notna(cell) and not date
     ]
-    if odd:
-        notes.append(f"{len(odd)} dates of reports are not YYYY-MM-DD, e.g. {odd[0]!r}.")
+    notes += datasets.counted(odd, "{n} dates of reports are not YYYY-MM-DD, e.g. {names}.")
     keys: dict[tuple, dict[str, int]] = {}
     for number, (row, date, text) in enumerate(zip(cells.itertuples(), dates, texts, strict=True)):
         if text is None:
@@ -184,11 +164,10 @@ def _with_reports(table: pd.DataFrame, folder: Path, notes: list[str]) -> pd.Dat
     left = sum(text is not None for text in texts) - len(used)
     if left:
         notes.append(f"{left} reports belong to no radiograph here, or to none for certain.")
-    if unclear:
-        notes.append(
-            f"{len(unclear)} radiographs fit several reports of one accession or day and have "
-            f"none, e.g. {unclear[0]}."
-        )
+    notes += datasets.counted(
+        unclear,
+        "{n} radiographs fit several reports of one accession or day and have none, e.g. {names}.",
+    )
     return table
 
 
@@ -228,9 +207,8 @@ def _with_labels(table: pd.DataFrame, folder: Path, notes: list[str]) -> pd.Data
             pd.to_numeric(labels[name]) if cohort.task(name).kind == "regression" else labels[name]
         )
         table[name] = table[key].map(values)
-    if torn:
-        notes.append(f"{len(torn)} values of {key} have contradicting labels and have none.")
-    strange = len(set(labels.index) - set(table[key].dropna()))
-    if strange:
-        notes.append(f"{strange} rows of labels.csv belong to no radiograph here.")
+    text = f"{{n}} values of {key} have contradicting labels and have none."
+    notes += datasets.counted(torn, text)
+    strange = set(labels.index) - set(table[key].dropna())
+    notes += datasets.counted(strange, "{n} rows of labels.csv belong to no radiograph here.")
     return table

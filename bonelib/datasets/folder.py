@@ -10,53 +10,24 @@ Roboflow hold several altered copies of one source image, which share a ``study`
 
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
 
 from bonelib import cohort, datasets
 
-# What folders are called beside the class names themselves; lower case, blanks for _ and -.
-SYNONYMS = {
-    "fracture": {
-        **dict.fromkeys(("not fractured", "non fractured", "no fracture", "unfractured"), "intact"),
-        **dict.fromkeys(("fracture", "fractures"), "fractured"),
-    },
-    # Every cancer is a tumour; whether "cancer" tells malignant from benign, nobody says.
-    "tumor": {
-        **dict.fromkeys(("tumour", "tumors", "bone tumor", "bone tumour", "cancer"), "tumor"),
-        **dict.fromkeys(("no tumor", "no tumour", "healthy"), "normal"),
-    },
-    "malignancy": {"malign": "malignant", "healthy": "normal"},
-    "anomaly": {"healthy": "normal", "pathological": "abnormal"},
-    "kl_grade": {
-        name: grade
-        for grade, word in zip("01234", "normal doubtful mild moderate severe".split(), strict=True)
-        for name in (
-            f"{grade}{word}",
-            f"{grade} {word}",
-            f"grade {grade}",
-            f"kl{grade}",
-            f"g{grade}",
-        )
-    },
-}
 COPY = re.compile(r"(.+?)[_.](?:jpe?g|png|bmp|webp|tiff?)\.rf\.[0-9A-Za-z]+(?:\.\w+)?$", re.I)
 
 
 def read(
-    root: str | Path,
-    *,
-    task: str = "",
-    classes: dict[str, str] | None = None,
-    missing: str = datasets.LEAVE_OUT,
+    root: Path, notes: list[str], *, task: str = "", classes: dict[str, str] | None = None
 ) -> pd.DataFrame:
     """Read a tree with a folder per class.
 
     Args:
         task: Name of the task; by default the one to which all names of folders belong.
         classes: Class of the task for each name that is not recognised.
-        missing: ``refuse`` raises where pictures lie outside the folders of classes.
 
     Returns:
         The cohort table with the task's column and ``published_split``; ``image_id`` is the path
@@ -66,46 +37,39 @@ def read(
         FileNotFoundError: There is no picture.
         ValueError: The names of the folders are not classes of one task.
     """
-    notes: list[str] = []
     files = datasets.tree(root, notes)
-    pictures = {n: p for n, p in files.items() if p.suffix.lower() in datasets.PICTURES}
+    pictures = datasets.pictures(files)
     if not pictures:
         have = ", ".join(list(files)[:5]) or "nothing"
         raise FileNotFoundError(f"No pictures below {root} (it holds {have}). Set DATA_ROOT.")
     others = [name for name in files if name not in pictures]
-    if others:
-        notes.append(f"{len(others)} files are no pictures by their names, e.g. {others[0]}.")
+    notes += datasets.counted(others, "{n} files are no pictures by their names, e.g. {names}.")
     parents = {name: name.split("/")[-2] if "/" in name else "" for name in pictures}
     loose = [n for n, parent in parents.items() if not parent or parent.lower() in datasets.SPLITS]
-    if loose:
-        sentence = f"{len(loose)} pictures lie in no folder of a class, e.g. {', '.join(loose[:3])}"
-        if missing == datasets.REFUSE or len(loose) == len(pictures):
-            raise ValueError(
-                f"{sentence}. Put each picture into a folder named for its class, or write a CSV."
-            )
-        notes.append(f"{sentence}; they are left out.")
+    text = "{n} pictures lie in no folder of a class, e.g. {names}"
+    if len(loose) == len(pictures):
+        text += ". Put each picture into a folder named for its class, or write a CSV."
+        raise ValueError(*datasets.counted(loose, text))
+    notes += datasets.counted(loose, f"{text}; they are left out.")
     names = [name for name in pictures if name not in set(loose)]
     known = recognise({parents[name] for name in names}, task, classes, notes, where=str(root))
 
     table = cohort.empty(len(names))
     table[cohort.IMAGE_ID] = names
-    table[cohort.PATH] = [str(pictures[name]) for name in names]
-    table[cohort.SOURCE] = Path(root).absolute().name
+    table[cohort.PATH] = datasets.paths(names, pictures)
+    table[cohort.SOURCE] = root.absolute().name
     table[cohort.STUDY] = [source_image(name.rsplit("/", 1)[-1]) for name in names]
     table[known.name] = [known.classes[parents[name]] for name in names]
     table[datasets.PUBLISHED_SPLIT] = [
         datasets.published_split(name.split("/")[:-2]) or pd.NA for name in names
     ]
-    notes += copies(table) + datasets.split_notes(table, cohort.STUDY)
+    notes += copies(table, known.name)
     base = table[cohort.IMAGE_ID].str.rsplit("/", n=1).str[-1]
     labels = table[known.name].groupby(base).nunique()
-    if (labels > 1).any():
-        notes.append(
-            f"{int((labels > 1).sum())} names of files occur in folders of different classes, "
-            f"e.g. {labels.index[labels > 1][0]}."
-        )
-    notes.append("No patients are named: groups can only be found from the images.")
-    table.attrs["notes"] = notes
+    notes += datasets.counted(
+        labels.index[labels > 1],
+        "{n} names of files occur in folders of different classes, e.g. {names}.",
+    )
     return table
 
 
@@ -115,6 +79,17 @@ class Known:
 
     name: str
     classes: dict[str, str]
+
+
+@cache
+def _synonyms(task: str) -> dict[str, str]:
+    """Return what folders are called beside the class names: lower case, blanks for _ and -.
+
+    Every cancer is a tumour; whether "cancer" tells malignant from benign, nobody says.
+    """
+    words = pd.read_csv(Path(__file__).with_name("synonyms.csv"), dtype=str)
+    words = words[words["task"] == task]
+    return dict(zip(words["name"], words["class"], strict=True))
 
 
 def recognise(
@@ -136,7 +111,7 @@ def recognise(
         given = {}
         for name in names:
             plain = re.sub(r"[\s_-]+", " ", name).strip().lower()
-            words = {c.lower(): c for c in candidate.classes} | SYNONYMS.get(candidate.name, {})
+            words = {c.lower(): c for c in candidate.classes} | _synonyms(candidate.name)
             given[name] = (classes or {}).get(name, words.get(plain))
         if all(value in candidate.classes for value in given.values()):
             fitting.append(Known(candidate.name, given))
@@ -165,12 +140,16 @@ def source_image(name: str) -> object:
     return match.group(1) if match else pd.NA
 
 
-def copies(table: pd.DataFrame) -> list[str]:
-    """Say how many pictures are altered copies of one source image."""
-    count = table[cohort.STUDY].value_counts()
-    if not (count > 1).any():
-        return []
-    return [
-        f"{int(count[count > 1].sum())} pictures are copies of {int((count > 1).sum())} source "
-        f"images, e.g. {count.index[0]}; copies share a study and so a group."
-    ]
+def copies(table: pd.DataFrame, label: str) -> list[str]:
+    """Say how many pictures are altered copies of one source image, and whether labels differ."""
+    studies = table.groupby(cohort.STUDY)
+    count, labels = studies.size(), studies[label].nunique()
+    several = count[count > 1].sort_values(ascending=False, kind="stable")
+    return datasets.counted(
+        several.index,
+        f"{several.sum()} pictures are copies of {{n}} source images, e.g. {{names}}; copies share "
+        "a study and so a group.",
+    ) + datasets.counted(
+        labels.index[labels > 1],
+        "Copies of {n} source images have different classes, e.g. {names}.",
+    )

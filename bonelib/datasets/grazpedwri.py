@@ -26,11 +26,8 @@ FRACTURE = 3  # of boneanomaly, bonelesion, foreignbody, fracture, metal, perios
 STEM = re.compile(r"\d+_\d+_\d+_WRI-([LR])(\d)_([MFO])\d+$")
 
 
-def read(root: str | Path, *, missing: str = datasets.LEAVE_OUT) -> pd.DataFrame:
+def read(root: Path, notes: list[str]) -> pd.DataFrame:
     """Read ``dataset.csv`` with the images, and the boxes where they lie, anywhere below it.
-
-    Args:
-        missing: Rows without a file, as in ``datasets.keep_existing``.
 
     Returns:
         The cohort table with ``fracture`` (fractured where one is visible), ``hardware`` (metal),
@@ -38,26 +35,23 @@ def read(root: str | Path, *, missing: str = datasets.LEAVE_OUT) -> pd.DataFrame
         ``ao_classification``, ``device``, and in ``mask`` the fracture boxes as polygons.
 
     Raises:
-        FileNotFoundError: No ``dataset.csv`` or no image is there.
+        FileNotFoundError: No ``dataset.csv`` is there.
         ValueError: Columns or values are not those of the release; all problems are listed.
     """
     file = datasets.locate(root, ("dataset.csv",), inner="GRAZPEDWRI-DX")
-    notes: list[str] = []
     csv = _metadata(file, notes)
     files = datasets.tree(file.parent, notes)
-    pictures: dict[str, Path] = {}
-    boxes: dict[str, Path] = {}
-    for path in files.values():
-        if path.suffix.lower() in datasets.PICTURES:
-            pictures.setdefault(path.stem, path)
-        elif path.suffix == ".txt" and path.parent.name == "labels":
-            boxes.setdefault(path.stem, path)
+    pictures = {path.stem: path for path in reversed(datasets.pictures(files).values())}
+    boxes = {
+        path.stem: path
+        for path in reversed(files.values())
+        if path.suffix == ".txt" and path.parent.name == "labels"
+    }
     stems = csv["filestem"]
 
     table = cohort.empty(len(csv))
     table[cohort.IMAGE_ID] = stems
-    table[cohort.PATH] = [str(pictures[s]) if s in pictures else pd.NA for s in stems]
-    table[cohort.SOURCE] = "grazpedwri"
+    table[cohort.PATH] = datasets.paths(stems, pictures)
     table[cohort.PATIENT] = csv["patient_id"]
     table[cohort.STUDY] = csv["patient_id"] + "-" + csv["study_number"]
     table[cohort.SITE] = [("wrist",)] * len(csv)
@@ -74,53 +68,38 @@ def read(root: str | Path, *, missing: str = datasets.LEAVE_OUT) -> pd.DataFrame
         if given in csv:
             table[column] = csv[given]
 
-    strangers = sorted(set(pictures) - set(stems))
-    if strangers:
-        notes.append(
-            f"{len(strangers)} image files have no row in dataset.csv and are left out, "
-            f"e.g. {', '.join(strangers[:3])}."
-        )
-    table = datasets.keep_existing(table, missing=missing, notes=notes)
+    notes += datasets.counted(sorted(set(pictures) - set(stems)), datasets.NO_ROW)
     table[cohort.MASK] = _outlines(table, boxes, notes)
-    notes += _contradictions(table)
-    table.attrs["notes"] = notes
+    notes += _contradictions(datasets.with_file(table))
     return table
 
 
 def _metadata(file: Path, notes: list[str]) -> pd.DataFrame:
     csv = datasets.read_table(file, notes, dtype=str)
-    missing = [c for c in (*NEEDED, *FLAGS) if c not in csv]
-    problems = [f"The columns {', '.join(map(repr, missing))} are missing."] if missing else []
+    problems = datasets.lacking(csv, (*NEEDED, *FLAGS))
+    datasets.refuse(problems, file)
     # A spreadsheet that saved the file anew writes 1.0 beside empty cells.
     csv = csv.apply(lambda cells: cells.str.strip().str.replace(r"^(\d+)\.0$", r"\1", regex=True))
     allowed = dict.fromkeys(FLAGS, ("1", "0")) | {"laterality": tuple(SIDES)}
     for column, values in (allowed | {"gender": cohort.SEXES}).items():
-        if column in csv:
-            wrong = csv[column][csv[column].notna() & ~csv[column].isin(values)]
-            if len(wrong):
-                problems.append(
-                    f"{len(wrong)} cells of {column!r} are not {', '.join(values)} or empty, "
-                    f"e.g. {wrong.iloc[0]!r} in line {wrong.index[0] + 2}."
-                )
-    if not missing:
-        age = pd.to_numeric(csv["age"], errors="coerce")
-        wrong = csv["age"][csv["age"].notna() & age.isna()]
-        if len(wrong):
-            problems.append(f"{len(wrong)} cells of 'age' are not numbers, e.g. {wrong.iloc[0]!r}.")
-        if csv["filestem"].isna().any():
-            problems.append(f"{int(csv['filestem'].isna().sum())} cells of 'filestem' are empty.")
+        fit = csv[column].isna() | csv[column].isin(values)
+        problems += datasets.misfits(csv[column], fit, f"{', '.join(values)} or nothing")
+    number = pd.to_numeric(csv["age"], errors="coerce").notna()
+    problems += datasets.misfits(csv["age"], number | csv["age"].isna(), "a number")
+    problems += datasets.misfits(csv["filestem"], csv["filestem"].notna(), "a name")
     datasets.refuse(problems, file)
-    odd = csv["projection"][~csv["projection"].isin(list(VIEWS))]
-    if len(odd):
-        notes.append(f"{len(odd)} rows have a projection other than 1, 2, 3; their view is ().")
+    odd = csv.loc[~csv["projection"].isin(list(VIEWS)), "filestem"]
+    notes += datasets.counted(
+        odd, "{n} rows have a projection other than 1, 2, 3; their view is ()."
+    )
     named = csv["filestem"].str.extract(STEM)
     given = csv[["laterality", "projection", "gender"]].set_axis(named.columns, axis=1)
     differ = csv["filestem"][(named.notna() & given.notna() & (named != given)).any(axis=1)]
-    if len(differ):
-        notes.append(
-            f"In {len(differ)} rows the name of the file gives another side, projection or sex "
-            f"than the columns, e.g. {differ.iloc[0]}; the columns are kept."
-        )
+    notes += datasets.counted(
+        differ,
+        "In {n} rows the name of the file gives another side, projection or sex than the columns, "
+        "e.g. {names}; the columns are kept.",
+    )
     return csv
 
 
@@ -131,7 +110,7 @@ def _outlines(table: pd.DataFrame, boxes: dict[str, Path], notes: list[str]) -> 
     cells, broken = [], []
     for stem, path in zip(table[cohort.IMAGE_ID], table[cohort.PATH], strict=True):
         polygons = []
-        if stem in boxes:
+        if stem in boxes and pd.notna(path):
             try:
                 lines = [line.split() for line in boxes[stem].read_text().splitlines()]
                 found = [tuple(map(float, line[1:5])) for line in lines if line]
@@ -148,32 +127,25 @@ def _outlines(table: pd.DataFrame, boxes: dict[str, Path], notes: list[str]) -> 
         cells.append(datasets.polygons_text(polygons) if polygons else pd.NA)
     if not boxes:
         notes.append("No yolov5/labels/: no fracture has a box.")
-    if broken:
-        notes.append(
-            f"{len(broken)} files of boxes, or their images, can't be read: "
-            f"{', '.join(broken[:3])}."
-        )
+    text = "{n} files of boxes, or their images, can't be read: {names}."
+    notes += datasets.counted(broken, text)
     return cells
 
 
 def _contradictions(table: pd.DataFrame) -> list[str]:
     intact, fractured = (table["fracture"] == name for name in cohort.task("fracture").classes)
-    found = []
-    if "ao_classification" in table:
-        named = int((intact & table["ao_classification"].notna()).sum())
-        if named:
-            found.append(
-                f"{named} images without a visible fracture carry an AO class: it belongs to the "
-                "study. They count as intact."
-            )
-    boxed = table[cohort.MASK].notna()
+    ids, boxed = table[cohort.IMAGE_ID], table[cohort.MASK].notna()
+    classed = table.get("ao_classification", pd.Series(pd.NA, table.index)).notna()
+    found = datasets.counted(
+        ids[intact & classed],
+        "{n} images without a visible fracture carry an AO class: it belongs to the study. They "
+        "count as intact.",
+    )
     for which, text in (
         (intact & boxed, "images without a visible fracture have a fracture box"),
-        (fractured & ~boxed, "fractured images have no box"),
+        (fractured & ~boxed & boxed.any(), "fractured images have no box"),
     ):
-        if which.any() and boxed.any():
-            names = ", ".join(table.loc[which, cohort.IMAGE_ID][:3])
-            found.append(f"{int(which.sum())} {text}, e.g. {names}.")
+        found += datasets.counted(ids[which], f"{{n}} {text}, e.g. {{names}}.")
     for column, what in ((cohort.HARDWARE, "metal"), ("cast", "a cast")):
         has = table[column] == 1
         if has.any() and not has.all():

@@ -29,11 +29,8 @@ KNEE = re.compile(r"(\d{7})([LR])$", re.I)
 SECOND = "kl_grade_reader2"
 
 
-def read(root: str | Path, *, missing: str = datasets.LEAVE_OUT) -> pd.DataFrame:
+def read(root: Path, notes: list[str]) -> pd.DataFrame:
     """Read either layout; which one is seen from the names.
-
-    Args:
-        missing: ``refuse`` raises where files are left out instead of noting it.
 
     Returns:
         The cohort table with ``kl_grade``; the OAI's with patient, side and ``published_split``,
@@ -41,14 +38,8 @@ def read(root: str | Path, *, missing: str = datasets.LEAVE_OUT) -> pd.DataFrame
 
     Raises:
         FileNotFoundError: Neither layout is there.
-        ValueError: Files lie in no folder of a grade and they are refused.
     """
-    notes: list[str] = []
-    files = {
-        name: path
-        for name, path in datasets.tree(root, notes).items()
-        if path.suffix.lower() in datasets.PICTURES
-    }
+    files = datasets.pictures(datasets.tree(root, notes))
     graded, astray = {}, []
     for name, path in files.items():
         grade = re.match(r"(?:grade|kl)?[ _-]?([0-4])(?!\d)", path.parent.name, re.I)
@@ -63,20 +54,16 @@ def read(root: str | Path, *, missing: str = datasets.LEAVE_OUT) -> pd.DataFrame
             f"Found neither train/0/9003175L.png nor MedicalExpert-I/0Normal/… below {root} (it "
             f"holds {have}). Set DATA_ROOT to the folder above; for other trees read 'folder'."
         )
-    if astray:
-        sentence = (
-            f"{len(astray)} pictures lie in no folder of a grade 0–4, or have another kind of "
-            f"name, e.g. {', '.join(astray[:3])}"
-        )
-        if missing == datasets.REFUSE:
-            raise ValueError(f"{sentence}. Unpack the set again, or remove them.")
-        notes.append(f"{sentence}; they are left out.")
+    notes += datasets.counted(
+        astray,
+        "{n} pictures lie in no folder of a grade 0–4, or have another kind of name, e.g. {names}; "
+        "they are left out.",
+    )
 
     two = {name: entry for name, entry in graded.items() if entry[0]}
     table = _two_readers(two, notes) if two else _oai(graded, notes)
     table[cohort.SITE] = [("knee",)] * len(table)
     table[cohort.VIEW] = [("frontal",)] * len(table)
-    table.attrs["notes"] = notes
     return table
 
 
@@ -103,34 +90,23 @@ def _oai(graded: dict[str, tuple[str, str, Path]], notes: list[str]) -> pd.DataF
     knee = frame["number"] + frame["side"]
     known = set(knee[frame["split"] != "auto_test"])
     again = (frame["split"] == "auto_test") & knee.isin(known)
-    if again.any():
-        notes.append(
-            f"{int(again.sum())} pictures of auto_test show knees that are there already, cut by "
-            "a program; they are left out."
-        )
-        frame, knee = frame[~again], knee[~again]
-    frame, knee = frame.reset_index(drop=True), knee.reset_index(drop=True)
+    notes += datasets.counted(
+        frame["name"][again],
+        "{n} pictures of auto_test show knees that are there already, cut by a program; they are "
+        "left out.",
+    )
+    frame, knee = (part[~again].reset_index(drop=True) for part in (frame, knee))
     twice = knee[knee.duplicated()].unique()
-    if len(twice):
-        notes.append(f"{len(twice)} knees occur more than once, e.g. {twice[0]}; all are kept.")
+    notes += datasets.counted(twice, "{n} knees occur more than once, e.g. {names}; all are kept.")
     grades = frame.groupby(knee)["grade"].nunique()
-    if (grades > 1).any():
-        notes.append(
-            f"{int((grades > 1).sum())} knees have different grades in different files, e.g. "
-            f"{grades.index[grades > 1][0]}."
-        )
+    notes += datasets.counted(
+        grades.index[grades > 1],
+        "{n} knees have different grades in different files, e.g. {names}.",
+    )
     table = cohort.empty(len(frame))
-    for column, source in (
-        (cohort.IMAGE_ID, "name"),
-        (cohort.PATH, "path"),
-        (cohort.PATIENT, "number"),
-        (cohort.SIDE, "side"),
-        ("kl_grade", "grade"),
-        (datasets.PUBLISHED_SPLIT, "split"),
-    ):
-        table[column] = frame[source]
-    table[cohort.SOURCE] = "knee_kl"
-    notes += datasets.split_notes(table)
+    columns = (cohort.IMAGE_ID, cohort.PATH, cohort.PATIENT, cohort.SIDE)
+    columns += (datasets.PUBLISHED_SPLIT, "kl_grade")
+    table[list(columns)] = frame[["name", "path", "number", "side", "split", "grade"]]
     return table
 
 
@@ -152,7 +128,6 @@ def _two_readers(graded: dict[str, tuple[str, str, Path]], notes: list[str]) -> 
     frame = pd.DataFrame(rows, columns=["name", "path", "first", "second"])
     table = cohort.empty(len(frame))
     table[cohort.IMAGE_ID], table[cohort.PATH] = frame["name"], frame["path"]
-    table[cohort.SOURCE] = "knee_kl"
     table["kl_grade"], table[SECOND] = frame["first"], frame["second"]
     both = frame.dropna()
     differ = both[both["first"] != both["second"]]
@@ -163,13 +138,12 @@ def _two_readers(graded: dict[str, tuple[str, str, Path]], notes: list[str]) -> 
     )
     if copies:
         notes.append(f"{copies} files of reader I are copies of another of his; one row each.")
-    if torn:
-        notes.append(
-            f"In {len(torn)} pictures a reader gave copies different grades, e.g. {torn[0]}; "
-            "that grade is missing."
-        )
+    notes += datasets.counted(
+        torn,
+        "In {n} pictures a reader gave copies different grades, e.g. {names}; that grade is "
+        "missing.",
+    )
     alone = len(frame) - len(both) - len(torn)
     if alone > 0:
         notes.append(f"{alone} pictures lie in one reader's folder only.")
-    notes.append("No patients are named: groups can only be found from the images.")
     return table

@@ -20,28 +20,25 @@ from bonelib import cohort, datasets
 SITES = {"HIP": ("hip",), "KNEE": ("knee",), "ANKLE": ("ankle",), "FOOT": ("foot",)}
 
 
-def read(root: str | Path, *, missing: str = datasets.LEAVE_OUT) -> pd.DataFrame:
+def read(root: Path, notes: list[str]) -> pd.DataFrame:
     """Read the cases and, in the folder of each, its images.
 
     Args:
         root: The folder ``LERA Dataset`` or the one it lies in.
-        missing: Rows without a file, as in ``datasets.keep_existing``.
 
     Returns:
         The cohort table with ``anomaly`` (of the case), patient, study (both the case) and site.
 
     Raises:
-        FileNotFoundError: ``labels.csv``, or all images, are missing.
+        FileNotFoundError: ``labels.csv`` is missing.
         ValueError: The table is not in the published form; all problems are listed.
     """
     file = datasets.locate(root, ("labels.csv",), inner="LERA Dataset")
-    notes: list[str] = []
     cases = _cases(file, notes)
+    files = datasets.pictures(datasets.tree(file.parent, notes))
     pictures: dict[str, list[str]] = {}
-    files = datasets.tree(file.parent, notes)
-    for name, path in files.items():
-        if path.suffix.lower() in datasets.PICTURES:
-            pictures.setdefault(name.split("/")[0], []).append(name)
+    for name in files:
+        pictures.setdefault(name.split("/")[0], []).append(name)
     rows = [
         (case, exam, label, name)
         for case, exam, label in cases.itertuples(index=False)
@@ -50,12 +47,8 @@ def read(root: str | Path, *, missing: str = datasets.LEAVE_OUT) -> pd.DataFrame
     found = pd.DataFrame(rows, columns=["case", "exam", "label", "name"], dtype="object")
 
     table = cohort.empty(len(found))
-    absent = found["name"].isna()
-    table[cohort.IMAGE_ID] = found["name"].where(~absent, found["case"])
-    table[cohort.PATH] = [
-        pd.NA if lost else str(files[n]) for n, lost in zip(found["name"], absent, strict=True)
-    ]
-    table[cohort.SOURCE] = "lera"
+    table[cohort.IMAGE_ID] = found["name"].fillna(found["case"])
+    table[cohort.PATH] = datasets.paths(found["name"], files)
     table[cohort.PATIENT] = table[cohort.STUDY] = found["case"]
     exams = found["exam"].str.upper().str.removeprefix("XR").str.strip(" _")
     table[cohort.SITE] = [SITES.get(exam, ()) for exam in exams]
@@ -63,18 +56,15 @@ def read(root: str | Path, *, missing: str = datasets.LEAVE_OUT) -> pd.DataFrame
         dict(zip("01", cohort.task("anomaly").classes, strict=True))
     )
 
-    unknown = sorted(set(found["exam"][~exams.isin(list(SITES))]))
-    if unknown:
-        notes.append(f"Exams without a site of the cohort: {', '.join(unknown)}.")
-    strangers = sorted(set(pictures) - set(cases["case"]))
-    if strangers:
-        notes.append(
-            f"{len(strangers)} folders with pictures have no row in labels.csv and are left out, "
-            f"e.g. {strangers[0]}."
-        )
-    table = datasets.keep_existing(table, missing=missing, notes=notes)
+    notes += datasets.counted(
+        sorted(set(found["exam"][~exams.isin(list(SITES))])),
+        "{n} exams have no site of the cohort: {names}.",
+    )
+    notes += datasets.counted(
+        sorted(set(pictures) - set(cases["case"])),
+        "{n} folders with pictures have no row in labels.csv and are left out, e.g. {names}.",
+    )
     notes.append("The label is the case's: average the predictions of a case's images.")
-    table.attrs["notes"] = notes
     return table
 
 
@@ -84,13 +74,10 @@ def _cases(file: Path, notes: list[str]) -> pd.DataFrame:
     if not problems:
         cells.columns = ["case", "exam", "label"]
         cells = cells.apply(lambda column: column.str.strip())
-        odd = cells[~cells["label"].isin(["0", "1"]) | cells["case"].isna() | cells["exam"].isna()]
-        if len(odd):
-            problems.append(
-                f"{len(odd)} rows are no case, exam and 0 or 1, e.g. {list(odd.iloc[0])}."
-            )
+        fit = cells["label"].isin(["0", "1"]) & cells["case"].notna() & cells["exam"].notna()
+        odd = cells[~fit].agg(list, axis=1)
+        problems += datasets.counted(odd, "{n} rows are no case, exam and 0 or 1, e.g. {names}.")
         again = cells["case"][cells["case"].duplicated()]
-        if len(again):
-            problems.append(f"{len(again)} cases occur more than once, e.g. {again.iloc[0]}.")
+        problems += datasets.counted(again, "{n} cases occur more than once, e.g. {names}.")
     datasets.refuse(problems, file)
     return cells

@@ -34,12 +34,11 @@ PARTS = ("train", "valid")
 FOLDER = re.compile(r"(train|valid)/(XR_[A-Z]+)/(patient\d+)/(study\d+)_(positive|negative)")
 
 
-def read(root: str | Path, *, missing: str = datasets.LEAVE_OUT) -> pd.DataFrame:
+def read(root: Path, notes: list[str]) -> pd.DataFrame:
     """Read the tables of studies and images.
 
     Args:
         root: The folder ``MURA-v1.1`` or the one it lies in.
-        missing: Rows without a file, as in ``datasets.keep_existing``.
 
     Returns:
         The cohort table with ``anomaly`` (of the study), patient, study, site and
@@ -47,12 +46,11 @@ def read(root: str | Path, *, missing: str = datasets.LEAVE_OUT) -> pd.DataFrame
         gives the label away.
 
     Raises:
-        FileNotFoundError: The tables, or all images, are missing.
+        FileNotFoundError: The tables are missing.
         ValueError: A table is not in the published form; all problems are listed.
     """
     names = tuple(f"{part}_labeled_studies.csv" for part in PARTS)
     root = datasets.locate(root, names, inner="MURA-v1.1").parent
-    notes: list[str] = []
     labels = _studies(root, notes)
     images = _images(root, notes)
     folders = images.str.rsplit("/", n=1).str[0]
@@ -60,17 +58,14 @@ def read(root: str | Path, *, missing: str = datasets.LEAVE_OUT) -> pd.DataFrame
         ["part", "exam", "patient", "study", "word"], axis=1
     )
     named = folders.isin(labels.index)
-    if not named.all():
-        notes.append(
-            f"{int((~named).sum())} images lie in studies without a label and have none, "
-            f"e.g. {images[~named].iloc[0]}."
-        )
+    notes += datasets.counted(
+        images[~named], "{n} images lie in studies without a label and have none, e.g. {names}."
+    )
 
     table = cohort.empty(len(images))
     table[cohort.IMAGE_ID] = images.str.replace(r"_(positive|negative)/", "/", regex=True)
     paths = [root / name for name in images]
     table[cohort.PATH] = [str(path) if path.is_file() else pd.NA for path in paths]
-    table[cohort.SOURCE] = "mura"
     table[cohort.PATIENT] = found["patient"]
     table[cohort.STUDY] = (
         found["part"] + "/" + found["exam"] + "/" + found["patient"] + "/" + found["study"]
@@ -82,15 +77,11 @@ def read(root: str | Path, *, missing: str = datasets.LEAVE_OUT) -> pd.DataFrame
 
     said = found["word"].map({"negative": classes[0], "positive": classes[1]})
     differ = table["anomaly"].notna() & (said != table["anomaly"])
-    if differ.any():
-        notes.append(
-            f"In {int(differ.sum())} images the folder's name contradicts the table, "
-            f"e.g. {images[differ].iloc[0]}; the table is kept."
-        )
-    table = datasets.keep_existing(table, missing=missing, notes=notes)
-    notes += datasets.split_notes(table)
+    notes += datasets.counted(
+        images[differ],
+        "In {n} images the folder's name contradicts the table, e.g. {names}; the table is kept.",
+    )
     notes.append("The label is the study's: average the predictions of a study's images.")
-    table.attrs["notes"] = notes
     return table
 
 
@@ -107,18 +98,17 @@ def _studies(root: Path, notes: list[str]) -> pd.Series:
         if not problems:
             cells.columns = ["folder", "label"]
             cells["folder"] = _below(cells["folder"]).str.rstrip("/")
-            odd = cells[~cells["folder"].str.fullmatch(FOLDER) | ~cells["label"].isin(["0", "1"])]
-            if len(odd):
-                problems.append(
-                    f"{len(odd)} rows are no study with 0 or 1, e.g. {list(odd.iloc[0])}."
-                )
+            fit = cells["folder"].str.fullmatch(FOLDER) & cells["label"].isin(["0", "1"])
+            odd = cells[~fit].agg(list, axis=1)
+            problems += datasets.counted(odd, "{n} rows are no study with 0 or 1, e.g. {names}.")
         datasets.refuse(problems, file)
         parts.append(cells)
     labels = pd.concat(parts, ignore_index=True)
     spread = labels.groupby("folder")["label"].nunique()
     torn = spread.index[spread > 1]
-    if len(torn):
-        notes.append(f"{len(torn)} studies are both normal and abnormal and have no label.")
+    notes += datasets.counted(
+        torn, "{n} studies are both normal and abnormal and have no label, e.g. {names}."
+    )
     labels = labels[~labels["folder"].isin(torn)].drop_duplicates("folder")
     return labels.set_index("folder")["label"].astype(int)
 
@@ -132,12 +122,8 @@ def _images(root: Path, notes: list[str]) -> pd.Series:
             cells = datasets.read_table(file, notes, header=None, dtype=str)
             names = _below(cells.iloc[:, 0])
             odd = names[~names.str.rsplit("/", n=1).str[0].str.fullmatch(FOLDER)]
-            text = (
-                f"{len(odd)} rows are no path of an image, e.g. {odd.iloc[0]!r}."
-                if len(odd)
-                else ""
-            )
-            datasets.refuse([text] if text else [], file)
+            text = "{n} rows are no path of an image, e.g. {names}."
+            datasets.refuse(datasets.counted(odd, text), file)
             found += names.tolist()
         elif (root / part).is_dir():
             notes.append(f"There is no {file.name}: the images of {part} are those that lie there.")

@@ -21,29 +21,23 @@ TABLE = "_classes.csv"
 
 
 def read(
-    root: str | Path,
-    *,
-    task: str = "",
-    classes: dict[str, str] | None = None,
-    missing: str = datasets.LEAVE_OUT,
+    root: Path, notes: list[str], *, task: str = "", classes: dict[str, str] | None = None
 ) -> pd.DataFrame:
     """Read the export's splits into one table.
 
     Args:
         task: Name of the task; by default the one to which all columns belong.
         classes: Class of the task for each column that is not recognised.
-        missing: Rows without a file, as in ``datasets.keep_existing``.
 
     Returns:
         The cohort table with the task's column, ``study`` (the source image) and
         ``published_split``; ``image_id`` is the path below ``root``.
 
     Raises:
-        FileNotFoundError: No ``_classes.csv`` or no image is there.
+        FileNotFoundError: No ``_classes.csv`` is there.
         ValueError: The tables differ in their columns, or these are not classes of one task.
     """
-    root = Path(root).absolute()
-    notes: list[str] = []
+    root = root.absolute()
     places = [
         p for p in (root, *(root / name for name in datasets.SPLITS)) if (p / TABLE).is_file()
     ]
@@ -57,11 +51,13 @@ def read(
     for place in places:
         csv = datasets.read_table(place / TABLE, notes, skipinitialspace=True)
         name = "" if place == root else f"{place.name}/"
-        if "filename" not in csv:
-            problems.append(f"{name}{TABLE} lacks the column 'filename'; it has {list(csv)}.")
-            continue
         flags = tuple(column for column in csv if column != "filename")
-        problems += [f"{name}{TABLE}: {line}" for line in datasets.flag_problems(csv, flags)]
+        wrong = datasets.lacking(csv, ["filename"])
+        problems += [
+            f"{name}{TABLE}: {line}" for line in wrong or datasets.flag_problems(csv, flags)
+        ]
+        if wrong:
+            continue
         parts.append(_rows(csv, place, name))
     columns = {tuple(sorted(set(part) - {"id", "name", "file", "split"})) for part in parts}
     if len(columns) > 1:
@@ -75,32 +71,18 @@ def read(
     table[cohort.IMAGE_ID] = rows["id"]
     table[cohort.PATH] = [str(f) if f.is_file() else pd.NA for f in rows["file"]]
     table[cohort.SOURCE] = root.name
-    stems = [folder.source_image(path.name) for path in rows["file"]]
-    table[cohort.STUDY] = stems
+    table[cohort.STUDY] = [folder.source_image(path.name) for path in rows["file"]]
     table[known.name] = _labels(rows, known, notes)
     table[datasets.PUBLISHED_SPLIT] = rows["split"]
-    table = datasets.keep_existing(table, missing=missing, notes=notes)
-    notes += folder.copies(table) + datasets.split_notes(table, cohort.STUDY)
-    labels = table[known.name].groupby(table[cohort.STUDY]).nunique()
-    if (labels > 1).any():
-        notes.append(
-            f"Copies of {int((labels > 1).sum())} source images have different classes, "
-            f"e.g. {labels.index[labels > 1][0]}."
-        )
+    notes += folder.copies(datasets.with_file(table), known.name)
     listed = set(rows["file"])
     strangers = [
-        path
+        path.name
         for place in places
-        for path in datasets.files_below(place).values()
-        if path.suffix.lower() in datasets.PICTURES and path not in listed
+        for path in datasets.pictures(datasets.files_below(place)).values()
+        if path not in listed
     ]
-    if strangers:
-        notes.append(
-            f"{len(strangers)} pictures have no row in {TABLE} and are left out, "
-            f"e.g. {strangers[0].name}."
-        )
-    notes.append("No patients are named: groups can only be found from the images.")
-    table.attrs["notes"] = notes
+    notes += datasets.counted(strangers, datasets.NO_ROW)
     return table
 
 
@@ -117,17 +99,13 @@ def _inside(rows: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
     """Leave out rows whose name leads out of the split's folder, and repeated rows, with a note."""
     names = map(Path, rows["name"])
     out = pd.Series([name.is_absolute() or ".." in name.parts for name in names], dtype=bool)
-    if out.any():
-        notes.append(
-            f"{int(out.sum())} names lead out of their folder and are left out, "
-            f"e.g. {rows['id'][out].iloc[0]}."
-        )
     again = rows["id"].duplicated() & ~out
-    if again.any():
-        notes.append(
-            f"{int(again.sum())} files have more than one row, e.g. {rows['id'][again].iloc[0]}; "
-            "the first is kept."
-        )
+    notes += datasets.counted(
+        rows["id"][out], "{n} names lead out of their folder and are left out, e.g. {names}."
+    )
+    notes += datasets.counted(
+        rows["id"][again], "{n} files have more than one row, e.g. {names}; the first is kept."
+    )
     return rows[~out & ~again].reset_index(drop=True)
 
 
@@ -135,8 +113,7 @@ def _labels(rows: pd.DataFrame, known: folder.Known, notes: list[str]) -> list:
     """Name the class of each row; NA where none or several are marked."""
     marked = datasets.terms(rows, known.classes)
     odd = [i for i, names in zip(rows["id"], marked, strict=True) if len(set(names)) != 1]
-    if odd:
-        notes.append(
-            f"{len(odd)} rows mark none or several classes, e.g. {odd[0]}; their label is missing."
-        )
+    notes += datasets.counted(
+        odd, "{n} rows mark none or several classes, e.g. {names}; their label is missing."
+    )
     return [names[0] if len(set(names)) == 1 else pd.NA for names in marked]

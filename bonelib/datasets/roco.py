@@ -28,57 +28,27 @@ WORDS = re.compile(r"\bx[- ]?ray(?!s? (?:comput|ct\b))|radiograph|roentgenogra|\
 COLUMNS = (cohort.IMAGE_ID, cohort.REPORT, "concepts", "article", "licence")
 
 
-def read(
-    root: str | Path, *, radiographs: bool = True, missing: str = datasets.LEAVE_OUT
-) -> pd.DataFrame:
-    """Read the captions whose images are there.
-
-    Args:
-        radiographs: Keep only what its concepts or its caption call a radiograph.
-        missing: Rows without a file, as in ``datasets.keep_existing``.
+def read(root: Path, notes: list[str]) -> pd.DataFrame:
+    """Read the captions of what its concepts or its caption call a radiograph.
 
     Returns:
         The cohort table with the caption in ``report``, the article in ``study``, ``concepts``
         (CUIs joined by ";"), ``licence`` and ``published_split``.
 
     Raises:
-        FileNotFoundError: No captions, or no image at all, are there.
+        FileNotFoundError: No captions are there.
         ValueError: A table is not in the published form.
     """
-    notes: list[str] = []
     files = datasets.tree(root, notes)
-    found = _captions(files, notes)
-    if radiographs:
-        found = _radiographs(found, notes)
-    pictures = {p.stem: p for p in files.values() if p.suffix.lower() in datasets.PICTURES}
+    found = _radiographs(captions(files, notes), notes)
+    pictures = {path.stem: path for path in datasets.pictures(files).values()}
     table = cohort.empty(len(found))
     table[cohort.IMAGE_ID], table[cohort.REPORT] = found[cohort.IMAGE_ID], found[cohort.REPORT]
-    table[cohort.PATH] = [str(pictures[i]) if i in pictures else pd.NA for i in found["image_id"]]
-    table[cohort.SOURCE] = "roco"
+    table[cohort.PATH] = datasets.paths(found["image_id"], pictures)
     table[cohort.STUDY] = found["article"]
     for column in ("concepts", "licence", datasets.PUBLISHED_SPLIT):
         table[column] = found[column]
-    table = datasets.keep_existing(table, missing=missing, notes=notes)
-    notes += datasets.split_notes(table, cohort.STUDY)
-    notes.append("Figures name no patients: those of one article count as one study.")
-    table.attrs["notes"] = notes
     return table
-
-
-def captions(root: str | Path, *, radiographs: bool = True) -> pd.DataFrame:
-    """Read the captions alone, without asking for images.
-
-    Returns:
-        ``image_id, report, concepts, article, licence, published_split``; ``attrs["notes"]``.
-
-    Raises:
-        FileNotFoundError: No captions are there.
-    """
-    notes: list[str] = []
-    found = _captions(datasets.tree(root, notes), notes)
-    found = _radiographs(found, notes) if radiographs else found
-    found.attrs["notes"] = notes
-    return found
 
 
 def _radiographs(found: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
@@ -91,7 +61,8 @@ def _radiographs(found: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
     return found[kept].reset_index(drop=True)
 
 
-def _captions(files: dict[str, Path], notes: list[str]) -> pd.DataFrame:
+def captions(files: dict[str, Path], notes: list[str]) -> pd.DataFrame:
+    """Read all captions of a `datasets.tree`, with the columns ``COLUMNS`` and the split."""
     first = {n: p for n, p in files.items() if re.search(r"(^|/)radiology/captions\.txt$", n)}
     second = {n: p for n, p in files.items() if re.search(r"(^|/)[a-z]+_captions\.csv$", n)}
     if not first and not second:
@@ -104,17 +75,16 @@ def _captions(files: dict[str, Path], notes: list[str]) -> pd.DataFrame:
     parts += [_second(path, notes) for path in second.values()]
     found = pd.concat(parts, ignore_index=True)
     again = found[cohort.IMAGE_ID].duplicated()
-    if again.any():
-        notes.append(f"{int(again.sum())} ids have several captions; the first is kept.")
     bare = found[cohort.REPORT].isna()
-    if bare.any():
-        notes.append(f"{int(bare.sum())} captions are empty and are left out.")
+    ids = found[cohort.IMAGE_ID]
+    notes += datasets.counted(ids[again], "{n} ids have several captions; the first is kept.")
+    notes += datasets.counted(ids[bare], "{n} captions are empty and are left out, e.g. {names}.")
     found = found[~again & ~bare].reset_index(drop=True)
-    restricted = found["licence"].str.contains("NC", regex=False).fillna(False)
-    if restricted.any():
-        notes.append(f"{int(restricted.sum())} figures are licensed for non-commercial use only.")
-    if found["licence"].isna().any():
-        notes.append(f"{int(found['licence'].isna().sum())} figures name no licence.")
+    ids, licence = found[cohort.IMAGE_ID], found["licence"]
+    restricted = licence.str.contains("NC", regex=False).fillna(False)
+    text = "{n} figures are licensed for non-commercial use only."
+    notes += datasets.counted(ids[restricted], text)
+    notes += datasets.counted(ids[licence.isna()], "{n} figures name no licence.")
     return found
 
 
@@ -129,10 +99,7 @@ def _first(file: Path, notes: list[str]) -> pd.DataFrame:
     terms = file.with_name("licences.txt")
     if terms.is_file():
         cells = datasets.read_table(terms, notes, dtype=str)
-        datasets.refuse(
-            [f"It lacks the column {c}." for c in ("ROCO_ID", "PMC_ID", "CC") if c not in cells],
-            terms,
-        )
+        datasets.refuse(datasets.lacking(cells, ("ROCO_ID", "PMC_ID", "CC")), terms)
         for name, article, licence in cells[["ROCO_ID", "PMC_ID", "CC"]].itertuples(index=False):
             articles[name] = str(article).split("_")[0]
             licences[name] = licence
@@ -161,9 +128,7 @@ def _tabs(file: Path, notes: list[str]) -> dict[str, str]:
 def _second(file: Path, notes: list[str]) -> pd.DataFrame:
     """Read one split of the second release; names of columns may carry blanks."""
     cells = datasets.read_table(file, notes, dtype=str)
-    datasets.refuse(
-        [f"It lacks the column {c}." for c in ("ID", "Caption") if c not in cells], file
-    )
+    datasets.refuse(datasets.lacking(cells, ("ID", "Caption")), file)
     concepts = _column(file.with_name(file.name.replace("captions", "concepts")), "CUIs", notes)
     terms = file.with_name("license_information.csv")
     articles, licences = _column(terms, "PMCID", notes), _column(terms, "Attribution", notes)

@@ -31,42 +31,35 @@ OLDEST = 240  # months; the atlas ends at 19 years
 ORIGINAL = re.compile(r"(boneage-)?(training|validation|test)-dataset(-\d)?(?![\dA-Za-z])", re.I)
 
 
-def read(root: str | Path, *, missing: str = datasets.LEAVE_OUT) -> pd.DataFrame:
+def read(root: Path, notes: list[str]) -> pd.DataFrame:
     """Read the folder that holds the tables and, below it, the images.
-
-    Args:
-        missing: Rows without a file, as in ``datasets.keep_existing``.
 
     Returns:
         The cohort table with ``bone_age`` in months (float, NA where kept back), ``sex``, site
         hand, view frontal, and ``published_split`` from the table a row stands in.
 
     Raises:
-        FileNotFoundError: No table, or no image, is there.
+        FileNotFoundError: No table is there.
         ValueError: Columns or values are not those of the release; all problems are listed.
     """
-    notes: list[str] = []
     files = datasets.tree(root, notes)
-    rows = _labels(Path(root), files, notes)
+    rows = _labels(root, files, notes)
     paths = _images(files, set(rows["id"]), notes)
 
     table = cohort.empty(len(rows))
     table[cohort.IMAGE_ID] = rows["id"]
-    table[cohort.PATH] = [str(paths[i]) if i in paths else pd.NA for i in rows["id"]]
-    table[cohort.SOURCE] = "rsna_bone_age"
+    table[cohort.PATH] = datasets.paths(rows["id"], paths)
     table[cohort.SITE] = [("hand",)] * len(rows)
     table[cohort.VIEW] = [("frontal",)] * len(rows)
     table[cohort.SEX] = rows["sex"]
     table["bone_age"] = rows["months"]
     table[datasets.PUBLISHED_SPLIT] = rows["split"]
 
-    table = datasets.keep_existing(table, missing=missing, notes=notes)
-    notes += datasets.split_notes(table)
-    bare = int(table["bone_age"].isna().sum())
-    if bare:
-        notes.append(f"{bare} rows have no bone age: Kaggle keeps those of its test set back.")
-    notes.append("No patients are named: groups can only be found from the images.")
-    table.attrs["notes"] = notes
+    there = datasets.with_file(table)
+    notes += datasets.counted(
+        there.loc[there["bone_age"].isna(), cohort.IMAGE_ID],
+        "{n} rows have no bone age: Kaggle keeps those of its test set back.",
+    )
     return table
 
 
@@ -91,14 +84,14 @@ def _labels(root: Path, files: dict[str, Path], notes: list[str]) -> pd.DataFram
             parts.append(_one_table(path, notes))
     rows = pd.concat(parts, ignore_index=True)
     again = rows["id"].duplicated(keep="first")
-    if again.any():
-        spread = rows.groupby("id")["months"].nunique()
-        differ = set(spread.index[spread > 1])
-        rows.loc[rows["id"].isin(differ), "months"] = float("nan")
-        notes.append(
-            f"{int(again.sum())} ids stand in more than one row, e.g. {rows['id'][again].iloc[0]}; "
-            f"the first is kept, without its bone age where the rows differ ({len(differ)})."
-        )
+    spread = rows.groupby("id")["months"].nunique()
+    differ = spread.index[spread > 1]
+    rows.loc[rows["id"].isin(differ), "months"] = float("nan")
+    notes += datasets.counted(
+        rows["id"][again],
+        "{n} ids stand in more than one row, e.g. {names}; the first is kept, without its bone age "
+        f"where the rows differ ({len(differ)}).",
+    )
     return rows[~again].reset_index(drop=True)
 
 
@@ -120,17 +113,14 @@ def _one_table(path: Path, notes: list[str]) -> pd.DataFrame:
     sex = raw[column["sex"]].str.strip().str.lower()
     months = raw[column["months"]] if column["months"] else pd.Series(pd.NA, raw.index, dtype=str)
     number = pd.to_numeric(months, errors="coerce").astype(float)
-    for what, cells, wrong in (
-        ("a sex (True, False, M or F)", sex, sex.notna() & ~sex.isin(list(SEXES))),
-        ("a bone age in months", months, months.notna() & ~number.between(0, OLDEST)),
-        ("an id", ids, ids.isna()),
-    ):
-        if wrong.any():
-            lines = ", ".join(str(i + 2) for i in raw.index[wrong][:5])
-            problems.append(
-                f"{int(wrong.sum())} cells are not {what}, e.g. {cells[wrong].iloc[0]!r} "
-                f"(line {lines})."
-            )
+    months = months.rename(column["months"])
+    problems = datasets.misfits(ids, ids.notna(), "an id")
+    problems += datasets.misfits(
+        raw[column["sex"]], sex.isna() | sex.isin(list(SEXES)), "a sex: True, False, M or F"
+    )
+    problems += datasets.misfits(
+        months, months.isna() | number.between(0, OLDEST), "a bone age in months"
+    )
     datasets.refuse(problems, path)
     kind = re.search("train|valid|test", path.stem, re.I).group().lower()
     return pd.DataFrame(
@@ -141,8 +131,8 @@ def _one_table(path: Path, notes: list[str]) -> pd.DataFrame:
 def _images(files: dict[str, Path], ids: set[str], notes: list[str]) -> dict[str, Path]:
     """Find the image of each id, all from the same edition (the originals, or copies of a size)."""
     editions: dict[str, dict[str, Path]] = {}
-    for name, path in files.items():
-        if path.suffix.lower() in datasets.PICTURES and path.stem in ids:
+    for name, path in datasets.pictures(files).items():
+        if path.stem in ids:
             edition = ORIGINAL.sub("", name.split("/")[0]) if "/" in name else ""
             editions.setdefault(edition, {}).setdefault(path.stem, path)
     if not editions:

@@ -3,14 +3,15 @@
 ``image_id`` and ``path`` must be there, all else may: ``source, patient, study, center, site,
 view, side, age, sex, mask, report, hardware`` and a column per task (``tumor``, ``malignancy``,
 ``entity``, ``fracture``, …) with class names. Several sites or views in a cell are joined by ``;``.
-Paths count from the folder of the CSV or from ``root``. Any further column is kept as it is.
+Paths count from the folder of the CSV or from ``root``; rows without an image leave theirs empty.
+Any further column is kept as it is.
 
 Labels and licence are yours. Every problem is told at once, with the line of the file.
 """
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -18,43 +19,34 @@ import pandas as pd
 from bonelib import cohort, datasets
 
 
-def read(
-    root: str | Path, *, file: str | Path | None = None, missing: str = datasets.LEAVE_OUT
-) -> pd.DataFrame:
+def read(root: Path, notes: list[str], *, file: str | Path | None = None) -> pd.DataFrame:
     """Read a CSV with the cohort's columns; comma or semicolon separated, UTF-8 if possible.
 
     Args:
         root: The folder of the data, or the CSV itself.
         file: The CSV; by default the only one in ``root``.
-        missing: Rows without a file, as in ``datasets.keep_existing``.
 
     Returns:
         The cohort table with the further columns of the CSV.
 
     Raises:
-        FileNotFoundError: There is no such CSV, or no image is there.
+        FileNotFoundError: There is no such CSV.
         ValueError: Lists every problem of the file with its line numbers (the header is line 1).
     """
-    file = _choose(Path(root), file)
-    folders = (file.parent, Path(root) if Path(root).is_dir() else file.parent)
-    notes: list[str] = []
+    file = _choose(root, file)
+    folders = (file.parent, root if root.is_dir() else file.parent)
     raw = _cells(file, notes)
-    lacking = [c for c in (cohort.IMAGE_ID, cohort.PATH) if c not in raw]
-    if lacking or raw.empty:
-        problem = f"it lacks {' and '.join(lacking)}" if lacking else "it has no rows"
-        datasets.refuse(
-            [f"Found the columns {', '.join(raw.columns)}; {problem}."],
-            file,
-            cure="Add what is missing.",
-        )
+    problems = datasets.lacking(raw, (cohort.IMAGE_ID, cohort.PATH))
+    problems += [] if len(raw) else ["It has no rows."]
+    cure = f"Found the columns {', '.join(raw.columns)}. Add what is missing."
+    datasets.refuse(problems, file, cure=cure)
 
-    problems: list[str] = []
     table = cohort.empty(len(raw)).set_index(raw.index)
     for column in raw:
         table[column] = raw[column] if column in cohort.COLUMNS else _guess(raw[column])
     if cohort.SOURCE not in raw:
         table[cohort.SOURCE] = file.stem
-    problems += _id_problems(raw)
+    problems = _id_problems(raw[cohort.IMAGE_ID])
     for column, known in ((cohort.SITE, cohort.SITES), (cohort.VIEW, cohort.VIEWS)):
         if column in raw:
             table[column] = [_split(cell) for cell in raw[column]]
@@ -82,22 +74,14 @@ def read(
         )
     datasets.refuse(problems, file, cure="Correct these lines and read it again.")
 
-    found = [_find(cell, folders) for cell in raw[cohort.PATH]]
+    found = [None if pd.isna(cell) else _find(cell, folders) for cell in raw[cohort.PATH]]
     table[cohort.PATH] = [str(path) if path else pd.NA for path in found]
     outside = [path for path in found if path and not _below(path, folders)]
-    if outside:
-        notes.append(
-            f"{len(outside)} images lie outside the folder of the table, e.g. {outside[0]}; "
-            "they are read."
-        )
-    if table[cohort.PATIENT].isna().any():
-        notes.append(
-            f"{int(table[cohort.PATIENT].isna().sum())} rows name no patient: their groups can "
-            "only be found from the images."
-        )
+    notes += datasets.counted(
+        outside,
+        "{n} images lie outside the folder of the table, e.g. {names}; they are read.",
+    )
     table = table.reset_index(drop=True)
-    table = datasets.keep_existing(table, missing=missing, notes=notes)
-    table.attrs["notes"] = notes
     return table
 
 
@@ -138,32 +122,17 @@ def _cells(file: Path, notes: list[str]) -> pd.DataFrame:
     return raw[~blank]
 
 
-def _lines(rows: Iterable[int]) -> str:
-    numbers = [str(row) for row in rows]
-    more = f" and {len(numbers) - 8} more" if len(numbers) > 8 else ""
-    return f"line{'s' if len(numbers) > 1 else ''} {', '.join(numbers[:8])}{more}"
-
-
 def _wrong(cells: pd.Series, fits: Callable[[str], bool], expected: str) -> list[str]:
     """Say which cells do not fit, what they hold and what was expected; NA always fits."""
-    rows = [row for row, cell in cells.items() if pd.notna(cell) and not fits(cell)]
-    if not rows:
-        return []
-    values = ", ".join(repr(v) for v in dict.fromkeys(cells[row] for row in rows[:20]))
-    return [f"{cells.name}, {_lines(rows)}: found {values[:120]}; expected {expected}."]
+    fit = pd.Series([pd.isna(cell) or fits(cell) for cell in cells], cells.index, dtype=bool)
+    return datasets.misfits(cells, fit, expected, first=0)
 
 
-def _id_problems(raw: pd.DataFrame) -> list[str]:
-    problems = [
-        f"{column}, {_lines(raw.index[raw[column].isna()])}: the cell is empty."
-        for column in (cohort.IMAGE_ID, cohort.PATH)
-        if raw[column].isna().any()
-    ]
-    ids = raw[cohort.IMAGE_ID]
+def _id_problems(ids: pd.Series) -> list[str]:
+    problems = datasets.misfits(ids, ids.notna(), "an id", first=0)
     for name in ids[ids.duplicated()].dropna().unique()[:5]:
-        problems.append(
-            f"image_id {name!r} occurs more than once, {_lines(ids.index[ids == name])}."
-        )
+        lines = datasets.lines_of(ids.index[ids == name])
+        problems.append(f"image_id {name!r} occurs more than once, {lines}.")
     return problems
 
 

@@ -35,29 +35,52 @@ def report_texts(table: pd.DataFrame, root: str | Path) -> pd.DataFrame:
     index = _index((root if root.is_dir() else root.parent) / "reports.csv")
     told = table[table[cohort.REPORT].notna()]
     keys = [c for c in (cohort.STUDY, "accession") if c in told]
-    listed = {c: index.dropna(subset=[c]).drop_duplicates(c).set_index(c) for c in keys}
-    people = dict(list(index.groupby(cohort.PATIENT)))
-    rows = []
-    # Two patients may have the same words in their reports.
-    parts = told.groupby([cohort.REPORT, cohort.PATIENT], sort=False, dropna=False)
-    for number, ((cell, patient), part) in enumerate(parts, 1):
-        row = dict.fromkeys(COLUMNS, pd.NA) | part.iloc[0][keys].to_dict()
+    listed, people = {key: _listed(index, key) for key in keys}, _people(index)
+    rows: dict[tuple, dict] = {}
+    wanted = [cohort.IMAGE_ID, cohort.REPORT, cohort.PATIENT, *keys]
+    for image in told[wanted].to_dict("records"):  # a table is too slow for 100,000 look-ups
+        image_id, cell, patient = (image.pop(c) for c in wanted[:3])
+        # Two patients may have the same words in their reports.
+        place = (cell, "" if pd.isna(patient) else patient)
+        if place in rows:
+            rows[place]["images"] += (image_id,)
+            continue
+        row = dict.fromkeys(COLUMNS, pd.NA) | image
         for key in keys:
-            if row[key] in listed[key].index:
-                row |= listed[key].loc[row[key]].reindex(["accession", "language"]).dropna()
-        who = people.get(patient, index.head(0))
-        row["names"] = tuple(who["name"].dropna().unique())
-        row["birth_date"] = next(iter(who["birth_date"].dropna()), pd.NA)
+            row |= listed[key].get(row[key], {})
+        row |= people.get(patient, {"names": ()})
         text, annotation = _text(str(cell))
-        row |= {"report": f"r{number:05d}", "text": text, "annotation": annotation}
-        rows.append(row | {cohort.PATIENT: patient, "images": tuple(part[cohort.IMAGE_ID])})
-    return pd.DataFrame(rows, columns=list(COLUMNS), dtype="object")
+        row |= {"report": f"r{len(rows) + 1:05d}", "text": text, "annotation": annotation}
+        rows[place] = row | {cohort.PATIENT: patient, "images": (image_id,)}
+    return pd.DataFrame(rows.values(), columns=list(COLUMNS), dtype="object")
 
 
 def _index(file: Path) -> pd.DataFrame:
     columns = (cohort.STUDY, "accession", cohort.PATIENT, "language", "name", "birth_date")
     cells = datasets.read_table(file, [], dtype=str) if file.is_file() else pd.DataFrame()
     return cells.reindex(columns=list(columns))
+
+
+def _listed(index: pd.DataFrame, key: str) -> dict[str, dict[str, str]]:
+    """Return what the index says of a report by study or accession; of several rows the first."""
+    brought = [c for c in ("accession", "language") if c != key]
+    known = index.dropna(subset=[key]).drop_duplicates(key)
+    return {
+        row[key]: {c: row[c] for c in brought if pd.notna(row[c])}
+        for row in known.to_dict("records")
+    }
+
+
+def _people(index: pd.DataFrame) -> dict[str, dict[str, object]]:
+    """Return every name of a patient, and the first birth date that is noted."""
+    people: dict[str, dict[str, object]] = {}
+    for row in index.dropna(subset=[cohort.PATIENT]).to_dict("records"):
+        who = people.setdefault(row[cohort.PATIENT], {"names": (), "birth_date": pd.NA})
+        if pd.notna(row["name"]) and row["name"] not in who["names"]:
+            who["names"] += (row["name"],)
+        if pd.isna(who["birth_date"]) and pd.notna(row["birth_date"]):
+            who["birth_date"] = row["birth_date"]
+    return people
 
 
 def _text(cell: str) -> tuple[str | bytes, object]:

@@ -12,20 +12,13 @@ import pandas as pd
 
 from bonelib import cohort, datasets
 
-# What the folder of a download is usually called, where not as the set is here.
-FOLDERS = {
-    "grazpedwri": ("grazpedwri-dx",),
-    "knee_kl": ("digital-knee-xray", "knee-kl"),
-    "rsna_bone_age": ("rsna-bone-age",),
-}
-
 
 def read(name: str, root: str | Path, **options) -> pd.DataFrame:
     """Read the sets that ``name`` joins with ``+`` and put their tables below each other.
 
     Args:
-        root: The folder that holds a folder for each of them, or their folders in the same order,
-            joined as in PATH.
+        root: Their folders in the same order, joined as in PATH (``runs.data_root`` finds those of
+            downloads), or the folder that holds one for each, under its name.
         options: Those of ``datasets.read``.
 
     Raises:
@@ -39,8 +32,7 @@ def read(name: str, root: str | Path, **options) -> pd.DataFrame:
     if len(given) == len(names):
         roots = [Path(part) for part in given]
     else:
-        candidates = [[Path(root) / n for n in (part, *FOLDERS.get(part, ()))] for part in names]
-        roots = [next((c for c in some if c.is_dir()), some[0]) for some in candidates]
+        roots = [Path(root) / part for part in names]
     missing = [str(folder) for folder in roots if not folder.is_dir()]
     if missing:
         raise FileNotFoundError(

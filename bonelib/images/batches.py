@@ -45,7 +45,6 @@ class Loader:
     rank: int = 0
     ranks: int = 1
     members: list[np.ndarray] | None = field(default=None, repr=False)  # the images of each study
-    view: "torch.Tensor | None" = field(default=None, repr=False)
     epoch: int = 0
 
     @property
@@ -61,13 +60,27 @@ class Loader:
         epoch, self.epoch = self.epoch, self.epoch + 1
         return self._batches(epoch)
 
-    def _batches(self, epoch: int) -> Iterator[dict[str, Any]]:
+    def arrays(self, *, epoch: int) -> Iterator[dict[str, "torch.Tensor"]]:
+        """Yield what the batches of an epoch hold beside the images, which are not read."""
         import torch
 
+        for chosen in self._chosen(epoch):
+            if self.members is not None:
+                chosen = np.array([self.members[study][0] for study in chosen])
+            picked = torch.from_numpy(chosen)
+            yield {name: values[picked] for name, values in self.extras.items()}
+
+    def _chosen(self, epoch: int) -> Iterator[np.ndarray]:
+        """Yield the images (or studies) of each batch that are this process's."""
         order = self.order.draw(np.random.default_rng([self.seed, epoch]))
         for number in range(len(self)):
             chosen = order[number * self.batch_size : (number + 1) * self.batch_size]
-            chosen = chosen[self.rank :: self.ranks]
+            yield chosen[self.rank :: self.ranks]
+
+    def _batches(self, epoch: int) -> Iterator[dict[str, Any]]:
+        import torch
+
+        for number, chosen in enumerate(self._chosen(epoch)):
             studies, picked = {}, torch.from_numpy(chosen)
             if self.members is not None:
                 parts = [self.members[study] for study in chosen]
@@ -75,8 +88,6 @@ class Loader:
                 picked = torch.tensor([part[0] for part in parts])
                 lengths = torch.tensor([len(part) for part in parts])
                 studies["study"] = torch.arange(len(parts)).repeat_interleave(lengths)
-                if self.view is not None:
-                    studies["view"] = self.view[torch.from_numpy(chosen)]
             plain = torch.from_numpy(self.cache.images[self.rows[chosen]])  # (B, S, S), a copy
             plain = plain.unsqueeze(1).to(torch.float32).mul_(1 / 255)
             state = np.random.SeedSequence([self.seed, epoch, number, self.rank]).generate_state(2)
@@ -126,7 +137,6 @@ def loader(
     seed: int = 0,
     views: int = 1,
     studies: Sequence[str] | None = None,
-    view: np.ndarray | None = None,
     rank: int = 0,
     ranks: int = 1,
 ) -> Loader:
@@ -152,7 +162,6 @@ def loader(
             images: ``study`` ``(B,)`` gives an image its row among the S studies of the batch, and
             every other array has a row a study, that of its first image. An image without a study
             is one of its own. Not with ``order``.
-        view: ``(N,)`` the view of each image as a number, -1 where unknown (``models.StudyPool``).
         rank: Which of ``ranks`` processes this is; each gets every so-many-th image of a batch,
             with draws of its own.
 
@@ -182,8 +191,6 @@ def loader(
         members = members_of(studies)
     elif studies is not None:
         problems.append(f"studies has {len(studies)} rows, there are {len(image_ids)} images.")
-    if view is not None and (studies is None or len(view) != len(image_ids)):
-        problems.append(f"view has {len(view)} rows; it needs studies and {len(image_ids)} rows.")
     if studies is not None and order is not None:
         problems.append("order draws images, studies come whole: pass one of them.")
     units = len(image_ids) if members is None else len(members)
@@ -219,7 +226,6 @@ def loader(
         rank=rank,
         ranks=ranks,
         members=members,
-        view=None if view is None else torch.as_tensor(np.asarray(view)).long(),
     )
 
 

@@ -37,24 +37,6 @@ class Plain:
         return rng.permutation(self.rows) if self.shuffle else np.arange(self.rows)
 
 
-class OnePerStudy:
-    """One random image of each study an epoch, so that a study with ten views counts once.
-
-    As in Englebert et al. 2024, arXiv:2405.08932, where a report belongs to several images.
-    """
-
-    def __init__(self, studies: Sequence):
-        self.members = members_of(studies)
-
-    def __len__(self) -> int:
-        return len(self.members)
-
-    def draw(self, rng: np.random.Generator) -> np.ndarray:
-        """Return one row of each study, studies in random order."""
-        chosen = np.array([rows[rng.integers(len(rows))] for rows in self.members])
-        return rng.permutation(chosen)
-
-
 class Balanced:
     """As many rows as there are, rare meanings (rows of keys, or names) drawn more often.
 

@@ -5,19 +5,16 @@ where each image lies in its square, the facts of its file, and what could not b
 bits and not sixteen: towers take 8-bit pictures, 12-bit films shrink by an area whose mean is finer
 than their noise, and the file stays small enough for the page cache. On disk:
 
-    folder/hashes.json        path → size, time, sha256: unchanged files aren't read again
+    folder/hashes.json        path → size, times, sha256: unchanged files aren't read again
     folder/<key>/images.npy   the pixels; ``parts/`` holds them while a pass is under way
     folder/<key>/facts.json   one entry per file; written last, so its presence means "finished"
 """
 
-import contextlib
 import hashlib
 import json
 import os
 import shutil
-import stat
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +24,8 @@ import pandas as pd
 
 from bonelib import cohort
 from bonelib.images import pixels
+from bonelib.runs.files import hashes as file_hashes
+from bonelib.runs.files import replacing
 
 SUFFIXES = {"png": "PNG", "jpg": "JPEG", "jpeg": "JPEG", "bmp": "BMP", "webp": "WEBP"}
 SUFFIXES |= {"tif": "TIFF", "tiff": "TIFF", "gif": "GIF", "dcm": "DICOM"}
@@ -128,7 +127,7 @@ def cache(
     paths = _paths(table)
     folder = Path(folder)
     with ThreadPoolExecutor(workers) as pool:
-        hashes = _hashes(paths, folder / "hashes.json", pool)
+        hashes = file_hashes(paths, index=folder / "hashes.json", workers=workers)
         key = _key(size, fit, hashes)
         if not (folder / key / "facts.json").exists():
             _build(folder / key, paths, size, fit, pool, progress)
@@ -194,7 +193,7 @@ def _paths(table: pd.DataFrame) -> list[str]:
 def _open(
     store: Path, ids: list[str], paths: list[str], hashes: list[str], *, size: int, fit: str
 ) -> Cache:
-    facts = pd.DataFrame(json.loads((store / "facts.json").read_text()))
+    facts = pd.DataFrame(json.loads((store / "facts.json").read_text(encoding="utf-8")))
     facts = facts.assign(**{cohort.IMAGE_ID: ids, cohort.PATH: paths, "sha256": hashes})
     unread = facts["reason"].notna()
     good = facts[~unread].reset_index(drop=True)
@@ -242,31 +241,6 @@ def _notes(good: pd.DataFrame) -> list[str]:
     return found
 
 
-def _hashes(paths: list[str], index: Path, pool: ThreadPoolExecutor) -> list[str]:
-    """Return the sha256 of each file ("" where unreadable); unchanged files are not read again."""
-    known = json.loads(index.read_text()) if index.exists() else {}
-
-    def look(path: str) -> list:
-        try:
-            facts = os.stat(path)
-            old = known.get(path)
-            if old and old[:2] == [facts.st_size, facts.st_mtime_ns]:
-                return old
-            if not stat.S_ISREG(facts.st_mode):
-                return [0, 0, ""]  # a pipe or a device: reading one could wait for ever
-            digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-            return [facts.st_size, facts.st_mtime_ns, digest]
-        except OSError:
-            return [0, 0, ""]
-
-    found = dict(zip(paths, pool.map(look, paths), strict=True))
-    fresh = {path: entry for path, entry in found.items() if entry[2] and known.get(path) != entry}
-    if fresh:
-        with _replacing(index) as temporary:
-            temporary.write_text(json.dumps(known | fresh))
-    return [found[path][2] for path in paths]
-
-
 def _build(
     store: Path,
     paths: list[str],
@@ -284,7 +258,7 @@ def _build(
             decoded = [pixels.decode(path, size=size, fit=fit) for path in chunk]
             images = [image for image, _ in decoded if image is not None]
             array = np.stack(images) if images else np.empty((0, size, size), np.uint8)
-            with _replacing(part) as temporary:
+            with replacing(part) as temporary:
                 np.savez(temporary, images=array, facts=json.dumps([fact for _, fact in decoded]))
         return len(chunk)
 
@@ -321,7 +295,7 @@ def _join(store: Path, parts: list[Path], paths: list[str], size: int) -> None:
             f"None of {len(paths)} images can be decoded ({first}). "
             "Check the paths in the table, or unpack the images again."
         )
-    with _replacing(store / "images.npy") as temporary:
+    with replacing(store / "images.npy") as temporary:
         images = np.lib.format.open_memmap(
             temporary, mode="w+", dtype=np.uint8, shape=(readable, size, size)
         )
@@ -331,20 +305,5 @@ def _join(store: Path, parts: list[Path], paths: list[str], size: int) -> None:
                 images[row : row + len(content["images"])] = content["images"]
                 row += len(content["images"])
         images.flush()
-    with _replacing(store / "facts.json") as temporary:
-        temporary.write_text(json.dumps(facts))
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path that takes the place of ``path`` only if the block succeeds."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(store / "facts.json") as temporary:
+        temporary.write_text(json.dumps(facts), encoding="utf-8")
