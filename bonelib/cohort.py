@@ -44,6 +44,17 @@ SITES = tuple(REGIONS) + tuple(site for sites in REGIONS.values() for site in si
 VIEWS = ("frontal", "lateral", "oblique")
 SIDES = ("left", "right")
 SEXES = ("F", "M", "O")
+# Signs of a lesion (columns where a reader or the phantom knows them) and their terms; the first is
+# that of untouched bone. Destruction after Lodwick et al. 1980, Radiology 134:577.
+SIGNS = {
+    "destruction": ("none", "geographic", "moth-eaten", "permeative"),
+    "margin": ("none", "sclerotic", "sharp", "ill-defined"),
+    "matrix": ("none", "osteoid", "chondroid", "ground-glass"),
+    "cortex": ("intact", "expanded", "scalloped", "breached", "continuous"),
+    "periosteum": ("none", "solid", "lamellated", "sunburst", "codman"),
+    "soft_tissue": ("none", "mass", "bodies"),
+    "location": ("none", "epiphysis", "metaphysis", "diaphysis", "body", "joint"),
+}
 
 
 @dataclass(frozen=True)
@@ -56,6 +67,8 @@ class Task:
         classes: Class names in order; their index is the integer label.
         words: For each language, the classes as a radiologist would write them.
         positive: The class whose detection is reported (sensitivity, one-vs-rest AUROC).
+        normal: The class of images without a finding; empty where each class is one.
+        unit: Of the values of a regression.
     """
 
     name: str
@@ -64,6 +77,8 @@ class Task:
     classes: tuple[str, ...]
     words: dict[str, tuple[str, ...]]
     positive: str = ""
+    normal: str = ""
+    unit: str = ""
 
     @property
     def outputs(self) -> int:
@@ -89,10 +104,20 @@ class Task:
             )
         return np.array([-1 if pd.isna(v) else index[str(v)] for v in series], dtype=np.int64)
 
+    def findings(self, labels: np.ndarray) -> np.ndarray:
+        """Tell which images show what is asked for: ``(N,)`` of `encode` to bool.
 
-def _task(name, kind, classes, french, english=None, positive=""):
+        Those of any class but the normal one; without a normal class all that have a label.
+        """
+        if self.kind == "regression":
+            return np.isfinite(labels)
+        normal = self.classes.index(self.normal) if self.normal else -1
+        return (labels >= 0) & (labels != normal)
+
+
+def _task(name, kind, classes, french, english=None, positive="", normal="", unit=""):
     words = {"en": tuple(english or classes), "fr": tuple(french)}
-    return Task(name, name, kind, tuple(classes), words, positive)
+    return Task(name, name, kind, tuple(classes), words, positive, normal, unit)
 
 
 TASKS = {
@@ -105,6 +130,7 @@ TASKS = {
             ("os normal", "tumeur osseuse bénigne", "tumeur osseuse maligne"),
             ("normal bone", "benign bone tumor", "malignant bone tumor"),
             positive="malignant",
+            normal="normal",
         ),
         _task(
             "tumor",
@@ -113,6 +139,7 @@ TASKS = {
             ("os normal", "tumeur osseuse"),
             ("normal bone", "bone tumor"),
             positive="tumor",
+            normal="normal",
         ),
         _task(
             "entity",
@@ -158,6 +185,7 @@ TASKS = {
             ("pas de fracture", "fracture"),
             ("no fracture", "fracture"),
             positive="fractured",
+            normal="intact",
         ),
         _task(
             "kl_grade",
@@ -166,7 +194,7 @@ TASKS = {
             tuple(f"grade {g} de Kellgren-Lawrence" for g in range(5)),
             tuple(f"Kellgren-Lawrence grade {g}" for g in range(5)),
         ),
-        _task("bone_age", "regression", (), ()),
+        _task("bone_age", "regression", (), (), unit="months"),
         _task(
             "anomaly",
             "binary",
@@ -174,6 +202,7 @@ TASKS = {
             ("radiographie normale", "radiographie anormale"),
             ("normal radiograph", "abnormal radiograph"),
             positive="abnormal",
+            normal="normal",
         ),
     )
 }

@@ -60,6 +60,20 @@ def target_layer(model: Any, image: Any) -> Any:
     return seen[-1]
 
 
+def targets(labels: np.ndarray, *, outputs: int) -> np.ndarray:
+    """Return the column of the logits to explain for each image, for `grad_cam`.
+
+    Of a single output it is that output: the logit of the positive class, or the value of a
+    regression, whose map shows what makes it larger. Else it is the image's own class, and the
+    predicted one (-1) where there is no label.
+
+    Args:
+        labels: ``(N,)`` of ``Task.encode``.
+        outputs: Columns of the logits (``Task.outputs``).
+    """
+    return np.zeros(len(labels), np.int64) if outputs == 1 else np.asarray(labels, np.int64)
+
+
 def grad_cam(
     model: Any,
     loader: Any,
@@ -79,7 +93,7 @@ def grad_cam(
         model: Maps images to logits ``(B, C)``.
         loader: Batches in contract form, in order.
         target: Column of the logits to explain, one for all images or one for each in the loader's
-            order, or a function of one row of the output.
+            order, -1 for the highest of the image; or a function of one row of the output.
         layer: Module whose output is weighed; by default the last feature map.
 
     Raises:
@@ -130,7 +144,10 @@ def grad_cam(
             else:
                 done = sum(map(len, parts))
                 columns = np.broadcast_to(target, max(done + len(image), np.size(target)))
-                asked = [ClassifierOutputTarget(int(c)) for c in columns[done : done + len(image)]]
+                asked = [
+                    ClassifierOutputTarget(int(c)) if c >= 0 else torch.max
+                    for c in columns[done : done + len(image)]
+                ]
             with Raw(model=model, target_layers=[layer]) as cam:
                 parts.append(cam(input_tensor=image, targets=asked))
     finally:

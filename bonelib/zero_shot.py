@@ -5,6 +5,7 @@ be called zero-shot depends on the captions of the pretraining (``captions.super
 Prompt ensembles: Radford et al. 2021, arXiv:2103.00020, section 3.1.4.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,21 @@ def class_features(model: Any, prompts: dict[str, list[str]]) -> np.ndarray:
 def logits(image_features: np.ndarray, class_features: np.ndarray, *, scale: float) -> np.ndarray:
     """Return ``(N, C)`` logits, the scaled cosines; ``evaluation`` makes probabilities of them."""
     return scale * image_features @ class_features.T
+
+
+def expected(logits: np.ndarray, values: Sequence[float]) -> np.ndarray:
+    """Return the value that the classes expect, where each stands for one: ``(N, C)`` to ``(N,)``.
+
+    So a regression is asked in words: the mean age of the stages, weighed by their probabilities.
+
+    Raises:
+        ValueError: There are not as many values as columns.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if logits.shape[1:] != values.shape:
+        raise ValueError(f"Logits {logits.shape} need {logits.shape[1]} values, not {len(values)}.")
+    p = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return p @ values / p.sum(axis=1)
 
 
 def wording_logits(model: Any, image_features: np.ndarray, prompts: dict[str, list[str]]) -> dict:

@@ -1,5 +1,6 @@
 """Protects what captions say: the named fields, in words of both languages, and nothing else."""
 
+import dataclasses
 import itertools
 import re
 
@@ -573,6 +574,21 @@ def test_prompts_by_signs_name_no_class_and_prompts_by_label_do(name, language):
     labels = captions.prompts(task, style="label", language=language)
     told = [captions.tells(s, language) for sentences in labels.values() for s in sentences]
     assert np.mean(told) >= 0.5
+
+
+def test_each_task_says_in_which_styles_it_has_prompts():
+    for task in cohort.TASKS.values():
+        assert captions.styles(task) == ("label", "signs")
+    tumor = cohort.task("tumor")
+    unseen = dataclasses.replace(tumor, name="implant")  # words, but no description of signs
+    assert captions.styles(unseen) == ("label",)
+    assert "a radiograph of bone tumor" in captions.prompts(unseen, style="label")["tumor"]
+    with pytest.raises(ValueError, match=r"'implant' has no prompts by signs \(styles: label\)"):
+        captions.prompts(unseen, style="signs")
+    value = dataclasses.replace(cohort.task("bone_age"), name="bone_density")
+    assert captions.styles(value) == () and captions.prompt_values(value) == ()
+    with pytest.raises(ValueError, match=r"no prompts by label \(styles: none\)"):
+        captions.prompts(value, style="label")
 
 
 def test_stages_of_bone_age_have_prompts_and_a_middle_in_months():

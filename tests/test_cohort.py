@@ -100,6 +100,16 @@ def test_the_positive_class_of_a_binary_task_is_the_second():
             assert task.classes.index(task.positive) == 1, "its single logit is the positive's"
 
 
+def test_findings_are_all_classes_but_the_normal_one_and_every_label_without_it():
+    shown = {name: cohort.task(name).findings(np.array([-1, 0, 1])) for name in cohort.TASKS}
+    for name in ("tumor", "malignancy", "fracture", "anomaly"):
+        assert shown[name].tolist() == [False, False, True], name
+    for name in ("entity", "kl_grade"):
+        assert shown[name].tolist() == [False, True, True], name
+    values = cohort.task("bone_age").findings(np.array([np.nan, 0.0, 120.0]))
+    assert values.tolist() == [False, True, True]
+
+
 def test_an_unknown_task_lists_the_known():
     with pytest.raises(ValueError, match="malignancy, tumor"):
         cohort.task("tumour")

@@ -314,3 +314,16 @@ def test_each_image_may_have_a_target_of_its_own():
     for row, column in enumerate([2, 0, 1]):
         same = explain.grad_cam(model, batches, target=column, layer=body)[row]
         np.testing.assert_allclose(own[row], same, atol=1e-6)
+
+
+def test_without_a_label_the_predicted_class_is_explained():
+    model = Planted(((3.0, 0.0), (0.0, 1.0)))
+    with torch.no_grad():
+        predicted = torch.cat([model.eval()(b["image"]) for b in batches()]).argmax(1).tolist()
+    targets = explain.targets(np.array([1, -1, 0]), outputs=2)
+    assert targets.tolist() == [1, -1, 0]
+    maps = explain.grad_cam(model, batches(), target=targets)
+    for row, column in enumerate([1, predicted[1], 0]):
+        same = explain.grad_cam(model, batches(), target=column)[row]
+        np.testing.assert_allclose(maps[row], same, atol=1e-6)
+    assert explain.targets(np.array([110.0, np.nan]), outputs=1).tolist() == [0, 0]

@@ -11,8 +11,13 @@ import pytest
 
 from bonelib import cohort, evaluation, figures
 
+Method = evaluation.Method
+METADATA = Method(strategy="probe", sees="metadata")
+LITE0 = Method(start="efficientnet_lite0", strategy="probe")
+IMAGENET, CAPTIONS = (Method(start=start, strategy="full") for start in ("imagenet", "captions"))
 
-def scored(task="tumor", n=120, strength=1.0, seed=0):
+
+def scored(task="tumor", n=120, strength=1.0, seed=0, method=LITE0):
     known, rng = cohort.task(task), np.random.default_rng(seed)
     truth = rng.integers(len(known.classes), size=n)
     logits = rng.normal(size=(n, len(known.classes)))
@@ -25,7 +30,7 @@ def scored(task="tumor", n=120, strength=1.0, seed=0):
             known.column: np.array(known.classes)[truth],
         }
     )
-    return evaluation.predictions(view, logits, task=task, seed=seed)
+    return evaluation.predictions(view, logits, task=task, seed=seed, method=method)
 
 
 @pytest.fixture(autouse=True)
@@ -50,13 +55,15 @@ def inside(figure):
 
 
 def test_forest_prints_the_values_it_draws_and_the_missing_row():
-    names = ["metadata only", "frozen EfficientNet-Lite0", "vision-language, fine-tuned"]
+    methods = [METADATA, LITE0, CAPTIONS]
+    names = ["metadata only", "Lite0, ImageNet, frozen", "captions, fine-tuned"]
     tables = [scored(strength=s) for s in (0.3, 1, 2)]
     rows = [
-        evaluation.metrics(t, task="tumor", draws=50).assign(name=n)
-        for n, t in zip(names, tables, strict=True)
+        evaluation.metrics(t, task="tumor", draws=50).assign(**m.columns())
+        for m, t in zip(methods, tables, strict=True)
     ]
-    missing = pd.DataFrame([{"name": "BiomedCLIP", "status": figures.UNAVAILABLE}])
+    clip = Method(start="vit_base_patch32_clip_224.openai", strategy="probe")
+    missing = pd.DataFrame([clip.columns() | {"status": figures.UNAVAILABLE}])
     ax = figures.plot_forest(pd.concat([*rows, missing], ignore_index=True))
     seen = texts(ax.figure)
     first = rows[0].set_index("metric").loc["AUROC"]
@@ -74,19 +81,18 @@ def test_forest_prints_the_values_it_draws_and_the_missing_row():
 def test_roc_legend_carries_the_metric_of_the_table():
     for task in ("tumor", "malignancy", "entity"):
         table = scored(task, n=200, strength=1.5)
-        ax = figures.plot_roc({"frozen": table}, task=task, draws=40)
+        ax = figures.plot_roc(table, task=task, draws=40)
         name = "AUROC malignant" if task == "malignancy" else "AUROC"
         value = evaluation.metrics(table, task=task, draws=40, only=(name,)).loc[0, "value"]
         label = ax.get_legend().get_texts()[0].get_text()
-        assert label.startswith(f"frozen\n{figures.number(value)} [")
+        assert label.startswith(f"Lite0, ImageNet, frozen\n{figures.number(value)} [")
         x, y = ax.lines[0].get_data()
         assert np.trapezoid(y, x) == pytest.approx(value, abs=0.01)
         inside(ax.figure)
 
 
 def test_methods_of_one_family_differ_by_their_dashes():
-    table = scored()
-    pair = {"ImageNet, linear probe": table, "ImageNet, fine-tuned": table}
+    pair = pd.concat([scored(), scored(method=IMAGENET)])
     ax = figures.plot_roc(pair, task="tumor", draws=5)
     assert ax.lines[0].get_color() == ax.lines[1].get_color()
     assert ax.lines[0].get_linestyle() != ax.lines[1].get_linestyle()
@@ -116,28 +122,31 @@ def test_calibration_and_history_fit_their_figures():
 
 def test_methods_are_curves_of_their_own_and_a_lone_curve_needs_no_name():
     rows = pd.DataFrame({"epoch": [0, 1] * 2, "val_auroc": [0.5, 0.7, 0.5, 0.8]})
-    rows["method"] = ["captions, fine-tuned"] * 2 + ["ImageNet, fine-tuned"] * 2
+    rows = rows.assign(start=["captions"] * 2 + ["imagenet"] * 2, **dict(strategy="full"))
+    rows = rows.assign(sees="image", detail="")
     ax = figures.plot_history(rows, value="val_auroc")
     shades = [line.get_color() for line in ax.lines]
-    assert shades == [figures.colour("captions"), figures.colour("ImageNet")]
-    alone = rows.iloc[:2].drop(columns="method")
+    assert shades == [figures.colour(CAPTIONS), figures.colour(IMAGENET)]
+    assert ax.get_ylabel() == "validation AUROC"
+    alone = rows.iloc[:2].drop(columns="start")
     assert figures.plot_history(alone, value="val_auroc").get_legend() is None
 
 
 def test_wordings_and_localisation_show_every_number():
-    spread = pd.DataFrame({"method": ["signs: a", "signs: b", "names: a"]})
+    spread = pd.DataFrame({"detail": ["signs", "signs", "label"], "wording": ["a", "b", "a"]})
     spread["AUROC"] = [0.7, 0.8, 0.6]
     ax = figures.plot_spread(spread)
     dots = [x for line in ax.lines if line.get_marker() == "o" for x in line.get_xdata()]
     assert dots == [0.7, 0.8, 0.6]
     rng = np.random.default_rng(0)
-    maps = np.repeat(["captions", "centre prior"], 4)
-    scores = pd.DataFrame({"image_id": list("abcd") * 2, "map": maps})
+    prior = Method(sees="none", detail="centre prior")
+    methods = pd.DataFrame([CAPTIONS.columns()] * 4 + [prior.columns()] * 4)
+    scores = methods.assign(image_id=list("abcd") * 2)
     scores = scores.assign(energy=rng.random(8), iou=rng.random(8))
-    table = evaluation.means(scores, ["energy", "iou"], by="map", draws=50)
+    table = evaluation.means(scores, ["energy", "iou"], draws=50)
     figure = figures.plot_localisation(table)
     seen = texts(figure)
-    for value in scores.groupby("map")[["energy", "iou"]].mean().to_numpy().ravel():
+    for value in scores.groupby("start")[["energy", "iou"]].mean().to_numpy().ravel():
         assert figures.number(value) in seen
     inside(figure)
 
@@ -167,7 +176,7 @@ def test_the_heat_lies_where_the_map_has_it():
     """A corner that is hot in a 7x7 map is hot in that corner of a radiograph of any shape."""
     image, heat = np.full((90, 60), 100, np.uint8), np.zeros((7, 7))
     heat[0, 6] = 5
-    ax = figures.plot_heatmap(image, heat, image > 200, box=(1, 1, 9, 9))
+    ax = figures.plot_heatmap(image, heat, image > 200)
     drawn = ax.images[1].get_array()
     assert drawn.shape == image.shape
     row, column = np.unravel_index(np.argmax(drawn), drawn.shape)
@@ -182,7 +191,7 @@ def test_an_empty_map_hides_nothing():
 
 def test_grey_levels_are_never_stretched():
     image = np.full((8, 8), 100, np.uint8)
-    sheet = figures.contact_sheet([image, image], ["a", "b"], suptitle="two")
+    sheet = figures.contact_sheet([image, image], ["a", "b"])
     assert sheet.axes[0].images[0].get_clim() == (0, 255)
 
 
@@ -190,16 +199,65 @@ def test_sheets_take_any_number_of_images_of_any_shape():
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 255, (40 + 7 * k, 50), dtype=np.uint8) for k in range(5)]
     title = "osteochondroma of the distal femur, frontal view, p = .931"
-    inside(figures.contact_sheet(images, [title] * 5, columns=4, suptitle="Five"))
+    inside(figures.contact_sheet(images, [title] * 5, columns=4))
     maps, masks = [rng.random((7, 7)) for _ in images], [None, *(i > 250 for i in images[1:])]
     inside(figures.heatmap_sheet(images, maps, masks, [title] * 5))
 
 
-def test_a_colour_belongs_to_a_name_for_ever():
-    assert figures.colour("metadata only") == figures.colour("Metadata + sites") == figures.GREY
-    assert figures.colour("BiomedCLIP") == figures.colour("BiomedCLIP")
-    families = ("metadata", "file", "prompts", "captions", "random", "ImageNet", "32 x 32 pixels")
-    assert len({figures.colour(name) for name in families}) == len(families)
+NAMES = {
+    "metadata only": METADATA,
+    "metadata, regions only": Method(strategy="probe", sees="metadata", detail="regions only"),
+    "file only": Method(strategy="probe", sees="file"),
+    "32 x 32 pixels": Method(strategy="probe", sees="thumbnail"),
+    "metadata + file only": Method(strategy="probe", sees="metadata+file"),
+    "Lite0, random weights": Method("scratch", "probe", detail="efficientnet_lite0"),
+    "Lite0, ImageNet, frozen": LITE0,
+    "ResNet-50, ImageNet, frozen": Method("timm:resnet50.a1_in1k", "probe"),
+    "DINOv2-S, frozen": Method("vit_small_patch14_dinov2.lvd142m", "probe"),
+    "CLIP ViT-B/32, frozen": Method("vit_base_patch32_clip_224.openai", "probe"),
+    "tower_x.y, fine-tuned": Method("tower_x.y", "full"),
+    "Lite0, ImageNet + metadata": Method("efficientnet_lite0", "probe", "image+metadata"),
+    "captions + metadata, linear probe": Method("captions", "probe", "image+metadata"),
+    "scratch, fine-tuned": Method("scratch", "full"),
+    "ImageNet, linear probe": Method("imagenet", "probe"),
+    "captions, fine-tuned": CAPTIONS,
+    "captions, LoRA": Method("captions", "lora"),
+    "prompts by signs": Method("captions", "prompt", detail="signs"),
+    "CLIP ViT-B/32, prompts by label": Method(
+        "vit_base_patch32_clip_224.openai", "prompt", detail="label"
+    ),
+    "signs: a / b": Method("captions", "prompt", detail="signs", wording="a / b"),
+    "centre prior": Method(sees="none", detail="centre prior"),
+}
+
+
+def test_a_method_has_one_name_for_readers():
+    for name, method in NAMES.items():
+        assert figures.display_name(method) == name
+    table = pd.DataFrame([method.columns() for method in NAMES.values()], index=range(5, 26))
+    assert figures.display_names(table).tolist() == list(NAMES)
+    assert figures.display_names(table).index.equals(table.index)
+    assert list(evaluation.by_method(table)) == list(NAMES.values())
+
+
+def test_what_a_method_is_must_be_one_of_what_there_is():
+    with pytest.raises(ValueError, match="Unknown strategy 'fine-tuned'"):
+        Method("captions", "fine-tuned")
+    with pytest.raises(ValueError, match=r"can't see patient, picture"):
+        Method("captions", "full", "picture+patient")
+
+
+def test_a_colour_is_that_of_the_start_and_else_of_what_is_seen():
+    assert figures.colour(METADATA) == figures.colour(NAMES["metadata, regions only"])
+    assert figures.colour(METADATA) == figures.GREY
+    assert figures.colour(NAMES["Lite0, ImageNet + metadata"]) == figures.colour(IMAGENET)
+    told = Method("captions", "full", detail="metadata prompts ImageNet")
+    assert figures.colour(told) == figures.colour(CAPTIONS), "words in a name mean nothing"
+    assert figures.colour(Method("tower_x.y")) == figures.colour(Method("tower_x.y"))
+    families = ("metadata only", "file only", "prompts by signs", "captions, fine-tuned")
+    families += ("Lite0, random weights", "ImageNet, linear probe", "32 x 32 pixels")
+    families += ("DINOv2-S, frozen", "CLIP ViT-B/32, frozen", "centre prior")
+    assert len({figures.colour(NAMES[name]) for name in families}) == len(families)
 
 
 def test_numbers_are_written_as_in_a_thesis():

@@ -7,6 +7,12 @@ import pytest
 from bonelib import cohort, evaluation, figures, reporting, runs
 
 PLACE = {"profile": "tiny", "data": "phantom", "task": "tumor"}
+Method = evaluation.Method
+METADATA = Method(strategy="probe", sees="metadata")
+LITE0 = Method(start="efficientnet_lite0", strategy="probe")
+DINO = Method(start="vit_small_patch14_dinov2.lvd142m", strategy="probe")
+CAPTIONS = Method(start="captions", strategy="full")
+PROMPTS = Method(start="captions", strategy="prompt", detail="signs")
 
 
 def scored(method, strength, *, n=160, seed=0, task="tumor"):
@@ -22,7 +28,7 @@ def scored(method, strength, *, n=160, seed=0, task="tumor"):
             known.column: np.array(known.classes)[truth],
         }
     )
-    return evaluation.predictions(view, logits, task=task, seed=seed).assign(method=method)
+    return evaluation.predictions(view, logits, task=task, seed=seed, method=method)
 
 
 def store(stage, predictions, *, inputs=(), variant="default", openings=1, **notes):
@@ -31,8 +37,7 @@ def store(stage, predictions, *, inputs=(), variant="default", openings=1, **not
     for _ in range(openings):
         run.log_opening({"test": "fold0"})
     run.note(**notes)
-    run.finish(AUROC=0.123456)  # a recorded number that the table must not repeat
-    return run
+    return run.finish(AUROC=0.123456)  # a recorded number that the table must not repeat
 
 
 @pytest.fixture(autouse=True)
@@ -42,18 +47,35 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def baselines():
-    tables = [scored("metadata only", 0.3), scored("Lite0, ImageNet, frozen", 1.0)]
-    return store("baselines", pd.concat(tables), unavailable={"DINOv2-S, frozen": "no file"})
+    missing = [{"method": DINO.columns(), "reason": "no file"}]
+    return store(
+        "baselines", pd.concat([scored(METADATA, 0.3), scored(LITE0, 1.0)]), unavailable=missing
+    )
 
 
 def results():
     return reporting.results(**PLACE, draws=80)
 
 
+def test_of_two_hospitals_under_one_name_the_asked_one_is_shown(folder, tmp_path):
+    for name, strength in (("one", 0.2), ("two", 3.0)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.png").write_text(name)
+        place = PLACE | {"data": "fracatlas", "root": str(tmp_path / name)}
+        run = runs.start("baselines", **place)
+        run.save_table("predictions", scored(METADATA, strength))
+        run.finish()
+    shown = [
+        reporting.results(**PLACE | {"data": "fracatlas", "root": str(tmp_path / name)}, draws=20)
+        for name in ("one", "two")
+    ]
+    assert shown[0]["AUROC"].max() < shown[1]["AUROC"].min()
+
+
 def test_results_are_recomputed_from_the_stored_predictions(baselines):
     table = results().set_index("method")
     expected = evaluation.metrics(
-        scored("metadata only", 0.3), task="tumor", draws=80, only=("AUROC",)
+        scored(METADATA, 0.3), task="tumor", draws=80, only=("AUROC",)
     ).iloc[0]
     row = table.loc["metadata only"]
     assert row["AUROC"] == expected["value"] and row["AUROC_low"] == expected["low"]
@@ -73,72 +95,90 @@ def test_a_row_without_weights_is_words_and_not_a_number(baselines):
 
 
 def test_stale_runs_other_tasks_and_runs_without_predictions_stay_out(baselines):
-    store("finetuning", scored("captions, fine-tuned", 2.0), inputs=[baselines])
+    store("finetuning", scored(CAPTIONS, 2.0), inputs=[baselines])
     assert "captions, fine-tuned" in set(results()["method"])
     runs.start("pretraining", profile="tiny", data="phantom").finish()
     other = runs.start("baselines", profile="tiny", data="phantom", task="malignancy")
-    other.save_table("predictions", scored("metadata only", 1.0, task="malignancy"))
+    other.save_table("predictions", scored(METADATA, 1.0, task="malignancy"))
     other.finish()
-    store("baselines", scored("metadata only", 0.3, seed=5))  # remade: the fine-tuning is stale
+    store("baselines", scored(METADATA, 0.3, seed=5))  # remade: the fine-tuning is stale
     table = results()
     assert list(table["method"]) == ["metadata only"]
 
 
-def test_zero_shot_rows_carry_their_kind_and_metadata_never_does():
-    tables = [scored("prompts by signs", 0.8), scored("metadata only", 0.3)]
-    store("zero_shot", pd.concat(tables), zero_shot="label-supervised text")
-    table = results().set_index("method")["label"]
-    assert table["prompts by signs"] == "label-supervised text" and table["metadata only"] == ""
+@pytest.mark.parametrize(
+    ("recorded", "kind"),
+    [
+        ({"caption_fields": ["view", "signs"]}, "zero-shot"),
+        ({"caption_fields": ["view", "site"]}, "zero-shot, negative control"),
+        ({"caption_fields": ["view", "signs", "tumor"]}, "label-supervised text"),
+        ({}, "label-supervised text"),  # who knows what these captions named
+    ],
+)
+def test_only_prompts_are_zero_shot_and_only_if_no_caption_named_the_label(recorded, kind):
+    fitted = Method(start="captions", strategy="probe", detail="zero-shot prompts")
+    tables = [scored(PROMPTS, 0.8), scored(METADATA, 0.3), scored(fitted, 0.3)]
+    store("zero_shot", pd.concat(tables), **recorded)
+    table = results().set_index("strategy")["label"]
+    assert table["prompt"] == kind and table["probe"].tolist() == ["", ""], "the name says nothing"
+
+
+@pytest.mark.parametrize("stage", ["baselines", "finetuning"])
+def test_predictions_that_do_not_say_what_made_them_are_refused_with_their_notebook(stage):
+    old = scored(METADATA, 0.3).drop(columns=list(evaluation.METHOD)).assign(method="metadata only")
+    store(stage, old)
+    with pytest.raises(ValueError, match=f"bonelib run {runs.NOTEBOOKS[stage]}"):
+        results()
+    with pytest.raises(ValueError, match=r"method=evaluation.Method\(start="):
+        reporting.scores(old, task="tumor")
 
 
 def test_sensitivity_stands_where_a_threshold_was_frozen():
-    tables = pd.concat([scored("metadata only", 0.3), scored("captions, fine-tuned", 2.0)])
-    store("finetuning", tables, thresholds={"captions, fine-tuned": 0.3})
+    tables = [scored(METADATA, 0.3), scored(CAPTIONS, 2.0).assign(threshold=0.3)]
+    store("finetuning", pd.concat(tables))
     table = results().set_index("method")
-    one = scored("captions, fine-tuned", 2.0)
+    one = scored(CAPTIONS, 2.0)
     flagged = one.loc[one["label"] == "tumor", "p_tumor"] >= 0.3
     assert table.loc["captions, fine-tuned", "sensitivity"] == pytest.approx(flagged.mean())
     assert np.isnan(table.loc["metadata only", "sensitivity"])
 
 
 def test_bold_needs_a_lead_that_chance_does_not_explain():
-    clear = pd.concat([scored("metadata only", 0.2), scored("captions", 3.0, seed=0)])
+    clear = pd.concat([scored(METADATA, 0.2), scored(CAPTIONS, 3.0, seed=0)])
     table = reporting.scores(clear, task="tumor", draws=100)
-    assert table.set_index("method")["best"].to_dict() == {"metadata only": False, "captions": True}
+    assert table.set_index("sees")["best"].to_dict() == {"metadata": False, "image": True}
     value = figures.number(table["AUROC"].max())
     assert f"**{value}** [" in reporting.to_markdown(table)
     assert rf"\textbf{{{value}}} [" in reporting.to_latex(table)
-    close = scored("A", 1.0)
-    twin = close.assign(method="B")
+    close = scored(CAPTIONS, 1.0)
+    twin = close.assign(detail="twin")
     twin.loc[0, ["p_normal", "p_tumor"]] = twin.loc[0, ["p_tumor", "p_normal"]].to_numpy()
     table = reporting.scores(pd.concat([close, twin]), task="tumor", draws=100)
     assert not table["best"].any() and "**" not in reporting.to_markdown(table)
 
 
 def test_a_lead_on_other_images_is_no_lead():
-    some = scored("captions", 3.0).iloc[:100]
-    table = reporting.scores(
-        pd.concat([scored("metadata only", 0.2), some]), task="tumor", draws=20
-    )
+    some = scored(CAPTIONS, 3.0).iloc[:100]
+    table = reporting.scores(pd.concat([scored(METADATA, 0.2), some]), task="tumor", draws=20)
     assert not table["best"].any()
 
 
 def test_the_metadata_score_is_printed_or_missed_aloud(baselines):
     assert "metadata only" in reporting.to_markdown(results())
-    alone = reporting.scores(scored("Lite0, ImageNet + metadata", 1.0), task="tumor", draws=10)
+    both = Method(start="efficientnet_lite0", strategy="probe", sees="image+metadata")
+    alone = reporting.scores(scored(both, 1.0), task="tumor", draws=10)
     assert "Missing: the score of age, sex and site alone" in reporting.to_markdown(alone)
 
 
 def test_unopened_labels_are_said_not_scored():
-    closed = scored("captions", 1.0).assign(label=pd.NA)
-    table = reporting.scores(
-        pd.concat([closed, scored("metadata only", 0.3)]), task="tumor", draws=10
-    )
+    closed = scored(CAPTIONS, 1.0).assign(label=pd.NA)
+    table = reporting.scores(pd.concat([closed, scored(METADATA, 0.3)]), task="tumor", draws=10)
     assert "test labels not opened" in reporting.to_markdown(table)
 
 
 def test_latex_is_a_whole_booktabs_table_with_escaped_names():
-    table = reporting.scores(scored("R&D_50 100%", 1.0), task="tumor", draws=20)
+    odd = Method(start="R&D_50 100%", strategy="probe")
+    table = reporting.scores(scored(odd, 1.0), task="tumor", draws=20)
     text = reporting.to_latex(table)
     assert r"R\&D\_50 100\%" in text
     body = text.split(r"\midrule")[1].split(r"\bottomrule")[0].strip().splitlines()
@@ -165,27 +205,31 @@ def test_a_regression_is_best_where_its_error_is_smallest():
     view["bone_age"] = rng.uniform(20, 200, size=60)
     tables = [
         evaluation.predictions(
-            view, view["bone_age"] + rng.normal(size=60) * noise, task="bone_age", seed=0
-        ).assign(method=name)
-        for name, noise in (("metadata only", 30), ("captions", 4))
+            view,
+            view["bone_age"] + rng.normal(size=60) * noise,
+            task="bone_age",
+            seed=0,
+            method=method,
+        )
+        for method, noise in ((METADATA, 30), (CAPTIONS, 4))
     ]
     table = reporting.scores(pd.concat(tables), task="bone_age", draws=50)
-    assert table.set_index("method")["best"].to_dict() == {"metadata only": False, "captions": True}
+    assert table.set_index("sees")["best"].to_dict() == {"metadata": False, "image": True}
     assert "MAE" in reporting.to_markdown(table)
 
 
 # ---------------------------------------------------------------------- recipes of the pretraining
 def recipe(name, fold, strength, *, probe="test", place=None, **settings):
     """A pretraining run whose tower got better by ``strength`` on the images of one fold."""
-    rows = []
-    for method, lead in (("start", 0.4), (name, strength)):
-        rows.append(scored(method, lead, seed=fold))  # one truth, two guesses
-    table = pd.concat(rows)
+    start = Method(start="imagenet", strategy="probe")
+    trained = Method(start="captions", strategy="probe", detail=name)
+    # one truth, two guesses
+    table = pd.concat([scored(start, 0.4, seed=fold), scored(trained, strength, seed=fold)])
     table["image_id"] = f"f{fold}" + table["image_id"]
     table["patient"] = f"f{fold}" + table["patient"]
     table = table.assign(task="tumor", share=1.0, in_captions=False)
     variant = f"{name}-fold{fold}-{probe}{settings.get('epochs', '')}"
-    settings |= dict(recipe_name=name, test=f"fold{fold}", probe=probe)
+    settings |= dict(recipe={"name": name}, test=f"fold{fold}", evaluate_on=probe)
     place = dict(profile="tiny", data="phantom", variant=variant) | (place or {})
     run = runs.start("pretraining", **place, **settings)
     run.save_table("probes", table)
@@ -201,14 +245,24 @@ def test_recipes_are_pooled_over_folds_and_set_beside_start_and_published():
     table = reporting.recipes(profile="tiny").set_index("recipe")
     row = table.loc["ours"]
     whole = pd.concat(parts)
-    two = dict(tuple(whole.groupby("method")))
+    two = dict(tuple(whole.groupby("detail")))
     expected = evaluation.metrics(two["ours"], task="tumor", only=("AUROC",)).iloc[0]
     assert (row["value"], row["low"], row["n"]) == (expected["value"], expected["low"], 320)
-    lead = evaluation.compare(two["ours"], two["start"], task="tumor")
+    lead = evaluation.compare(two["ours"], two[""], task="tumor")
     assert (row["gain"], row["gain_low"]) == (lead["value"], lead["low"])
     assert row["gain_low"] > 0 and row["over published_low"] > 0
     assert row["folds"] == 2 and not row["in_captions"] and row["minutes"] == 1.5
     assert np.isnan(table.loc["published", "over published"])
+
+
+def test_two_hospitals_under_one_name_are_not_pooled(tmp_path):
+    for name, strength in (("one", 0.2), ("two", 3.0)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.png").write_text(name)
+        recipe("ours", 0, strength, place=dict(data="fracatlas", root=str(tmp_path / name)))
+    table = reporting.recipes(profile="tiny")
+    assert len(table) == 2 and table["data"].str.match(r"fracatlas-[0-9a-f]{6}").all()
+    assert table["n"].tolist() == [160, 160]
 
 
 def test_without_judged_recipes_the_table_is_empty():
@@ -264,6 +318,16 @@ def test_contrasts_say_by_how_much_one_recipe_is_better_than_each_control():
     assert months.loc["shuffled", "better"] == lead["over ours"], "less error is better"
     assert months.loc["shuffled", "verdict"] == "worse"
     assert reporting.contrasts(reporting.recipes(profile="tiny", beside="none")).empty
+
+
+def test_probes_that_do_not_say_whose_they_are_are_refused():
+    table = recipe("ours", 0, 2.0)
+    settings = dict(recipe={"name": "ours"}, evaluate_on="test", test="fold0")
+    run = runs.start("pretraining", profile="tiny", data="phantom", **settings)
+    run.save_table("probes", table.drop(columns="detail"))
+    run.finish()
+    with pytest.raises(ValueError, match="bonelib run 04"):
+        reporting.recipes(profile="tiny")
 
 
 def test_runs_of_other_settings_are_another_row_and_not_mixed_in():

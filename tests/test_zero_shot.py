@@ -74,6 +74,14 @@ def test_each_wording_is_scored_alone_and_short_lists_repeat():
     assert np.allclose(found["no mass / cortex breached"], alone)
 
 
+def test_a_value_is_what_the_classes_expect():
+    logits = np.array([[0.0, 0.0, 0.0], [900.0, 0.0, 0.0], [np.log(3), 0.0, -np.inf]])
+    found = zero_shot.expected(logits, (12.0, 24.0, 48.0))
+    np.testing.assert_allclose(found, [28, 12, 15])
+    with pytest.raises(ValueError, match="need 3 values, not 2"):
+        zero_shot.expected(logits, (12.0, 24.0))
+
+
 # ---------------------------------------------------------------------- retrieval
 def brute_force(image, text, keys):
     """Walk down each image's list of captions; no ties in random features."""

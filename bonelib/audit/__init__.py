@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from bonelib import cohort, evaluation
 from bonelib.audit import leaks
@@ -24,12 +25,13 @@ __all__ = ["AMBER", "CHECKS", "RED", "crossfit", "findings"]
 # rows only where a value of a field occurs in one class alone.
 CHECKS = ("split", "copies", "metadata", "field", "file", "preprocessing", "border", "thumbnail")
 CHECKS += ("lesion", "origin", "caption")
+FOLDS = 5  # where the table has none
 
 
 def findings(
     table: pd.DataFrame,
     *,
-    task: str | Task,
+    task: str | Task | None,
     images: np.ndarray | None = None,
     masks: np.ndarray | None = None,
     files: pd.DataFrame | None = None,
@@ -38,7 +40,6 @@ def findings(
     sha256: dict[str, str] | None = None,
     near: pd.DataFrame | None = None,
     fields: Sequence[str] = (),
-    folds: int = 5,
     draws: int = 500,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -46,7 +47,8 @@ def findings(
 
     Args:
         table: With ``group`` of ``splits.add_groups``; its ``fold`` (and ``split``) is used and
-            checked where present, else folds are made for this audit alone.
+            checked where present, else five folds are made for this audit alone.
+        task: None, where the table has no labels: what can be counted without them is counted.
         images: uint8 ``(N, S, S)`` in row order (``cache.images[cache.rows(ids)]``).
         masks: bool ``(N, S, S)``, True on the lesion, empty where none is outlined.
         files: Facts of each file in row order (``Cache.files``).
@@ -64,7 +66,7 @@ def findings(
     Raises:
         ValueError: No groups, no two classes, or inputs of another length; all are named.
     """
-    task = evaluation.as_task(task)
+    task = None if task is None else evaluation.as_task(task)
     given = {"images": images, "masks": masks, "files": files}
     given |= {"features": features, "captions": captions}
     wrong = [
@@ -80,6 +82,8 @@ def findings(
         raise ValueError(f"Can't audit this table of {len(table)} rows: {'; '.join(wrong)}.")
     cohort.check(table, task=task)
     rows = leaks.integrity(table, sha256, near)
+    if task is None:
+        return _by_level(rows)
     if captions is not None:
         rows += leaks.captions_told(table, task, captions)
     known = table[task.column].notna().to_numpy()
@@ -91,14 +95,20 @@ def findings(
         captions = (
             None if captions is None else [c for c, k in zip(captions, known, strict=True) if k]
         )
-    scored = Scored(table[known], task, folds=folds, draws=draws, seed=seed)
-    rows += scored.fields(fields) + scored.files(files, images)
-    if images is not None:
-        rows += scored.pictures(images, masks)
-    if features is not None:
-        rows += scored.origin(features)
-    if captions is not None:
-        rows += [scored.shortcut("caption", "words of the caption", leaks.words(captions))]
+    # Products of this size gain nothing from a second thread, which spins and takes a core.
+    with threadpool_limits(1, "blas"):
+        scored = Scored(table[known], task, folds=FOLDS, draws=draws, seed=seed)
+        rows += scored.fields(fields) + scored.files(files, images)
+        if images is not None:
+            rows += scored.pictures(images, masks)
+        if features is not None:
+            rows += scored.origin(features)
+        if captions is not None:
+            rows += [scored.shortcut("caption", "words of the caption", leaks.words(captions))]
+    return _by_level(rows)
+
+
+def _by_level(rows: list[dict | None]) -> pd.DataFrame:
     out = pd.DataFrame([row for row in rows if row], columns=leaks.COLUMNS)
     order = out["level"].map({"red": 0, "amber": 1, "green": 2})
     return out.iloc[np.argsort(order, kind="stable")].reset_index(drop=True)

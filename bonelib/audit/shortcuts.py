@@ -208,9 +208,10 @@ class Scored:
         if images is not None:
             frame = _frame(images)
             facts["border grey"] = pd.Series(frame.mean(1))
-            # Rows and columns of one grey: bars that were added around the picture.
-            flat = (images.std(1) < 1).mean(1) + (images.std(2) < 1).mean(1)
-            facts["padding"] = pd.Series(flat / 2)
+            # Rows and columns of one grey: bars that were added around the picture. One picture at
+            # a time, or their squares would take sixteen times the memory of all of them.
+            flat = [(one.std(0) < 1).mean() + (one.std(1) < 1).mean() for one in images]
+            facts["padding"] = pd.Series(flat) / 2
             if "mean grey" not in facts:
                 facts["mean grey"] = pd.Series(images.mean((1, 2)))
         columns = {n: np.asarray(_spread_out(pd.Series(list(v))), float) for n, v in facts.items()}

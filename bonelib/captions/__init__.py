@@ -25,7 +25,14 @@ from bonelib.captions.grammar import (
     words,
     write,
 )
-from bonelib.captions.prompting import STYLES, bone_age_months, prompt_classes, prompts
+from bonelib.captions.prompting import (
+    STYLES,
+    bone_age_months,
+    prompt_classes,
+    prompt_values,
+    prompts,
+    styles,
+)
 
 __all__ = [
     "AGE_GROUPS",
@@ -49,8 +56,10 @@ __all__ = [
     "own_words",
     "pairs",
     "prompt_classes",
+    "prompt_values",
     "prompts",
     "read_bank",
+    "styles",
     "supervision",
     "tells",
     "words",

@@ -28,7 +28,20 @@ _SITE_SCENES = {"kl_grade": (("frontal", "knee"),), "bone_age": (("frontal", "ha
 
 def prompt_classes(task: Task) -> tuple[str, ...]:
     """Return the classes that prompts are for: the task's own, or the stages of bone age."""
-    return task.classes or tuple(name for _, name in BONE_AGES)
+    stages = tuple(name for _, name in BONE_AGES) if task.name == "bone_age" else ()
+    return task.classes or stages
+
+
+def prompt_values(task: Task) -> tuple[float, ...]:
+    """Return the value that each of `prompt_classes` stands for; empty where they are classes."""
+    return tuple(bone_age_months().values()) if task.name == "bone_age" else ()
+
+
+def styles(task: Task) -> tuple[str, ...]:
+    """Return the styles in which every class of a task has prompts; empty where it has no words."""
+    classes = prompt_classes(task)
+    described = all(_signs(task, name) for name in classes)
+    return STYLES[: 1 + described] if classes else ()
 
 
 def bone_age_months() -> dict[str, float]:
@@ -49,11 +62,14 @@ def prompts(task: Task, *, style: str = "signs", language: str = "en") -> dict[s
             Gilsanz and Ratib 2005. A tumour is what is benign or malignant.
 
     Raises:
-        ValueError: No such style or language.
+        ValueError: No such style or language, or the task has no words in this style.
     """
     words(language)
     if style not in STYLES:
         raise ValueError(f"Unknown prompt style {style!r}. Choose {' or '.join(STYLES)}.")
+    if style not in styles(task):
+        have = ", ".join(styles(task)) or "none"
+        raise ValueError(f"The task {task.name!r} has no prompts by {style} (styles: {have}).")
     found = {}
     for name in prompt_classes(task):
         if style == "label":
@@ -62,18 +78,21 @@ def prompts(task: Task, *, style: str = "signs", language: str = "en") -> dict[s
             named += [row[language] for row in _rows("labels.csv", task.name, (name,))]
             found[name] = [frame.format(text) for text in named for frame in _FRAMES[language]]
             continue
-        if task.name == "tumor":
-            classes = ("normal",) if name == "normal" else ("benign", "malignant")
-            rows = _rows("prompts.csv", "malignancy", classes)
-        else:
-            rows = _rows("prompts.csv", task.name, (name,))
         scenes = _SITE_SCENES.get(task.name, _SCENES)
         found[name] = [
             _described(row, *scene, language, number)
-            for row in rows
+            for row in _signs(task, name)
             for number, scene in enumerate(scenes)  # in turn in each opening of the captions
         ]
     return found
+
+
+def _signs(task: Task, name: str) -> list[dict[str, str]]:
+    """Return the descriptions of a class; a tumour is what is benign or malignant."""
+    if task.name != "tumor":
+        return _rows("prompts.csv", task.name, (name,))
+    classes = ("normal",) if name == "normal" else ("benign", "malignant")
+    return _rows("prompts.csv", "malignancy", classes)
 
 
 def _rows(file: str, task: str, classes: tuple[str, ...]) -> list[dict[str, str]]:

@@ -5,6 +5,14 @@ and comparison is a function of that table. Intervals resample whole patients, s
 one lesion are not two observations. Sources of the methods: ``evaluation/ranking.py``.
 """
 
+from bonelib.evaluation.kinds import (
+    Primary,
+    chance,
+    lower_is_better,
+    primary,
+    primary_among,
+    threshold_free,
+)
 from bonelib.evaluation.measures import (
     DRAWS,
     calibration,
@@ -15,26 +23,38 @@ from bonelib.evaluation.measures import (
     score,
     subgroups,
 )
+from bonelib.evaluation.methods import METHOD, WORDING, Method, by_method, method_columns
 from bonelib.evaluation.ranking import auroc, average_precision, bootstrap_auroc, delong, holm
 from bonelib.evaluation.tables import as_task, pool, predictions, probabilities, with_labels
 
 __all__ = [
     "DRAWS",
+    "METHOD",
+    "WORDING",
+    "Method",
+    "Primary",
     "as_task",
     "auroc",
     "average_precision",
     "bootstrap_auroc",
+    "by_method",
     "calibration",
+    "chance",
     "choose_threshold",
     "compare",
     "delong",
     "holm",
+    "lower_is_better",
     "means",
+    "method_columns",
     "metrics",
     "pool",
     "predictions",
+    "primary",
+    "primary_among",
     "probabilities",
     "score",
     "subgroups",
+    "threshold_free",
     "with_labels",
 ]

@@ -4,11 +4,15 @@ Rows with a label count, the others are left out. The statistics and their sourc
 ``ranking``; here they meet the table's classes, patients and splits.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
 from bonelib.cohort import GROUP, GROUP_KIND, IMAGE_ID, PATIENT, SPLIT, Task
 from bonelib.evaluation import ranking
+from bonelib.evaluation.kinds import primary
+from bonelib.evaluation.methods import METHOD
 from bonelib.evaluation.tables import as_task
 
 DRAWS = 2000
@@ -40,8 +44,8 @@ def _labelled(predictions: pd.DataFrame, task: Task) -> tuple[pd.DataFrame, np.n
     twice = int(table[IMAGE_ID].duplicated().sum())
     if twice:
         raise ValueError(
-            f"{twice} images are predicted more than once. Pass one method and seed at a time, "
-            "e.g. predictions[predictions['method'] == …]."
+            f"{twice} images are predicted more than once. Pass one method and seed at a time: "
+            "evaluation.by_method parts a table."
         )
     columns = [f"p_{name}" for name in task.classes] or ["value"]
     lacking = [c for c in columns if c not in table]
@@ -142,15 +146,11 @@ def metrics(
 
 
 def score(predictions: pd.DataFrame, task: str | Task) -> float:
-    """Return one number to choose a model by, on validation rows: macro AUROC, or MAE (lower)."""
+    """Return one number to choose a model by, on validation rows: the `primary` metric."""
     task = as_task(task)
     _, labels, p = _labelled(predictions, task)
-    metric = _headline(task)
+    metric = primary(task).metric
     return float(_drawn(task, labels, labels, p, only=(metric,), draws=0, seed=0)[metric][0])
-
-
-def _headline(task: Task) -> str:
-    return "MAE" if task.kind == "regression" else "AUROC"
 
 
 def subgroups(
@@ -162,7 +162,7 @@ def subgroups(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Compute the headline metric within each value of a column, with its interval.
+    """Compute the primary metric within each value of a column, with its interval.
 
     The positive class against the rest where the task has one. Missing values are a row of their
     own. A value with fewer than ``minimum`` images of a class says "too few" instead.
@@ -177,7 +177,7 @@ def subgroups(
             f"predictions.merge(cohort[['image_id', {by!r}]])."
         )
     table, labels, _ = _labelled(predictions, task)
-    positive, metric = _positive(task), _headline(task)
+    positive, metric = _positive(task), primary(task).metric
     truth = labels if positive is None else labels == positive
     if positive is not None and len(task.classes) > 2:
         metric = f"AUROC {task.positive}"
@@ -246,7 +246,7 @@ def compare(
     """Compare two models on the same images by the same draws of patients: first minus second.
 
     Args:
-        metric: A name of `metrics` that needs no threshold; empty takes AUROC, or MAE.
+        metric: A name of `metrics` that needs no threshold; empty takes the `primary` one.
 
     Returns:
         metric, value, low, high, p, n, groups, group_kind, dropped; for a binary task without
@@ -256,7 +256,7 @@ def compare(
         ValueError: The tables are not about the same images with the same labels.
     """
     task = as_task(task)
-    metric = metric or _headline(task)
+    metric = metric or primary(task).metric
     pairs = [_labelled(table.sort_values(IMAGE_ID), task) for table in (first, second)]
     ids = [set(table[IMAGE_ID]) for table, _, _ in pairs]
     differ = sorted(map(str, ids[0] ^ ids[1]))
@@ -286,14 +286,19 @@ def compare(
 
 
 def means(
-    table: pd.DataFrame, measures: list[str], *, by: str, draws: int = DRAWS, seed: int = 0
+    table: pd.DataFrame,
+    measures: list[str],
+    *,
+    by: str | Sequence[str] = METHOD,
+    draws: int = DRAWS,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """Average measures of single images (how well a heat map meets a lesion) within each ``by``.
 
     Returns:
         ``by``, measure, value, low, high, n, groups, group_kind; the interval resamples patients.
     """
-    rows = []
+    rows, by = [], [by] if isinstance(by, str) else list(by)
     for name, part in table.groupby(by, sort=False):
         keys, kind = _groups(part)
         values = part[measures].to_numpy(dtype=np.float64)
@@ -304,7 +309,8 @@ def means(
         ]
         drawn = ranking.bootstrap(shares, keys, draws=draws, seed=seed)
         for i, measure in enumerate(measures):
-            found = {by: name, "measure": measure, "value": shares[i](np.ones(len(part)))}
+            found = dict(zip(by, name, strict=True)) | {"measure": measure}
+            found["value"] = shares[i](np.ones(len(part)))
             found |= ranking.interval(drawn[i]) | {"n": int(known[:, i].sum())}
             rows.append(found | {"groups": len(set(keys)), "group_kind": kind})
     return pd.DataFrame(rows).drop(columns="dropped")

@@ -5,6 +5,7 @@ import pandas as pd
 
 from bonelib import cohort
 from bonelib.cohort import FOLD, GROUP, GROUP_KIND, IMAGE_ID, PATIENT, SPLIT, Task
+from bonelib.evaluation.methods import METHOD, WORDING, Method, by_method
 
 
 def as_task(task: str | Task) -> Task:
@@ -56,6 +57,7 @@ def predictions(
     task: str | Task,
     seed: int,
     fold: str | int | None = None,
+    method: Method | None = None,
 ) -> pd.DataFrame:
     """Make the predictions table: one row per image, ``p_<class>`` in class order, or ``value``.
 
@@ -63,6 +65,11 @@ def predictions(
         view: The table from ``splits.apply``, whose test labels are NA, in the order of ``logits``.
         logits: See `probabilities`; values ``(N,)`` for a regression.
         fold: The fold that was left out; None keeps the column ``fold`` of ``view``.
+        method: What made the logits, as the columns ``start, strategy, sees, detail``. A table that
+            is stored or drawn needs it; one that is scored at once does not.
+
+    Raises:
+        ValueError: See `probabilities`; tables of unequal length, or values that are not finite.
     """
     task = as_task(task)
     if len(view) != len(logits):
@@ -72,14 +79,19 @@ def predictions(
     kept = (IMAGE_ID, PATIENT, GROUP, GROUP_KIND, cohort.CENTER, SPLIT, FOLD)
     columns = {c: view[c].array if c in view else pd.NA for c in kept}
     table = pd.DataFrame(columns, index=pd.RangeIndex(len(view)))
-    table.insert(table.columns.get_loc(SPLIT), "task", task.name)
+    named = {"task": task.name} | (method.columns() if method is not None else {})
+    for name, value in named.items():
+        table.insert(table.columns.get_loc(SPLIT), name, value)
     if fold is not None:
         table[FOLD] = fold
     table["seed"] = seed
     table["label"] = view[task.column].array if task.column in view else pd.NA
     if task.kind == "regression":
-        table["value"] = np.asarray(logits, dtype=np.float64).reshape(-1)
-        return table
+        values = np.asarray(logits, dtype=np.float64).reshape(-1)
+        if not np.isfinite(values).all():
+            rows = int((~np.isfinite(values)).sum())
+            raise ValueError(f"{rows} of {len(values)} predicted values are NaN or infinite.")
+        return table.assign(value=values)
     p = probabilities(logits, task=task)
     return table.assign(**{f"p_{name}": p[:, i] for i, name in enumerate(task.classes)})
 
@@ -107,16 +119,18 @@ def with_labels(predictions: pd.DataFrame, opened: pd.DataFrame) -> pd.DataFrame
     closed = ids[old.isna() & ~known]
     if len(closed):
         found.append(f"{len(closed)} predictions have no opened label, e.g. {list(closed[:3])}.")
-    methods = predictions.groupby("method") if "method" in predictions else [("", predictions)]
-    for name, rows in methods:
+    methods = by_method(predictions) if set(METHOD) <= set(predictions) else {None: predictions}
+    for method, rows in methods.items():
         lost = sorted(set(truth.dropna().index.astype(str)) - set(rows[IMAGE_ID].astype(str)))
         if lost:
             found.append(
-                f"{len(lost)} opened images have no prediction{f' by {name}' if name else ''}, "
+                f"{len(lost)} opened images have no prediction{f' by {method}' if method else ''}, "
                 f"e.g. {lost[:3]}. Predict them too, or pass only the rows that are meant."
             )
     new = ids.map(truth)
-    odd = ids[old.notna() & new.notna() & (old.astype(str) != new.astype(str))]
+    as_type = float if task.kind == "regression" else str  # a value may come as 100 and as 100.0
+    both = old.notna() & new.notna()
+    odd = ids[both][old[both].astype(as_type) != new[both].astype(as_type)]
     if len(odd):
         found.append(f"{len(odd)} labels disagree with the opened ones, e.g. {list(odd[:3])}.")
     if found:
@@ -153,7 +167,7 @@ def pool(predictions: pd.DataFrame, studies: pd.Series) -> pd.DataFrame:
     if found:
         raise ValueError("The studies don't fit the predictions:\n  - " + "\n  - ".join(found))
     scores = [c for c in predictions if c.startswith("p_") or c == "value"]
-    apart = [c for c in ("method", "task", SPLIT, FOLD, "seed") if c in predictions]
+    apart = [c for c in (*METHOD, WORDING, "task", SPLIT, FOLD, "seed") if c in predictions]
     rest = [c for c in predictions if c not in (*scores, *apart, IMAGE_ID)]
     how = {c: "mean" if c in scores else "first" for c in (*rest, *scores)}
     keys = [unit.rename(IMAGE_ID), *(predictions[c] for c in apart)]

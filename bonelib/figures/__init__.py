@@ -9,14 +9,19 @@ from bonelib.figures.distributions import plot_bands, plot_cumulative, plot_shar
 from bonelib.figures.findings import plot_findings
 from bonelib.figures.gains import plot_gains
 from bonelib.figures.leaks import plot_leaks
+from bonelib.figures.names import colour, display_name, display_names
+from bonelib.figures.predicted import (
+    plot_agreement,
+    plot_confusion,
+    plot_predictions,
+    plot_roc,
+)
 from bonelib.figures.radiographs import contact_sheet, heatmap_sheet, plot_heatmap
 from bonelib.figures.scores import (
     interval_kind,
     plot_calibration,
-    plot_confusion,
     plot_forest,
     plot_localisation,
-    plot_roc,
     plot_spread,
     sample,
 )
@@ -25,7 +30,6 @@ from bonelib.figures.style import (
     INK,
     UNAVAILABLE,
     WIDTH,
-    colour,
     number,
     synthetic_note,
     use_thesis_style,
@@ -39,9 +43,12 @@ __all__ = [
     "WIDTH",
     "colour",
     "contact_sheet",
+    "display_name",
+    "display_names",
     "heatmap_sheet",
     "interval_kind",
     "number",
+    "plot_agreement",
     "plot_bands",
     "plot_calibration",
     "plot_confusion",
@@ -54,6 +61,7 @@ __all__ = [
     "plot_history",
     "plot_leaks",
     "plot_localisation",
+    "plot_predictions",
     "plot_roc",
     "plot_shares",
     "plot_spread",

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from bonelib import evaluation
+from bonelib.figures.names import colour, display_name
 from bonelib.figures.style import (
     BLUE,
     CLASSES,
@@ -15,7 +17,6 @@ from bonelib.figures.style import (
     RED,
     WIDTH,
     blank_axes,
-    colour,
     inches,
 )
 
@@ -33,13 +34,14 @@ def plot_history(
     """Draw a value per epoch, one curve per method, with a ring around the epoch that was kept.
 
     Args:
-        history: Rows of ``training.fit``; a column ``method`` parts the curves. Without it,
-            ``validation_<value>`` or ``val_<value>`` is drawn beside the training.
+        history: Rows of ``training.fit``; with the columns of methods, each has its curve. Without
+            them, ``validation_<value>`` or ``val_<value>`` is drawn beside the training.
         floor: As a dashed line: the lowest loss there can be, or what chance reaches.
     """
     ax = blank_axes(ax, WIDTH * 0.62, 2.5)
-    if "method" in history:
-        curves = [(n, colour(n), h, value) for n, h in history.groupby("method", sort=False)]
+    if set(evaluation.METHOD) <= set(history):
+        methods = evaluation.by_method(history)
+        curves = [(display_name(m), colour(m), rows, value) for m, rows in methods.items()]
     else:
         beside = [f"{word}_{value}" for word in ("validation", "val")]
         beside = [column for column in beside if column in history]
@@ -70,11 +72,17 @@ def plot_history(
         words = "lowest possible" if "loss" in value else "chance"
         ax.axhline(floor, color=FAINT, linewidth=0.8, linestyle=(0, (4, 3)), label=words)
     ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.set(xlabel="epoch", ylabel=value.replace("_", " ").replace("auroc", "AUROC"))
+    ax.set(xlabel="epoch", ylabel=_spelt(value))
     ax.grid(axis="y")
     if ax.get_legend_handles_labels()[1]:
         ax.legend(loc="best", fontsize=7.5)
     return ax
+
+
+def _spelt(column: str) -> str:
+    """Spell a column of a training's history: ``val_auroc`` is the validation AUROC."""
+    spelling = {"val": "validation", "auroc": "AUROC", "mae": "MAE"}
+    return " ".join(spelling.get(word, word) for word in column.split("_"))
 
 
 def plot_counts(

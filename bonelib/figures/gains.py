@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from bonelib import evaluation
 from bonelib.figures.scores import interval_kind
 from bonelib.figures.style import BLUE, FAINT, GREY, INK, WIDTH
 
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def plot_gains(table: pd.DataFrame, *, column: str = "gain", over: str = "the start") -> "Figure":
+def plot_gains(table: pd.DataFrame) -> "Figure":
     """Draw one panel a task and one row a recipe: the difference and its 95 % interval.
 
     Better is always to the right, so the axis of an error runs backwards. An interval that holds
@@ -22,13 +23,11 @@ def plot_gains(table: pd.DataFrame, *, column: str = "gain", over: str = "the st
     Args:
         table: Rows of `reporting.recipes` of one data set and seed, recipes in the order to draw;
             the one named ``ours`` stands out. The share with most training labels is a circle, the
-            smallest a diamond below it.
-        column: ``gain``, or ``over <recipe>``; rows without a value are left out.
-        over: What the difference is over, in words.
+            smallest a diamond below it. Rows without a ``gain`` are left out.
     """
     import matplotlib.pyplot as plt
 
-    table = table.dropna(subset=[column])
+    table = table.dropna(subset=["gain"])
     recipes, tasks = table["recipe"].unique(), table["task"].unique()
     shares = sorted(table["share"].unique(), reverse=True)
     shares = [shares[0], shares[-1]][: len(shares)]
@@ -44,7 +43,7 @@ def plot_gains(table: pd.DataFrame, *, column: str = "gain", over: str = "the st
                 if (recipe, share) not in part.index:
                     continue
                 found = part.loc[(recipe, share)]
-                value, low, high = found[[column, f"{column}_low", f"{column}_high"]].astype(float)
+                value, low, high = found[["gain", "gain_low", "gain_high"]].astype(float)
                 shade, clear = BLUE if recipe == "ours" else INK, low > 0 or high < 0
                 if supervised and not found["in_captions"]:
                     shade = GREY
@@ -55,12 +54,12 @@ def plot_gains(table: pd.DataFrame, *, column: str = "gain", over: str = "the st
                     mfc=shade if clear else "white",
                 )  # fmt: skip
         ax.axvline(0, color=FAINT, linewidth=0.8, zorder=1)
-        error = part["metric"].iloc[0] == "MAE"
+        metric = part["metric"].iloc[0]
         named = "named in captions" if supervised else "named in no caption"
         ax.set_title(f"{task.replace('_', ' ')}\n({named})", fontsize=8)
-        unit = ", months" if error else ""
-        ax.set_xlabel(f"{part['metric'].iloc[0]}{unit}\nover {over}")
-        if error:
+        unit = evaluation.as_task(task).unit if evaluation.lower_is_better(metric) else ""
+        ax.set_xlabel(f"{metric}{f', {unit}' if unit else ''}\nover the start")
+        if evaluation.lower_is_better(metric):
             ax.invert_xaxis()
         ax.tick_params(axis="y", length=0)
         ax.grid(axis="x")

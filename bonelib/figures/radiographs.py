@@ -27,7 +27,7 @@ def _film(ax: "Axes", image: np.ndarray, title: str, width: float) -> None:
 
 
 def _sheet(
-    images: Sequence[np.ndarray], columns: int, rows_each: int, suptitle: str
+    images: Sequence[np.ndarray], columns: int, rows_each: int
 ) -> tuple["Figure", np.ndarray]:
     import matplotlib.pyplot as plt
 
@@ -42,16 +42,14 @@ def _sheet(
     figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0.02, hspace=0.02)
     for ax in axes.flat:
         ax.set_axis_off()
-    if suptitle:
-        figure.suptitle(suptitle, x=0.01, ha="left", weight="bold")
     return figure, axes
 
 
 def contact_sheet(
-    images: Sequence[np.ndarray], titles: Sequence[str], *, columns: int = 6, suptitle: str = ""
+    images: Sequence[np.ndarray], titles: Sequence[str], *, columns: int = 6
 ) -> "Figure":
     """Lay out greyscale uint8 radiographs ``(H, W)`` side by side, a short title above each."""
-    figure, axes = _sheet(images, columns, 1, suptitle)
+    figure, axes = _sheet(images, columns, 1)
     for ax, image, title in zip(axes.flat, images, titles, strict=False):
         _film(ax, image, title, WIDTH / axes.shape[1])
     return figure
@@ -61,7 +59,6 @@ def plot_heatmap(
     image: np.ndarray,
     heat: np.ndarray,
     mask: np.ndarray | None = None,
-    box: tuple[float, float, float, float] | None = None,
     ax: "Axes | None" = None,
 ) -> "Axes":
     """Lay a heat map over a radiograph, with the outline of the lesion.
@@ -71,10 +68,8 @@ def plot_heatmap(
         heat: ``(h, w)``, any size over the same field; negative heat counts as none. What is cold
             is transparent.
         mask: ``(H, W)``, above zero inside the lesion.
-        box: Left, top, right, bottom in pixels of ``image``.
     """
     import cv2
-    from matplotlib.patches import Rectangle
     from matplotlib.patheffects import withStroke
 
     ax = blank_axes(ax, 3, 3)
@@ -85,14 +80,9 @@ def plot_heatmap(
     heat = np.clip(heat, 0, None)
     heat = heat / heat.max() if heat.max() > 0 else heat
     ax.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=0.65 * heat**0.7)
-    halo = [withStroke(linewidth=2.2, foreground="black", alpha=0.6)]
     if mask is not None and np.any(mask):
         drawn = ax.contour(np.asarray(mask) > 0, [0.5], colors=OUTLINE, linewidths=1.1)
-        drawn.set_path_effects(halo)
-    if box is not None:
-        x, y, right, bottom = box
-        patch = Rectangle((x, y), right - x, bottom - y, fill=False, color=OUTLINE, linewidth=1.1)
-        ax.add_patch(patch).set_path_effects(halo)
+        drawn.set_path_effects([withStroke(linewidth=2.2, foreground="black", alpha=0.6)])
     return ax
 
 
@@ -101,12 +91,9 @@ def heatmap_sheet(
     maps: Sequence[np.ndarray],
     masks: Sequence[np.ndarray | None],
     titles: Sequence[str],
-    *,
-    columns: int = 4,
-    suptitle: str = "",
 ) -> "Figure":
     """Lay out cases: the radiograph above, below it the same with heat and the lesion's outline."""
-    figure, axes = _sheet(images, columns, 2, suptitle)
+    figure, axes = _sheet(images, 4, 2)
     columns = axes.shape[1]
     for i, (image, heat, mask) in enumerate(zip(images, maps, masks, strict=True)):
         row, column = 2 * (i // columns), i % columns

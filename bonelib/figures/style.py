@@ -1,6 +1,6 @@
-"""The look of a thesis: text width, type, colours that stay with their method, written numbers."""
+"""The look of a thesis: text width, type, colours, written numbers."""
 
-import hashlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,19 +14,6 @@ INK, FAINT = "#262626", "#6B6B6B"
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 SKY, PINK, BROWN, GREY = "#56B4E9", "#CC79A7", "#7F5B3A", "#8C8C8C"
 INDIGO = "#332288"
-# The first word that occurs in the name of a method gives its colour: where its weights come from,
-# before what is done with them.
-FAMILIES = (
-    (("zero", "prompt"), GREEN),
-    (("caption", "vision-language", "vlp"), RED),
-    (("random", "scratch"), SKY),
-    (("imagenet",), BLUE),
-    (("metadata",), GREY),
-    (("file",), BROWN),
-    (("pixel", "px"), ORANGE),
-    (("dino",), PINK),
-    (("clip",), INDIGO),
-)
 CLASSES = ("#A9C4D6", "#E6A83C", "#B4432F", "#5B7F4B", "#7C6AA6", "#4F9DA6", "#D58BB0", "#8A7B5C")
 DASHES = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))  # of methods of one colour
 UNAVAILABLE = "weights not available"
@@ -72,15 +59,6 @@ def use_thesis_style() -> None:
     )
 
 
-def colour(name: str) -> str:
-    """Return the colour of a method: of its family, else one drawn from its name; never random."""
-    for words, shade in FAMILIES:
-        if any(word in name.lower() for word in words):
-            return shade
-    shades = (BLUE, ORANGE, GREEN, RED, SKY, PINK)
-    return shades[hashlib.sha256(name.encode()).digest()[0] % len(shades)]
-
-
 def number(value: float) -> str:
     """Write a metric as theses do: three decimals, no zero before the point."""
     if not np.isfinite(value):
@@ -103,6 +81,56 @@ def blank_axes(ax: "Axes | None", width: float, height: float) -> "Axes":
     import matplotlib.pyplot as plt
 
     return plt.subplots(figsize=(width, height), layout="constrained")[1]
+
+
+def interval_rows(
+    ax: "Axes",
+    ends: np.ndarray,
+    names: Sequence[str],
+    *,
+    shades: Sequence[str],
+    markers: Sequence[str] = (),
+    texts: Sequence[str] = (),
+    top: float = -0.6,
+) -> None:
+    """Draw a row of each interval with a dot at its value, named at the left, written at the right.
+
+    Args:
+        ends: ``(N, 3)``: value, low, high.
+        texts: What stands at the right; by default value and interval in figures.
+        top: Where the axis ends above the first row, which is 0.
+    """
+    for row, (value, low, high) in enumerate(ends):
+        ax.plot([low, high], [row, row], color=shades[row], linewidth=2.2, solid_capstyle="butt")
+        marker = markers[row] if len(markers) else "o"
+        ax.plot(value, row, marker, color=shades[row], ms=5, mec="white", mew=0.6, clip_on=False)
+    rows_named(ax, names, top=top)
+    right = ax.secondary_yaxis("right")
+    written = list(texts) or [with_interval(*row) for row in ends]
+    right.set_yticks(range(len(ends)), written)
+    right.tick_params(length=0, pad=6)
+    right.spines["right"].set_visible(False)
+    for label, text in zip(right.get_yticklabels(), written, strict=True):
+        if text == UNAVAILABLE:
+            label.set(style="italic", color=FAINT)
+
+
+def rows_named(ax: "Axes", names: Sequence[str], *, top: float = -0.6) -> None:
+    """Name rows 0, 1, … of a chart from the top, without an axis line beside them."""
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(len(names) - 0.45, top)
+    ax.tick_params(axis="y", length=0)
+    ax.spines["left"].set_visible(False)
+    ax.grid(axis="x")
+
+
+def mark_line(ax: "Axes", x: float, word: str = "") -> None:
+    """Draw a dashed line at ``x`` behind the rest, with a word beside its upper end."""
+    ax.axvline(x, color=FAINT, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
+    ax.annotate(
+        word, (x, 1), xycoords=("data", "axes fraction"), xytext=(3, -1), va="top", size=7,
+        textcoords="offset points", color=FAINT,
+    )  # fmt: skip
 
 
 def synthetic_note(figure: "Figure", what: str = "radiographs") -> None:

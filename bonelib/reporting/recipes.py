@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from bonelib import evaluation, runs
+from bonelib.reporting.tables import refuse_unnamed
 
 CONTRASTS = (
     *("data", "seed", "task", "share", "in_captions", "control", "metric"),
@@ -22,11 +23,19 @@ LEVEL = 0.05  # below it a corrected p-value excludes chance
 
 @dataclass
 class _Pooled:
-    """The runs of one recipe under one set of settings, their test sets together."""
+    """The runs of one recipe under one set of settings, their test sets together.
+
+    Attributes:
+        data: The set as its runs are named, which tells two of one name apart.
+        recipe: Its name; ``shown`` adds the variant where there are several settings of it.
+        probes: Predictions of probes. ``detail`` names the recipe that trained the tower and is
+            empty for the tower as it came.
+    """
 
     data: str
     seed: int
     recipe: str
+    shown: str
     probes: pd.DataFrame
     minutes: float
 
@@ -65,15 +74,14 @@ def recipes(
     rows = []
     for one in made:
         rival = None
-        if one.recipe.split(" ")[0] != beside:
+        if one.recipe != beside:
             rival = _rival(one, made, beside)
         for (task, share), some in one.probes.groupby(["task", "share"], sort=False):
-            metric = "MAE" if evaluation.as_task(task).kind == "regression" else "AUROC"
-            valued = _valued(some, metric)
-            start = valued[valued["method"] == "start"]
-            own = valued[valued["method"] != "start"]
+            metric = evaluation.threshold_free(task)
+            valued = _valued(some, task)
+            start, own = valued[valued["detail"] == ""], valued[valued["detail"] != ""]
             found = evaluation.metrics(own, task=task, only=(metric,)).iloc[0]
-            row = {"data": one.data, "seed": one.seed, "recipe": one.recipe}
+            row = {"data": one.data, "seed": one.seed, "recipe": one.shown}
             row |= {"task": task, "share": share}
             row |= {"in_captions": bool(some["in_captions"].iloc[0])}
             row |= {"folds": some["test"].nunique(), "minutes": one.minutes}
@@ -81,7 +89,7 @@ def recipes(
             row |= _lead("gain", own, start, task)
             if rival is not None:
                 other = rival[(rival["task"] == task) & (rival["share"] == share)]
-                other = _valued(other[other["method"] != "start"], metric)
+                other = _valued(other[other["detail"] != ""], task)
                 row |= _lead(f"over {beside}", own, other, task)
             rows.append(row | found[["n", "groups", "group_kind"]].to_dict())
     return pd.DataFrame(rows)
@@ -103,7 +111,7 @@ def choice(recipes: pd.DataFrame, *, beside: str = "published") -> pd.DataFrame:
     full = recipes[recipes["share"] == recipes["share"].max()]
     values = full.pivot_table(index="recipe", columns="task", values="value", sort=False)
     metric = full.drop_duplicates("task").set_index("task")["metric"]
-    errors = values.apply(lambda c: c if metric[c.name] == "MAE" else 1 - c)
+    errors = values.apply(lambda c: c if evaluation.lower_is_better(metric[c.name]) else 1 - c)
     removed = (1 - errors / errors.reindex([beside]).iloc[0]).mean(axis=1)
     counts = full.pivot_table(index="recipe", columns="task", values="n", sort=False)
     alike = (counts == counts.reindex([beside]).iloc[0]).all(axis=1)
@@ -128,7 +136,7 @@ def contrasts(recipes: pd.DataFrame, *, of: str = "ours") -> pd.DataFrame:
     if column not in recipes:
         return pd.DataFrame(columns=list(CONTRASTS))
     rows = recipes.dropna(subset=[column])
-    sign = np.where(rows["metric"] == "MAE", 1.0, -1.0)
+    sign = np.where(rows["metric"].map(evaluation.lower_is_better), 1.0, -1.0)
     ends = np.sort(rows[[f"{column}_low", f"{column}_high"]].to_numpy() * sign[:, None], axis=1)
     out = rows[["data", "seed", "task", "share", "in_captions", "recipe", "metric"]]
     out = out.rename(columns={"recipe": "control"}).assign(
@@ -146,31 +154,34 @@ def _judged(profile: str, judged: str) -> list[_Pooled]:
     """Return the finished runs judged on ``judged``, those of the same settings together."""
     made = runs.collect(profile=profile)
     if len(made):
-        probe = made.get("settings.probe", pd.Series(index=made.index, dtype=object))
-        mine = (made["stage"] == "pretraining") & (probe == judged) & ~made["stale"].astype(bool)
+        images = made.get("settings.evaluate_on", pd.Series(index=made.index, dtype=object))
+        mine = (made["stage"] == "pretraining") & (images == judged) & ~made["stale"].astype(bool)
         made = made[mine]
-    parts: dict[tuple, list[runs.Run]] = {}
+    parts: dict[tuple, list[runs.Record]] = {}
     for row in made.to_dict("records"):
-        place = dict(data=row["data"], seed=row["seed"], variant=row["variant"])
-        run = runs.find("pretraining", profile=profile, **place)
+        run = runs.Record(runs.folder() / row["run"])
         same = {k: v for k, v in run.settings.items() if k != "test"}
-        key = (row["data"], row["seed"], same["recipe_name"], json.dumps(same, sort_keys=True))
+        name = same["recipe"]["name"]
+        key = (row["data_name"], row["seed"], name, json.dumps(same, sort_keys=True))
         parts.setdefault(key, []).append(run)
     names = [key[:3] for key in parts]
     out = []
     for (data, seed, name, _), found in parts.items():
-        probes = pd.concat(r.table("probes").assign(test=r.settings["test"]) for r in found)
+        tables = [r.table("probes").assign(test=r.settings["test"]) for r in found]
+        for run, table in zip(found, tables, strict=True):
+            refuse_unnamed(table, run, "pretraining")
+        probes = pd.concat(tables)
         spent = [r.table("history").get("cpu_seconds", pd.Series(dtype=float)) for r in found]
         minutes = [s.sum() / 60 if s.notna().any() else np.nan for s in spent]
         variant = found[0].head["variant"]
-        told = name if names.count((data, seed, name)) == 1 else f"{name} ({variant})"
+        shown = name if names.count((data, seed, name)) == 1 else f"{name} ({variant})"
         # A centre held out and a fold may share an image: its first prediction counts.
-        probes = probes.drop_duplicates(["task", "share", "method", "image_id"])
-        out.append(_Pooled(data, seed, told, probes, float(np.mean(minutes))))
+        probes = probes.drop_duplicates(["task", "share", *evaluation.METHOD, "image_id"])
+        out.append(_Pooled(data, seed, name, shown, probes, float(np.mean(minutes))))
 
     def place(one: _Pooled) -> tuple:
-        name = one.recipe.split(" ")[0]
-        return one.data, one.seed, FRONT.index(name) if name in FRONT else len(FRONT)
+        first = FRONT.index(one.recipe) if one.recipe in FRONT else len(FRONT)
+        return one.data, one.seed, first
 
     return sorted(out, key=place)
 
@@ -190,16 +201,17 @@ def _rival(one: _Pooled, made: list[_Pooled], name: str) -> pd.DataFrame | None:
     rivals = [
         other
         for other in made
-        if (other.data, other.seed, other.recipe.split(" ")[0]) == (one.data, one.seed, name)
+        if (other.data, other.seed, other.recipe) == (one.data, one.seed, name)
     ]
     return max(
         (r.probes for r in rivals), key=lambda p: len(ids & set(p["image_id"])), default=None
     )
 
 
-def _valued(table: pd.DataFrame, metric: str) -> pd.DataFrame:
+def _valued(table: pd.DataFrame, task: str) -> pd.DataFrame:
     """Keep the labelled rows; labels of all tasks are stored as text."""
-    return table.dropna(subset=["label"]).astype({"label": float if metric == "MAE" else str})
+    valued = evaluation.as_task(task).kind == "regression"
+    return table.dropna(subset=["label"]).astype({"label": float if valued else str})
 
 
 def _lead(name: str, first: pd.DataFrame, second: pd.DataFrame, task: str) -> dict[str, float]:
@@ -208,5 +220,5 @@ def _lead(name: str, first: pd.DataFrame, second: pd.DataFrame, task: str) -> di
     if not both:
         return {}
     first, second = (t[t["image_id"].isin(both)] for t in (first, second))
-    found = evaluation.compare(first, second, task=task)
+    found = evaluation.compare(first, second, task=task, metric=evaluation.threshold_free(task))
     return {name: found["value"]} | {f"{name}_{k}": found[k] for k in ("low", "high", "p")}

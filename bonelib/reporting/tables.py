@@ -5,18 +5,17 @@ model, or the table says that it is missing. Only the best row is bold, and only
 best is beaten beyond chance.
 """
 
-import json
-from collections.abc import Mapping
+from collections.abc import Collection, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from bonelib import evaluation, figures, runs
+from bonelib import captions, evaluation, figures, runs
+from bonelib.evaluation import METHOD, Method
 
 METRICS = ("AUROC", "AUPRC", "accuracy", "sensitivity", "specificity", "quadratic kappa", "MAE")
 UNOPENED = "test labels not opened"
-METADATA = "metadata"  # how the name of a baseline that sees no image begins
+THRESHOLD = "threshold"  # column of predictions: from which probability an image is positive
 _LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -31,30 +30,35 @@ def scores(
     predictions: pd.DataFrame,
     *,
     task: Any,
-    thresholds: Mapping[str, float] | float | None = None,
+    caption_fields: Sequence[str] | None = None,
+    unavailable: Collection[Method] = (),
     draws: int = evaluation.DRAWS,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Score every method of a predictions table, one row each in the order they are stored.
 
     Args:
-        predictions: With a column ``method`` where it holds several.
-        thresholds: Of each method (or of all), chosen on validation: adds sensitivity and
-            specificity.
+        predictions: With the columns of methods. A column ``threshold``, chosen on validation, adds
+            sensitivity and specificity for the methods that have one.
+        caption_fields: What the captions of the pretraining named: says whether prompts may be
+            called zero-shot (contract 9).
+        unavailable: Methods whose weights were not there: rows without numbers at the end.
 
     Returns:
-        method; ``AUROC, AUROC_low, AUROC_high`` and so on for AUPRC, accuracy and what else the
-        task has; n, groups, group_kind, best (see the module), status.
+        start, strategy, sees, detail; ``method``, their name for readers; ``label`` with
+        ``caption_fields``; ``AUROC, AUROC_low, AUROC_high`` and so on for AUPRC, accuracy and what
+        else the task has; n, groups, group_kind, best (see the module), status.
     """
     task = evaluation.as_task(task)
-    methods = _by_method(predictions)
+    methods = evaluation.by_method(predictions)
     rows = []
-    for name, table in methods.items():
-        row: dict[str, Any] = {"method": name}
+    for method, table in methods.items():
+        row: dict[str, Any] = _heading(method, caption_fields)
         if table["label"].isna().all():
             rows.append(row | {"n": len(table), "best": False, "status": UNOPENED})
             continue
-        cut = thresholds.get(name) if isinstance(thresholds, Mapping) else thresholds
+        cut = table[THRESHOLD].iloc[0] if THRESHOLD in table else None
+        cut = None if pd.isna(cut) else float(cut)
         found = evaluation.metrics(table, task=task, threshold=cut, draws=draws, seed=seed)
         for entry in found[found["metric"].isin(METRICS)].itertuples():
             metric = entry.metric
@@ -62,50 +66,79 @@ def scores(
         row |= found.loc[0, ["n", "groups", "group_kind"]].to_dict()
         rows.append(row | {"best": False, "status": ""})
     out = pd.DataFrame(rows)
-    winner = _clear_winner(out, methods, task=task, draws=draws, seed=seed)
-    out.loc[out["method"] == winner, "best"] = True
-    return out
+    winner = _clear_winner(out, list(methods.values()), task=task, draws=draws, seed=seed)
+    if winner is not None:
+        out.loc[winner, "best"] = True
+    missing = pd.DataFrame([_heading(method, caption_fields) for method in unavailable])
+    missing = missing.assign(best=False, status=figures.UNAVAILABLE)
+    return pd.concat([out, missing], ignore_index=True) if len(missing) else out
 
 
-def _by_method(predictions: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    if "method" not in predictions:
-        return {"": predictions}
-    return {str(name): t for name, t in predictions.groupby("method", sort=False)}
+def _heading(method: Method, caption_fields: Sequence[str] | None) -> dict[str, Any]:
+    heading = method.columns() | {"method": figures.display_name(method)}
+    if caption_fields is None:
+        return heading
+    kind = captions.supervision(caption_fields) if method.strategy == "prompt" else ""
+    return heading | {"label": kind}
 
 
 def _clear_winner(
-    table: pd.DataFrame, methods: dict[str, pd.DataFrame], *, task: Any, draws: int, seed: int
-) -> str | None:
-    """Name the best method if the interval of its lead over the second best excludes zero."""
-    lower = task.kind == "regression"  # an error is better when it is smaller
-    metric = "MAE" if lower else "AUROC"
+    table: pd.DataFrame, methods: list[pd.DataFrame], *, task: Any, draws: int, seed: int
+) -> int | None:
+    """Return the row of the best method if its lead over the second best excludes zero."""
+    metric, lower, _ = evaluation.primary(task)
     if metric not in table or table[metric].notna().sum() < 2:
         return None
     ranked = table.dropna(subset=[metric]).sort_values(metric, ascending=lower, kind="stable")
-    first, second = ranked["method"].iloc[:2]
-    images = [set(methods[name].dropna(subset=["label"])["image_id"]) for name in (first, second)]
+    first, second = ranked.index[:2]
+    images = [set(methods[row].dropna(subset=["label"])["image_id"]) for row in (first, second)]
     if images[0] != images[1]:
         return None  # a lead on other images is no lead
     lead = evaluation.compare(methods[first], methods[second], task=task, draws=draws, seed=seed)
     return first if (lead["high"] < 0 if lower else lead["low"] > 0) else None
 
 
+def refuse_unnamed(table: pd.DataFrame, run: runs.Run, stage: str) -> None:
+    """Refuse predictions that were stored before they said what their methods are.
+
+    Raises:
+        ValueError: Columns of a method are missing; the message names the notebook to run again.
+    """
+    if not set(METHOD) <= set(table):
+        number = runs.NOTEBOOKS[stage]
+        raise ValueError(
+            f"The predictions of {run.name} don't say what their methods are: they lack the "
+            f"columns {', '.join(METHOD)} and were made by an older version. Run notebook {number} "
+            f"again: bonelib run {number}"
+        )
+
+
 def results(
-    *, profile: str, data: str, task: str, draws: int = evaluation.DRAWS, seed: int = 0
+    *,
+    profile: str,
+    data: str,
+    task: str,
+    root: str = "",
+    draws: int = evaluation.DRAWS,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """Recompute the scores of every finished run that is not stale, one row per method and run.
 
     Methods whose weights were not available stand as rows without numbers. Test sets differ
     between stages, so ``best`` is decided within a run.
 
+    Args:
+        root: The folder of the data, where it is not in ``BONELIB_DATA``.
+
     Returns:
         stage, method, label ("zero-shot", "label-supervised text" or empty), variant, seed, the
         columns of `scores`, openings (how often the run read test labels) and run.
 
     Raises:
-        ValueError: There is no such run; the message says which notebooks make one.
+        ValueError: There is no such run, or one that does not say what its methods are; the message
+            says which notebooks to run.
     """
-    records = runs.collect(profile=profile, data=data)
+    records = runs.collect(profile=profile, data=data, root=root)
     if len(records):
         records = records[(records["task"] == task) & ~records["stale"].astype(bool)]
     frames = []
@@ -113,17 +146,15 @@ def results(
         path = runs.folder() / entry.run
         if not (path / "predictions.parquet").exists():
             continue
-        record = json.loads((path / "record.json").read_text())
-        run, notes = runs.Run(path, record, finished=True), record["notes"]
-        thresholds = notes.get("thresholds", notes.get("threshold"))
-        frame = scores(
-            run.table("predictions"), task=task, thresholds=thresholds, draws=draws, seed=seed
-        )
-        frame["method"] = frame["method"].replace("", record["variant"])
-        missing = pd.DataFrame({"method": list(notes.get("unavailable") or ())}, dtype="str")
-        frame = pd.concat([frame, missing.assign(status=figures.UNAVAILABLE, best=False)])
-        blind = frame["method"].str.lower().str.startswith(METADATA)
-        frame["label"] = np.where(blind, "", notes.get("zero_shot") or "")
+        run = runs.Record(path)
+        record, notes = run.head, run.notes
+        predictions = run.table("predictions")
+        refuse_unnamed(predictions, run, record["stage"])
+        # A prompt whose captions are not recorded may have been told the label.
+        fields = notes.get("caption_fields", (captions.OWN,))
+        missing = [Method(**entry["method"]) for entry in notes.get("unavailable") or ()]
+        options = {"caption_fields": fields, "unavailable": missing}
+        frame = scores(predictions, task=task, draws=draws, seed=seed, **options)
         for column in ("stage", "variant", "seed"):
             frame[column] = record[column]
         frames.append(frame.assign(openings=entry.openings, run=entry.run))
@@ -136,7 +167,7 @@ def results(
     stages = list(runs.NOTEBOOKS)
     frames.sort(key=lambda f: (stages.index(f["stage"].iloc[0]), f["variant"].iloc[0]))
     out = pd.concat(frames, ignore_index=True)
-    front = ["stage", "method", "label", "variant", "seed"]
+    front = ["stage", "method", "label", "variant", "seed", *METHOD]
     return out[[*front, *out.columns.drop([*front, "openings", "run"]), "openings", "run"]]
 
 
@@ -147,7 +178,7 @@ def _printed(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     stage = table["stage"].str.replace("_", "-") if "stage" in table else None
     if stage is not None:
         shown["stage"] = stage.where(stage != stage.shift(), "").tolist()  # named once
-    shown["method"] = [str(name) for name in table["method"]]
+    shown["method"] = figures.display_names(table).tolist()
     for column in ("variant", "seed"):  # said only where they tell rows apart
         if column in table and table[column].nunique() > 1:
             shown[column] = table[column].astype(str).tolist()
@@ -176,13 +207,12 @@ def _notes(table: pd.DataFrame) -> list[str]:
     if "groups" in table and table["groups"].notna().any():
         for _, rows in table.dropna(subset=["groups"]).groupby("group_kind", sort=False):
             notes.append(f"{figures.interval_kind(rows)}; {figures.sample(rows)}.")
-    headline = _headline(table)
+    headline = evaluation.primary_among(table)
     if headline and (table[headline].notna() & table[f"{headline}_low"].isna()).any():
         notes.append("Without brackets: no draw differed from the value, so there is no interval.")
     if "best" in table and table["best"].eq(True).any():
         notes.append("Bold: ahead of the second best on the same images, interval of the lead > 0.")
-    named = table["method"].astype(str).str.lower()
-    if not named.str.startswith(METADATA).any():
+    if not table["sees"].eq("metadata").any():
         notes.append("Missing: the score of age, sex and site alone; without it no gain is shown.")
     if "openings" in table:
         notes.append("Openings: how often the run has read test labels.")
@@ -193,14 +223,10 @@ def _bold(table: pd.DataFrame) -> list[bool]:
     return table["best"].eq(True).tolist() if "best" in table else [False] * len(table)
 
 
-def _headline(printed: pd.DataFrame) -> str | None:
-    return next((m for m in ("AUROC", "MAE") if m in printed), None)
-
-
 def to_markdown(table: pd.DataFrame) -> str:
     """Write a table of `scores` or `results` as Markdown, with notes on n and intervals below."""
     printed, notes = _printed(table)
-    headline = _headline(printed)
+    headline = evaluation.primary_among(printed)
     printed = printed.map(lambda text: str(text).replace("|", "\\|"))
     for row, best in enumerate(_bold(table)):
         if best and headline:
@@ -216,7 +242,7 @@ def to_markdown(table: pd.DataFrame) -> str:
 def to_latex(table: pd.DataFrame) -> str:
     r"""Write the same table as a booktabs ``tabular``; needs ``\usepackage{booktabs}``."""
     printed, notes = _printed(table)
-    headline = _headline(printed)
+    headline = evaluation.primary_among(printed)
     escaped = printed.map(_escape)
     left = {"stage", "method", "variant", "kind"}
     body = []

@@ -33,7 +33,7 @@ def apply(run: Any, *, test: str = "fold0") -> pd.DataFrame:
     """Return the table of a data run for one test set, its test rows without label, mask or report.
 
     Args:
-        run: The finished ``data`` run of notebook 01.
+        run: The record of notebook 01, stage ``data``.
         test: ``fold<k>``: fold k is the test set and the next fold validates. ``center``: every
             centre but the largest is the test set (external testing). ``center:<name>``: that
             centre. With a centre hold-out, fold 0 of the others validates, and images of an unknown
@@ -66,7 +66,7 @@ def apply(run: Any, *, test: str = "fold0") -> pd.DataFrame:
 def _tables(run: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Read what may be seen and what is sealed, refusing a split that was changed since."""
     public, sealed = run.table("cohort"), run.table("labels")
-    if fingerprint(public) != run.record["notes"]["table_hash"]:
+    if fingerprint(public) != run.notes["table_hash"]:
         raise ValueError(
             f"The split table of {run.name} was changed since notebook 01 wrote it. "
             "Run notebook 01 again with REUSE=False."

@@ -21,14 +21,15 @@ def strata(table: pd.DataFrame, *, by: str | None = None) -> pd.Series:
     """Return what folds are balanced over: the headline task's class, or a binned value.
 
     Rows without a label are ``unlabelled``, which is spread like a class but need not be in every
-    fold. Values of a regression are cut into fifths, named by their ends: ``094–132``.
+    fold; so is every row of a set that has captions alone. Values of a regression are cut into
+    fifths, named by their ends: ``094–132``.
 
     Args:
         by: A column of the table; by default the first headline task that has labels. Of several
             data sets in one table each goes by its own: ``knee_kl 3``.
 
     Raises:
-        ValueError: No labelled task is present, or the table has no column ``by``.
+        ValueError: The table has no column ``by``.
     """
     if by is not None and by not in table:
         raise ValueError(f"No column {by!r} to stratify by. Columns: {', '.join(table.columns)}.")
@@ -38,10 +39,7 @@ def strata(table: pd.DataFrame, *, by: str | None = None) -> pd.Series:
         return whole.where(~whole.str.endswith(f" {UNLABELLED}"), UNLABELLED).reindex(table.index)
     known = [by] if by else [n for n in HEADLINE if n in table and table[n].notna().any()]
     if not known:
-        raise ValueError(
-            f"Nothing to stratify by: found no label in {', '.join(HEADLINE)}. "
-            "Name a column of the table as BY."
-        )
+        return pd.Series(UNLABELLED, index=table.index)
     column = table[known[0]].astype("object")
     task = cohort.TASKS.get(known[0])
     if task is not None and task.kind == "regression":
@@ -59,6 +57,8 @@ def add_folds(
 ) -> pd.DataFrame:
     """Return a copy of ``table`` with ``fold``: grouped, stratified, never empty of a class.
 
+    Without any label the folds are balanced by their number of images alone.
+
     scikit-learn's ``StratifiedGroupKFold`` is greedy and can leave a fold without a rare class
     (scikit-learn issues 24656, 28218); the best of ``tries`` seeds is kept, by the largest
     deviation of a class's share in a fold.
@@ -73,6 +73,8 @@ def add_folds(
         raise ValueError("The table has no groups. Call splits.add_groups(table) first.")
     stratum = strata(table, by=by)
     labelled = stratum != UNLABELLED
+    if not labelled.any():
+        labelled[:] = True
     groups = table.loc[labelled, GROUP].groupby(stratum[labelled]).nunique()
     few = groups[groups < folds]
     if len(few):

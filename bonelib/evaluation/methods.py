@@ -1,0 +1,82 @@
+"""What a method is, in columns: where its weights come from, how they were fitted, what it sees.
+
+Rows of one method share the columns below; tables are grouped, filtered and coloured by them. A
+name for readers is made of them in ``figures``, and nothing looks at that name.
+"""
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+METHOD = ("start", "strategy", "sees", "detail")
+WORDING = "wording"
+STRATEGIES = ("none", "probe", "full", "lora", "prompt")
+SEEN = ("none", "image", "metadata", "file", "thumbnail", "text")
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method of a predictions table.
+
+    Attributes:
+        start: Weights of the image tower: ``none``, ``scratch``, ``imagenet``, ``captions`` (of
+            notebook 04) or the name of a tower that comes with weights (``resnet50.a1_in1k``).
+        strategy: What was fitted on labels: a linear ``probe``, every weight (``full``), low-rank
+            changes (``lora``); ``prompt`` where sentences stand for labels; ``none``.
+        sees: One of ``SEEN``, or several: ``image+metadata``.
+        detail: What parts methods that are equal so far: the style of prompts (``label``), what of
+            the metadata (``regions only``), the tower that started from scratch, the recipe.
+        wording: The single prompts, where they are scored one by one.
+
+    Raises:
+        ValueError: A strategy, or something seen, that is none of those.
+    """
+
+    start: str = "none"
+    strategy: str = "none"
+    sees: str = "image"
+    detail: str = ""
+    wording: str = ""
+
+    def __post_init__(self) -> None:
+        if self.strategy not in STRATEGIES:
+            raise ValueError(
+                f"Unknown strategy {self.strategy!r}. Choose one of {', '.join(STRATEGIES)}."
+            )
+        odd = sorted(set(self.sees.split("+")) - set(SEEN))
+        if odd:
+            raise ValueError(
+                f"A method can't see {', '.join(odd)}. Choose among {', '.join(SEEN)}, several "
+                "joined by +: image+metadata."
+            )
+
+    def columns(self) -> dict[str, str]:
+        """Return the columns of a table with a value each; ``wording`` only where there is one."""
+        named = {name: getattr(self, name) for name in METHOD}
+        return named | ({WORDING: self.wording} if self.wording else {})
+
+
+def method_columns(table: pd.DataFrame) -> list[str]:
+    """Return the columns of ``table`` that say what a method is.
+
+    Raises:
+        ValueError: They are not there.
+    """
+    lacking = [name for name in METHOD if name not in table]
+    if lacking:
+        raise ValueError(
+            f"The table lacks {', '.join(lacking)}: it does not say what its methods are. Pass "
+            "method=evaluation.Method(start=…, strategy=…, sees=…) to evaluation.predictions; a "
+            "table that was stored without it needs the notebook that made it to run again."
+        )
+    return [name for name in (*METHOD, WORDING) if name in table]
+
+
+def by_method(table: pd.DataFrame) -> dict[Method, pd.DataFrame]:
+    """Part a table by its methods, in the order in which they first occur."""
+    columns = method_columns(table)
+    keys = [table[name].fillna("") for name in columns]
+    return {
+        Method(**dict(zip(columns, key, strict=True))): rows
+        for key, rows in table.groupby(keys, sort=False)
+    }

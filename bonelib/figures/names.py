@@ -1,0 +1,128 @@
+"""What a method is called, and its colour: both made of its columns, never of each other."""
+
+import hashlib
+
+import pandas as pd
+
+from bonelib.evaluation import Method, method_columns
+from bonelib.figures.style import (
+    BLUE,
+    BROWN,
+    FAINT,
+    GREEN,
+    GREY,
+    INDIGO,
+    ORANGE,
+    PINK,
+    RED,
+    SKY,
+)
+
+# Starts that notebooks train, as a reader calls them, with their colour.
+STARTS = {
+    "scratch": ("scratch", SKY),
+    "imagenet": ("ImageNet", BLUE),
+    "captions": ("captions", RED),
+}
+SEEN = {
+    "metadata": ("metadata", GREY),
+    "file": ("file", BROWN),
+    "thumbnail": ("32 x 32 pixels", ORANGE),
+    "text": ("text", PINK),
+    "image": ("image", BLUE),
+}
+FITTED = {"probe": "linear probe", "full": "fine-tuned", "lora": "LoRA"}
+# Towers as papers write them, by timm's name without the weights' tag.
+TOWERS = {
+    "efficientnet_lite0": "Lite0",
+    "resnet50": "ResNet-50",
+    "vit_small_patch14_dinov2": "DINOv2-S",
+    "vit_base_patch32_clip_224": "CLIP ViT-B/32",
+}
+PACKAGED = "efficientnet_lite0"  # comes with its ImageNet weights, so that its name has no tag
+_IMAGENET = ("in1k", "in12k", "in21k", "in22k")  # in timm's tags
+
+
+def display_name(method: Method) -> str:
+    """Name a method for readers, from its start to what was done with it.
+
+    ``captions, fine-tuned``; ``metadata only``; ``Lite0, ImageNet, frozen``; ``prompts by signs``.
+    """
+    if method.wording:
+        return f"{method.detail}: {method.wording}"
+    if method.strategy == "prompt":
+        return _prompts(method)
+    if method.sees == "none":
+        return method.detail
+    if method.start == "none":
+        seen = " + ".join(SEEN[part][0] for part in method.sees.split("+"))
+        if method.detail:
+            return f"{seen}, {method.detail}"
+        return seen if method.sees == "thumbnail" else f"{seen} only"
+    beside = [SEEN[part][0] for part in method.sees.split("+") if part != "image"]
+    frozen = "" if beside else "frozen"
+    if method.start == "scratch" and method.detail:
+        parts = [TOWERS.get(_split(method.detail)[0], method.detail), "random weights"]
+        fitted = FITTED | {"probe": ""}
+    elif method.start in STARTS:
+        parts, fitted = [STARTS[method.start][0]], FITTED
+    else:
+        parts, fitted = _tower(method.start), FITTED | {"probe": frozen}
+    parts[-1] = " + ".join([parts[-1], *beside])
+    detail = "" if method.start == "scratch" else method.detail
+    return ", ".join(part for part in (*parts, fitted.get(method.strategy, ""), detail) if part)
+
+
+def display_names(table: pd.DataFrame) -> pd.Series:
+    """Name the method of each row of a table, by its columns ``start, strategy, sees, detail``."""
+    rows = table[method_columns(table)].fillna("").to_dict("records")
+    return pd.Series([display_name(Method(**row)) for row in rows], index=table.index, dtype="str")
+
+
+def colours(table: pd.DataFrame) -> list[str]:
+    """Return the colour of the method of each row."""
+    rows = table[method_columns(table)].fillna("").to_dict("records")
+    return [colour(Method(**row)) for row in rows]
+
+
+def colour(method: Method) -> str:
+    """Return the colour of a method: where its weights come from, or else what it sees."""
+    if method.strategy == "prompt" or method.wording:
+        return GREEN
+    if method.start in STARTS:
+        return STARTS[method.start][1]
+    if method.start == "none":
+        return SEEN.get(method.sees.split("+")[0], ("", FAINT))[1]
+    name, tag = _split(method.start)
+    if "dino" in name or "dino" in tag:
+        return PINK
+    if "clip" in name or tag == "openai":
+        return INDIGO
+    if _imagenet(name, tag):
+        return BLUE
+    shades = (BLUE, ORANGE, GREEN, RED, SKY, PINK)  # drawn from its name, so for ever the same
+    return shades[hashlib.sha256(method.start.encode()).digest()[0] % len(shades)]
+
+
+def _prompts(method: Method) -> str:
+    words = f"prompts by {method.detail}" if method.detail else "prompts"
+    if method.start in ("captions", "none"):
+        return words
+    return ", ".join([*_tower(method.start), words])
+
+
+def _split(start: str) -> tuple[str, str]:
+    """Part a tower's name from the tag of its weights: ``timm:resnet50.a1_in1k``."""
+    name, _, tag = start.rpartition(":")[2].partition(".")
+    return name, tag
+
+
+def _imagenet(name: str, tag: str) -> bool:
+    return name == PACKAGED or any(word in tag for word in _IMAGENET)
+
+
+def _tower(start: str) -> list[str]:
+    name, tag = _split(start)
+    if name not in TOWERS:
+        return [start.rpartition(":")[2]]
+    return [TOWERS[name], *(["ImageNet"] if _imagenet(name, tag) else [])]
