@@ -1,20 +1,25 @@
-"""Fine-tuning strategies under one protocol, one function each.
+"""Fine-tuning strategies under one protocol: a probe on frozen features, or every weight.
 
-Frozen features or a model come in; a predictor that gives logits goes out. Every hyper-parameter is
+Features and labels come in; a predictor that gives logits, or what a training of all weights
+minimises, goes out. Every hyper-parameter is
 chosen inside the training images; none of these functions ever sees a test label.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from bonelib import losses, models, training
+from bonelib import losses, models
 
 # Seven steps from strong to weak regularisation, as in the reference scores of the project.
 STRENGTHS = tuple(10.0 ** np.linspace(-5, 1, 7))
+FOLDS = 4  # inner ones, at most
 REACH = 3.0  # see ``Probe.limit``
+WIDE = 256  # columns from which inner folds are fitted in single precision
+ABSENT = -30.0  # logit of a class that no training row has; the others' are centred on 0
 
 
 @dataclass
@@ -27,7 +32,7 @@ class Probe:
             training row. A feature that is 0 in all but one of few training rows is worth thousands
             of standard deviations in a test row otherwise (seen: 1,986).
         strength: The chosen C of the logistic regression (1/alpha of the ridge).
-        inner: Inner score of each strength tried, ``{strength: score}``.
+        inner: Inner score of each strength tried, ``{strength: score}``; not of a ridge.
     """
 
     mean: np.ndarray
@@ -45,78 +50,116 @@ class Probe:
         return out[:, 0] if out.shape[1] == 1 else out
 
 
-def linear_probe(
+def probe(
     features: np.ndarray,
     labels: np.ndarray,
     groups: np.ndarray,
     *,
+    classes: int = 0,
     strengths: tuple[float, ...] = STRENGTHS,
-    folds: int = 4,
     seed: int = 0,
 ) -> Probe:
-    """Fit L2-regularised logistic regression, its strength chosen by grouped inner folds.
+    """Fit L2-regularised logistic regression, or ridge regression to the values of a regression.
 
-    The strength with the best inner AUROC (macro one-vs-rest for several classes) is refitted on
-    all rows. Linear probe: Radford et al. 2021, arXiv:2103.00020, section 3.2.
+    The strength with the best inner AUROC (macro one-vs-rest for several classes) over folds that
+    never part a group is refitted on all rows. Where a class has fewer groups than there should be
+    folds, there are as many folds as groups; with a single one nothing can be compared, and the
+    middle strength is taken. Grades are fitted as classes: a model with one slope for all
+    thresholds would assume that features move alike through all grades. The strength of a ridge
+    regression is that of the lowest leave-one-out error. Linear probe: Radford et al. 2021,
+    arXiv:2103.00020, section 3.2.
 
     Args:
         features: ``(N, D)``, raw.
-        labels: ``(N,)`` integers; rows labelled -1 are left out.
-        groups: ``(N,)``; a group is never parted by the inner folds.
+        labels: ``(N,)`` integers, or floats for a regression; rows with -1 or NaN are left out.
+        groups: ``(N,)``.
+        classes: How many classes the task has. One that no row has then keeps its column, with a
+            logit that never wins; with 0 the labels name all classes, and each must have a row.
 
     Raises:
-        ValueError: Fewer than two classes, a class of the task that no row has, or, where there is
-            a strength to choose, a class with fewer groups than folds.
+        ValueError: Fewer than two classes, or a class that no row has.
     """
-    from sklearn.metrics import roc_auc_score
-    from sklearn.model_selection import StratifiedGroupKFold
-
+    labels, groups = np.asarray(labels), np.asarray(groups)
+    if np.issubdtype(labels.dtype, np.floating):
+        return _ridge(features, labels, strengths)
     known = labels >= 0
-    x, y, g = np.asarray(features)[known], labels[known], np.asarray(groups)[known]
+    x, y, g = np.asarray(features)[known], labels[known], groups[known]
     present = np.unique(y)
     if len(present) < 2:
         raise ValueError(f"A probe needs two classes; the training labels hold only {present}.")
-    absent = sorted(set(range(present[-1] + 1)) - set(present.tolist()))
-    if absent:
+    absent = sorted(set(range(classes or present[-1] + 1)) - set(present.tolist()))
+    if absent and not classes:
         raise ValueError(
-            f"No training row has class {absent}, so the probe's columns would not be the task's."
+            f"No training row has class {absent}, so the probe's columns would not be the task's. "
+            "Pass classes, the number of the task's."
         )
-    fewest = min(len(np.unique(g[y == c])) for c in present)
-    if fewest < folds and len(strengths) > 1:
-        raise ValueError(
-            f"A class has {fewest} training groups, fewer than the {folds} inner folds. "
-            "Pass fewer folds, or a single strength."
-        )
-    scores: dict[float, list[float]] = {strength: [] for strength in strengths}
-    if len(strengths) > 1:
-        splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-        for inner, held in splitter.split(x, y, g):
-            if len(np.unique(y[held])) < len(present) or len(np.unique(y[inner])) < len(present):
-                continue
-            for probe in _path(x[inner], y[inner], strengths):
-                out = probe.logits(x[held])
-                if out.ndim == 2:
-                    out = np.exp(out - out.max(axis=1, keepdims=True))
-                    out /= out.sum(axis=1, keepdims=True)
-                scores[probe.strength].append(roc_auc_score(y[held], out, multi_class="ovr"))
-    inner = {strength: float(np.mean(s)) for strength, s in scores.items() if s}
+    if classes and present[-1] >= classes:
+        raise ValueError(f"A label is {present[-1]}, but the task has {classes} classes.")
+    folds = min(FOLDS, *(len(np.unique(g[y == c])) for c in present))
+    if folds < 2:
+        strengths = (strengths[len(strengths) // 2],)
+    y = np.searchsorted(present, y)  # 0, 1, … in order
+    inner = _inner_scores(x, y, g, strengths, folds, seed) if len(strengths) > 1 else {}
     chosen = max(inner, key=inner.get) if inner else strengths[0]
-    # scikit-learn's tolerance leaves logits off by up to 0.7 where regularisation is weak. The
-    # ranks that the inner folds look at don't mind; the probe itself is solved to the end.
-    probe = next(iter(_path(x, y, (chosen,), tolerance=1e-7)))
-    probe.inner = inner
-    return probe
+    fitted = next(iter(_path(x, y, (chosen,), exact=True)))
+    fitted.inner = inner
+    return _widened(fitted, present, classes) if absent else fitted
+
+
+def _inner_scores(
+    x: np.ndarray,
+    y: np.ndarray,
+    groups: np.ndarray,
+    strengths: tuple[float, ...],
+    folds: int,
+    seed: int,
+) -> dict[float, float]:
+    """Return the mean AUROC of each strength over folds in which every class can be judged."""
+    from sklearn.metrics import roc_auc_score
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    scores: dict[float, list[float]] = {strength: [] for strength in strengths}
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    for inner, held in splitter.split(x, y, groups):
+        if min(len(np.unique(y[part])) for part in (inner, held)) <= y.max():
+            continue
+        for fitted in _path(x[inner], y[inner], strengths, exact=False):
+            out = fitted.logits(x[held])
+            if out.ndim == 2:
+                out = np.exp(out - out.max(axis=1, keepdims=True))
+                out /= out.sum(axis=1, keepdims=True)
+            scores[fitted.strength].append(roc_auc_score(y[held], out, multi_class="ovr"))
+    return {strength: float(np.mean(s)) for strength, s in scores.items() if s}
+
+
+def _widened(probe: Probe, present: np.ndarray, classes: int) -> Probe:
+    """Give a probe of the classes that are ``present`` one column for each of the task's."""
+    weights, bias = probe.weights, probe.bias
+    if weights.shape[1] == 1:  # the logit of the second against the first
+        weights, bias = np.hstack([-weights, weights]) / 2, np.concatenate([-bias, bias]) / 2
+    wide, level = np.zeros((len(weights), classes)), np.full(classes, ABSENT)
+    wide[:, present], level[present] = weights, bias
+    return replace(probe, weights=wide, bias=level)
 
 
 def _path(
-    x: np.ndarray, y: np.ndarray, strengths: tuple[float, ...], *, tolerance: float = 1e-4
+    x: np.ndarray, y: np.ndarray, strengths: tuple[float, ...], *, exact: bool
 ) -> Iterator[Probe]:
-    """Fit one probe a strength, from strong to weak, each started from the one before."""
+    """Fit one probe a strength, from strong to weak, each started from the one before.
+
+    scikit-learn's tolerance leaves logits off by up to 0.7 where regularisation is weak, and single
+    precision takes half the time where there are many columns. The ranks that the inner folds look
+    at mind neither.
+
+    Args:
+        exact: Solve to the end, in double precision.
+    """
     from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits
 
     z, mean, scale = _standardise(x)
-    model = LogisticRegression(max_iter=2000, tol=tolerance, warm_start=True)
+    z = z if exact or z.shape[1] < WIDE else z.astype(np.float32)
+    model = LogisticRegression(max_iter=2000, tol=1e-7 if exact else 1e-4, warm_start=True)
     # Products of this size gain nothing from a second thread and lose much on a busy machine.
     with threadpool_limits(1):
         for strength in sorted(strengths):
@@ -137,142 +180,123 @@ def _standardise(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return scaler.transform(np.asarray(x, dtype=np.float64)), scaler.mean_, scaler.scale_
 
 
-def ridge_probe(
-    features: np.ndarray, values: np.ndarray, *, strengths: tuple[float, ...] = STRENGTHS
-) -> Probe:
-    """Fit ridge regression, its strength chosen by leave-one-out error inside the training rows.
-
-    Args:
-        features: ``(N, D)``, raw.
-        values: ``(N,)`` floats; rows with NaN are left out.
-    """
+def _ridge(features: np.ndarray, values: np.ndarray, strengths: tuple[float, ...]) -> Probe:
     from sklearn.linear_model import RidgeCV
 
     known = np.isfinite(values)
-    x, y = np.asarray(features, dtype=np.float64)[known], values[known]
-    z, mean, scale = _standardise(x)
-    model = RidgeCV(alphas=[1 / s for s in strengths]).fit(z, y)
+    z, mean, scale = _standardise(np.asarray(features, dtype=np.float64)[known])
+    model = RidgeCV(alphas=[1 / s for s in strengths]).fit(z, values[known])
     weights, bias = model.coef_[:, None], np.atleast_1d(model.intercept_)
     limit = REACH * abs(z).max(axis=0)
     return Probe(mean, scale, limit, weights, bias, float(1 / model.alpha_))
 
 
-def probe(
-    features: np.ndarray, labels: np.ndarray, groups: np.ndarray, *, folds: int = 4, **options: Any
-) -> Probe:
-    """Fit ``linear_probe`` to integer labels, ``ridge_probe`` to the values of a regression.
+@contextlib.contextmanager
+def objective(
+    model: models.Classifier, labels: np.ndarray, *, ordinal: bool = False
+) -> Iterator[losses.Objective]:
+    """Give what a classifier minimises to learn labels, for as long as it is trained.
 
-    Where a class has fewer groups than ``folds``, there are as many inner folds as groups; with a
-    single one nothing can be compared, and the middle strength is taken.
-
-    Args:
-        options: ``strengths``, and for classes ``seed``.
-    """
-    labels, strengths = np.asarray(labels), options.pop("strengths", STRENGTHS)
-    if np.issubdtype(labels.dtype, np.floating):
-        return ridge_probe(features, labels, strengths=strengths)
-    groups = np.asarray(groups)
-    fewest = min(len(np.unique(groups[labels == c])) for c in np.unique(labels[labels >= 0]))
-    if fewest < 2:
-        strengths = (strengths[len(strengths) // 2],)
-    folds = max(2, min(folds, fewest))
-    return linear_probe(features, labels, groups, strengths=strengths, folds=folds, **options)
-
-
-def full(
-    model: models.Classifier,
-    train: Any,
-    labels: np.ndarray,
-    *,
-    validate: Callable[[Any], dict[str, float]] | None = None,
-    keep: str | None = None,
-    epochs: int = 6,
-    lr: float = 1e-3,
-    backbone_lr: float = 3e-4,
-    layer_decay: float = 1.0,
-    balanced: bool = True,
-    **options: Any,
-) -> Iterator[dict[str, Any]]:
-    """Fine-tune every weight of a classifier in place; yields a row an epoch.
-
-    The defaults are the plain recipe of the reference scores (AdamW 3e-4, six epochs).
+    Classes are learnt by cross-entropy, each weighed by the inverse of its frequency to mean one;
+    grades by that of their thresholds (``losses.ordinal_loss``); values (floats) by their distance
+    in standard deviations of the training values. A head that had to reach 120 months by itself
+    would need steps as large as months: it learns standardised values and puts out values in the
+    task's unit. After the training its weights do so, and the model is a plain one again, for a
+    bundle and for whoever loads it.
 
     Args:
-        train: Loader of training batches with labels.
-        labels: Training labels ``(N,)``, for the class weights; -1 is left out.
-        balanced: Weigh classes by the inverse of their frequency, to mean one.
-        options: Passed to ``training.fit``.
+        labels: Training labels ``(N,)``, for the class weights or the scale; -1 or NaN is left out.
+        ordinal: The classes are grades in order.
 
     Raises:
-        ValueError: Classes are to be balanced and no training row has one of them.
+        ValueError: No two classes, or no two values, among the training labels.
     """
     import torch
 
-    weights = None
-    if balanced:
-        counts = np.bincount(labels[labels >= 0], minlength=max(2, model.head.out_features))
-        if not counts.all():
-            raise ValueError(
-                f"Training rows by class: {counts.tolist()}. A class without rows has no weight; "
-                "use another split, or balanced=False."
-            )
-        weights = torch.tensor(counts.sum() / (len(counts) * counts), dtype=torch.float32)
-    objective = losses.classification_objective(class_weights=weights)
-    yield from training.fit(
-        model,
-        objective,
-        train,
-        epochs=epochs,
-        lr=lr,
-        backbone_lr=backbone_lr,
-        layer_decay=layer_decay,
-        validate=validate,
-        keep=keep,
-        **options,
-    )
+    labels, head = np.asarray(labels), model.head
+    if not np.issubdtype(labels.dtype, np.floating):
+        weights = _class_weights(labels, head.out_features)
+        yield losses.classification_objective(class_weights=weights, ordinal=ordinal)
+        return
+    values = labels[np.isfinite(labels)].astype(np.float64)
+    if len(np.unique(values)) < 2:
+        raise ValueError(f"{len(values)} training values, none differing: nothing to learn.")
+    center, scale = float(values.mean()), float(values.std())
+    handle = head.register_forward_hook(lambda _, __, out: out.float() * scale + center)
+    try:
+        yield losses.regression_objective(scale=scale)
+    finally:
+        handle.remove()
+        with torch.no_grad():
+            head.weight.mul_(scale)
+            head.bias.mul_(scale).add_(center)
+
+
+def _class_weights(labels: np.ndarray, outputs: int) -> Any:
+    """Return a weight a class, their mean over the rows one; a class without rows needs none."""
+    import torch
+
+    counts = np.bincount(labels[labels >= 0], minlength=max(2, outputs))
+    present = counts > 0
+    if present.sum() < 2:
+        raise ValueError(
+            f"Training rows by class: {counts.tolist()}. There is nothing to tell apart; use "
+            "another split."
+        )
+    weights = np.zeros(len(counts))
+    weights[present] = counts.sum() / (present.sum() * counts[present])
+    return torch.tensor(weights, dtype=torch.float32)
 
 
 def cross_fit(
-    features: np.ndarray, labels: np.ndarray, held: np.ndarray, groups: np.ndarray, **options: Any
-) -> tuple[np.ndarray, list[float]]:
-    """Fit one linear probe a fold and return the logits each image got while held out.
+    features: np.ndarray,
+    labels: np.ndarray,
+    held: np.ndarray,
+    groups: np.ndarray,
+    *,
+    classes: int = 0,
+    strengths: tuple[float, ...] = STRENGTHS,
+) -> np.ndarray:
+    """Fit one `probe` a fold and return the logits, or values, each image got while held out.
 
     Args:
         features: ``(N, D)``, raw.
-        labels: ``(K, N)``; row k holds what ``splits.apply`` shows of fold k: -1 where held out.
+        labels: ``(K, N)``; row k holds what ``splits.apply`` shows of fold k: -1, or NaN, where
+            held out.
         held: ``(K, N)`` bool, the images held out in fold k; together they cover every image once.
         groups: ``(N,)``.
-        options: Passed to ``linear_probe``.
+        classes: How many classes the task has, so that a fold without one has the same columns.
 
     Returns:
-        Logits ``(N,)`` or ``(N, C)``, and the strength chosen in each fold.
+        Logits ``(N,)`` or ``(N, C)``.
 
     Raises:
         ValueError: A held-out image shows its label, or an image is not held out exactly once.
     """
-    shown = int((labels[held] >= 0).sum())
+    known = np.isfinite(labels) if np.issubdtype(labels.dtype, np.floating) else labels >= 0
+    shown = int(known[held].sum())
     if shown:
         raise ValueError(
             f"{shown} held-out images show their label. Take labels from splits.apply."
         )
-    if (held.sum(axis=0) != 1).any():
-        wrong = int((held.sum(axis=0) != 1).sum())
+    wrong = int((held.sum(axis=0) != 1).sum())
+    if wrong:
         raise ValueError(f"{wrong} images are not held out exactly once over the folds.")
     groups = np.asarray(groups)
     parted = [
-        len(set(groups[test]) & set(groups[~test & (visible >= 0)]))
-        for visible, test in zip(labels, held, strict=True)
+        len(set(groups[test]) & set(groups[~test & visible]))
+        for visible, test in zip(known, held, strict=True)
     ]
     if any(parted):
         raise ValueError(
             f"{sum(parted)} groups are both held out and trained on. Folds must come from "
             "splits.add_folds, groups from splits.add_groups."
         )
-    out, strengths = None, []
+    out = None
     for visible, test in zip(labels, held, strict=True):
-        probe = linear_probe(features[~test], visible[~test], groups[~test], **options)
-        logits = probe.logits(features[test])
+        options = dict(classes=classes, strengths=strengths)
+        fitted = probe(features[~test], visible[~test], groups[~test], **options)
+        logits = fitted.logits(features[test])
         out = np.empty((len(features), *logits.shape[1:])) if out is None else out
         out[test] = logits
-        strengths.append(probe.strength)
-    return out, strengths
+    return out

@@ -7,8 +7,6 @@ used, not here.
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -17,19 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-
-def _stored(path: Path, compute: Callable[[], np.ndarray]) -> np.ndarray:
-    """Read ``path``, or compute it and write it by rename."""
-    if path.exists():
-        return np.load(path)
-    array = compute()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".npy")
-    with os.fdopen(handle, "wb") as file:
-        np.save(file, array)
-    Path(temporary).chmod(0o644)
-    Path(temporary).replace(path)
-    return array
+from bonelib.runs.files import replacing
 
 
 def key(encoder: Any, weights: str, content: str, image_ids: Iterable[str]) -> str:
@@ -99,14 +85,16 @@ def image_features(
             such features would be stored under a name they don't deserve.
     """
     _check(encoder, loader)
-
-    def compute() -> np.ndarray:
-        modes = {module: module.training for module in encoder.modules()}
-        encoder.eval().to(memory_format=torch.channels_last)
-        try:
-            return encode(encoder, loader)
-        finally:
-            for module, training in modes.items():
-                module.training = training
-
-    return _stored(folder / f"{key(encoder, weights, content, loader.image_ids)}.npy", compute)
+    path = folder / f"{key(encoder, weights, content, loader.image_ids)}.npy"
+    if path.exists():
+        return np.load(path)
+    modes = {module: module.training for module in encoder.modules()}
+    encoder.eval().to(memory_format=torch.channels_last)
+    try:
+        found = encode(encoder, loader)
+    finally:
+        for module, training in modes.items():
+            module.training = training
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        np.save(file, found)
+    return found

@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from bonelib import adaptation, encoders, models
+from bonelib import adaptation, encoders, models, training
 
 FEW = (0.001, 0.1, 10.0)
 
@@ -40,7 +40,7 @@ def pipeline(x, y, strength):
 def test_a_probe_is_scikit_learns_pipeline(classes, rows, columns, strength):
     x, y, groups = cohort(rows, columns, classes)
     new = np.clip(cohort(30, columns, classes, seed=1)[0], x.min(0), x.max(0))  # of their range
-    probe = adaptation.linear_probe(x, y, groups, strengths=(strength,))
+    probe = adaptation.probe(x, y, groups, strengths=(strength,))
     reference = pipeline(x, y, strength)
     assert probe.weights.shape == (columns, 1 if classes == 2 else classes)
     for rows_ in (x, new):
@@ -69,8 +69,8 @@ def brute_force(x, y, groups, strengths, folds, seed):
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_strength_is_the_one_a_grouped_inner_validation_finds(classes, seed):
     x, y, groups = cohort(160, 60, classes, seed=seed, strength=0.6)
-    probe = adaptation.linear_probe(x, y, groups, strengths=FEW, folds=3, seed=seed)
-    expected = brute_force(x, y, groups, FEW, 3, seed)
+    probe = adaptation.probe(x, y, groups, strengths=FEW, seed=seed)
+    expected = brute_force(x, y, groups, FEW, 4, seed)
     assert list(probe.inner) == list(FEW)
     for strength in FEW:
         assert probe.inner[strength] == pytest.approx(expected[strength], abs=0.005)
@@ -79,8 +79,8 @@ def test_the_strength_is_the_one_a_grouped_inner_validation_finds(classes, seed)
 
 def test_the_chosen_strength_is_refitted_on_all_rows():
     x, y, groups = cohort()
-    probe = adaptation.linear_probe(x, y, groups, strengths=FEW)
-    again = adaptation.linear_probe(x, y, groups, strengths=(probe.strength,))
+    probe = adaptation.probe(x, y, groups, strengths=FEW)
+    again = adaptation.probe(x, y, groups, strengths=(probe.strength,))
     np.testing.assert_allclose(probe.logits(x), again.logits(x), atol=1e-9)
 
 
@@ -94,7 +94,7 @@ def test_no_group_is_parted_by_the_inner_folds(monkeypatch):
         return original(rows, labels, strengths, **options)
 
     monkeypatch.setattr(adaptation, "_path", spy)
-    adaptation.linear_probe(x, y, groups, strengths=FEW, folds=4)
+    adaptation.probe(x, y, groups, strengths=FEW)
     *inner, final = seen
     assert len(inner) == 4 and len(final) == len(x)
     index = {row.tobytes(): i for i, row in enumerate(x)}
@@ -111,35 +111,53 @@ def test_rows_without_a_label_are_left_out():
     x, y, groups = cohort()
     hidden = np.where(np.arange(len(y)) % 3 == 0, -1, y)
     known = hidden >= 0
-    probe = adaptation.linear_probe(x, hidden, groups, strengths=FEW)
-    same = adaptation.linear_probe(x[known], y[known], groups[known], strengths=FEW)
+    probe = adaptation.probe(x, hidden, groups, strengths=FEW)
+    same = adaptation.probe(x[known], y[known], groups[known], strengths=FEW)
     np.testing.assert_allclose(probe.logits(x), same.logits(x), atol=1e-9)
+
+
+def test_a_class_that_no_row_has_keeps_its_column_and_never_wins():
+    x, y, groups = cohort(classes=3)
+    for own in ([0, 2, 3], [1, 3]):  # of four classes, one and then two are absent
+        labels = np.array(own)[y % len(own)]
+        wide = adaptation.probe(x, labels, groups, classes=4, strengths=(0.1,))
+        codes = np.searchsorted(own, labels)
+        close = adaptation.probe(x, codes, groups, strengths=(0.1,)).logits(x)
+        logits = wide.logits(x)
+        assert logits.shape == (len(x), 4) and set(logits.argmax(1)) <= set(own)
+        p = np.exp(logits - logits.max(1, keepdims=True))
+        p /= p.sum(1, keepdims=True)
+        assert p[:, [c for c in range(4) if c not in own]].max() < 1e-9
+        if close.ndim == 1:
+            np.testing.assert_allclose(logits[:, 3] - logits[:, 1], close, atol=1e-9)
+        else:
+            np.testing.assert_allclose(logits[:, own], close, atol=1e-9)
+    full = adaptation.probe(x, y, groups, classes=3, strengths=FEW)
+    same = adaptation.probe(x, y, groups, strengths=FEW)
+    assert np.array_equal(full.weights, same.weights), "nothing changes where all are there"
 
 
 def test_constant_columns_do_not_break_it():
     x, y, groups = cohort()
-    plain = adaptation.linear_probe(x, y, groups, strengths=(0.1,))
+    plain = adaptation.probe(x, y, groups, strengths=(0.1,))
     wide = np.column_stack([x, np.full(len(x), 0.1), np.zeros(len(x))])
-    probe = adaptation.linear_probe(wide, y, groups, strengths=(0.1,))
+    probe = adaptation.probe(wide, y, groups, strengths=(0.1,))
     assert np.allclose(probe.logits(wide), plain.logits(x), atol=1e-4)
     nearly = wide.copy()
     nearly[:, -2] += 1e-9  # as another machine rounds
     assert np.allclose(probe.logits(nearly), plain.logits(x), atol=1e-4)
-    nothing = adaptation.linear_probe(np.ones((len(y), 1)), y, groups, strengths=FEW)
+    nothing = adaptation.probe(np.ones((len(y), 1)), y, groups, strengths=FEW)
     assert len(set(nothing.logits(np.ones((5, 1))))) == 1
 
 
 def test_what_cannot_be_fitted_is_refused():
     x, y, groups = cohort()
     with pytest.raises(ValueError, match="needs two classes"):
-        adaptation.linear_probe(x, np.zeros_like(y), groups)
+        adaptation.probe(x, np.zeros_like(y), groups)
     with pytest.raises(ValueError, match=r"No training row has class \[1\]"):
-        adaptation.linear_probe(x, 2 * y, groups)
-    few = np.where(groups < 3, 1, 0)
-    with pytest.raises(ValueError, match="3 training groups, fewer than the 4 inner folds"):
-        adaptation.linear_probe(x, few, groups)
-    assert adaptation.linear_probe(x, few, groups, strengths=(0.1,)).strength == 0.1
-    assert adaptation.linear_probe(x, few, groups, folds=3).strength in adaptation.STRENGTHS
+        adaptation.probe(x, 2 * y, groups)
+    with pytest.raises(ValueError, match="A label is 1, but the task has 1 classes"):
+        adaptation.probe(x, y, groups, classes=1)
 
 
 def test_the_standard_strengths_are_seven_from_strong_to_weak():
@@ -148,11 +166,11 @@ def test_the_standard_strengths_are_seven_from_strong_to_weak():
 
 # ---------------------------------------------------------------------- ridge
 def test_ridge_is_scikit_learns_and_leaves_out_what_is_unknown():
-    x, y, _ = cohort(classes=5)
+    x, y, groups = cohort(classes=5)
     values = y + 0.3 * np.random.default_rng(0).normal(size=len(y))
     values[::7] = np.nan
     known = np.isfinite(values)
-    probe = adaptation.ridge_probe(x, values, strengths=FEW)
+    probe = adaptation.probe(x, values, groups, strengths=FEW)
     scaler = StandardScaler().fit(x[known].astype(np.float64))
     z = scaler.transform(x.astype(np.float64))
     chosen = RidgeCV(alphas=[1 / s for s in FEW]).fit(z[known], values[known])
@@ -172,12 +190,11 @@ def folded(classes=2, folds=4):
 @pytest.mark.parametrize("classes", [2, 3])
 def test_each_image_gets_the_logits_of_the_probe_that_did_not_see_it(classes):
     x, labels, held, groups, _ = folded(classes)
-    out, strengths = adaptation.cross_fit(x, labels, held, groups, strengths=FEW)
-    assert out.shape == ((len(x),) if classes == 2 else (len(x), classes)) and len(strengths) == 4
+    out = adaptation.cross_fit(x, labels, held, groups, strengths=FEW)
+    assert out.shape == ((len(x),) if classes == 2 else (len(x), classes))
     for k, test in enumerate(held):
-        probe = adaptation.linear_probe(x[~test], labels[k][~test], groups[~test], strengths=FEW)
+        probe = adaptation.probe(x[~test], labels[k][~test], groups[~test], strengths=FEW)
         np.testing.assert_allclose(out[test], probe.logits(x[test]), atol=1e-9)
-        assert strengths[k] == probe.strength
 
 
 def test_logits_of_held_out_images_do_not_depend_on_their_labels():
@@ -186,7 +203,7 @@ def test_logits_of_held_out_images_do_not_depend_on_their_labels():
     for truth in (y, noise):
         shuffled = np.where(held, -1, y)
         shuffled[0, held[1]] = truth[held[1]]  # fold 0 trains on the images of fold 1
-        out, _ = adaptation.cross_fit(x, shuffled, held, groups, strengths=(0.1,))
+        out = adaptation.cross_fit(x, shuffled, held, groups, strengths=(0.1,))
         if truth is y:
             before = out
     assert np.allclose(out[held[1]], before[held[1]]), "fold 1 never saw its own labels"
@@ -229,11 +246,12 @@ def classifier(outputs=1):
     return models.Classifier(tower, outputs=outputs)
 
 
-def tune(labels, outputs=1, model=None, **options):
+def tune(labels, outputs=1, model=None, epochs=1, lr=1e-3, **given):
     model = model or classifier(outputs)
-    return list(
-        adaptation.full(model, Loader(labels), np.array(labels), accelerator="cpu", **options)
-    )
+    options = training.Options(epochs=epochs, lr=lr, backbone_lr=3e-4, layer_decay=1.0)
+    given |= {"accelerator": "cpu"}
+    with adaptation.objective(model, np.array(labels)) as objective:
+        return list(training.fit(model, objective, Loader(labels), options, **given))
 
 
 def test_fine_tuning_moves_every_weight_and_lowers_the_loss():
@@ -248,9 +266,9 @@ def test_balanced_classes_weigh_the_same_and_rows_without_a_label_nothing(monkey
     seen = []
     original = adaptation.losses.classification_objective
 
-    def spy(*, class_weights=None):
+    def spy(*, class_weights=None, ordinal=False):
         seen.append(class_weights)
-        return original(class_weights=class_weights)
+        return original(class_weights=class_weights, ordinal=ordinal)
 
     monkeypatch.setattr(adaptation.losses, "classification_objective", spy)
     labels = [0, 0, 0, 1, 2, 2, -1, -1]
@@ -258,16 +276,16 @@ def test_balanced_classes_weigh_the_same_and_rows_without_a_label_nothing(monkey
     counts = torch.tensor([3.0, 1.0, 2.0])
     assert torch.allclose(seen[0] * counts, torch.full((3,), 2.0)), "each class 6 / 3 rows' worth"
     assert (seen[0] * counts).sum() / counts.sum() == pytest.approx(1), "mean one over the rows"
-    tune(labels, outputs=3, epochs=1, balanced=False)
-    assert seen[1] is None
 
 
-def test_a_class_without_training_rows_cannot_be_balanced():
-    with pytest.raises(ValueError, match=r"by class: \[2, 0, 2\]"):
-        tune([0, 0, 2, 2], outputs=3, epochs=1)
+def test_a_class_without_training_rows_has_no_weight_and_one_class_is_refused():
+    weights = adaptation._class_weights(np.array([0, 0, 2, -1]), 3)
+    assert weights.tolist() == [0.75, 0.0, 1.5]
+    assert len(tune([0, 0, 2, 2], outputs=3, epochs=1)) == 1
     with pytest.raises(ValueError, match=r"by class: \[4, 0\]"):
         tune([0, 0, 0, 0], epochs=1)
-    assert len(tune([0, 0, 2, 2], outputs=3, epochs=1, balanced=False)) == 1
+    with pytest.raises(ValueError, match="3 training values, none differing"):
+        tune([7.0, 7.0, 7.0, np.nan], epochs=1)
 
 
 def test_the_kept_epoch_comes_back_through_the_strategy():
@@ -289,11 +307,9 @@ def test_the_probe_follows_the_kind_of_labels_and_the_number_of_groups():
     y, groups = (x[:, 0] > 0).astype(int), np.arange(60)
     strengths = (1e-3, 1e-1, 10.0)
     given = dict(strengths=strengths)
-    same = adaptation.linear_probe(x, y, groups, **given)
-    assert np.array_equal(adaptation.probe(x, y, groups, **given).weights, same.weights)
     values = (3 * x[:, 1]).astype(np.float32)
-    ridge = adaptation.ridge_probe(x, values, **given)
-    assert np.array_equal(adaptation.probe(x, values, groups, **given).weights, ridge.weights)
+    assert not adaptation.probe(x, values, groups, **given).inner, "chosen by leaving one out"
+    assert set(adaptation.probe(x, y, groups, **given).inner) == set(strengths)
     three = np.flatnonzero(y == 1)[:3]
     rows = np.concatenate([three, np.flatnonzero(y == 0)])
     few = adaptation.probe(x[rows], y[rows], groups[rows], **given)
@@ -312,8 +328,8 @@ def test_a_feature_that_hardly_varies_in_training_does_not_explode_in_a_test_row
     test = rng.normal(size=(40, 8))
     test[:, 3] = 0.5
     for probe in (
-        adaptation.ridge_probe(x, y),
-        adaptation.linear_probe(x, (y > 0).astype(int), np.arange(60), strengths=(1.0,)),
+        adaptation.probe(x, y, np.arange(60)),
+        adaptation.probe(x, (y > 0).astype(int), np.arange(60), strengths=(1.0,)),
     ):
         moved = test.copy()
         moved[:, 3] = 0

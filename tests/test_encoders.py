@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from bonelib import captions, cohort, encoders
 
 LITE0 = "packaged:efficientnet_lite0"
+MOBILE = "timm:mobilenetv3_small_050"  # small, and its weights have pixels of their own
 
 
 @pytest.fixture(scope="module")
@@ -186,23 +187,22 @@ def test_the_hash_tells_names_values_and_buffers_apart_but_not_memory_layout():
     changed.trunk.bn1.running_mean[0] += 1e-6
     assert encoders.weights_hash(changed) != before
     assert encoders.weights_hash(torch.nn.Sequential(tower)) != before
-    assert encoders.count_parameters(tower) == 11_176_512
-    assert encoders.count_parameters(tower.requires_grad_(False)) == 0
 
 
 # ---------------------------------------------------------------------- files
 @pytest.mark.parametrize("form", ["safetensors", "pth", "checkpoint", "own"])
 def test_weights_from_a_file_come_back_equal(tmp_path, form):
-    source = encoders.image("timm:resnet18", weights="random", seed=5)
-    state = source.trunk.state_dict() | {"fc.weight": torch.zeros(1000, 512)}  # the head is left
-    path = tmp_path / f"resnet18.{'safetensors' if form in ('safetensors', 'own') else 'pth'}"
+    source = encoders.image(MOBILE, weights="random", seed=5)
+    head = {"classifier.weight": torch.zeros(1000, 1024)}  # is left
+    state = source.trunk.state_dict() | head
+    path = tmp_path / f"mobile.{'safetensors' if form in ('safetensors', 'own') else 'pth'}"
     if form == "own":  # as a bundle names them
         save_file({f"trunk.{k}": v for k, v in state.items()}, path)
     elif form == "safetensors":
         save_file(state, path)
     else:
         torch.save({"state_dict": state, "epoch": 3} if form == "checkpoint" else state, path)
-    found = encoders.image("timm:resnet18", weights=str(path), seed=6)
+    found = encoders.image(MOBILE, weights=str(path), seed=6)
     assert encoders.weights_hash(found) == encoders.weights_hash(source)
     assert found.weights == path.name and found.preprocessing.mean == (0.485, 0.456, 0.406)
 
@@ -218,16 +218,16 @@ def test_position_embeddings_of_a_file_are_resampled_to_the_size(tmp_path):
 
 
 def test_a_file_that_does_not_fit_is_refused_with_what_is_wrong(tmp_path):
-    state = encoders.image("timm:resnet18", weights="random").trunk.state_dict()
+    state = encoders.image(MOBILE, weights="random").trunk.state_dict()
     del state["bn1.weight"]
-    state["conv1.weight"] = torch.zeros(64, 1, 7, 7)
+    state["conv_stem.weight"] = torch.zeros(16, 1, 3, 3)
     save_file(state, tmp_path / "grey.safetensors")
     with pytest.raises(
-        ValueError, match="1 tensors missing .*bn1.weight.*1 of another shape.*conv1"
+        ValueError, match="1 tensors missing .*bn1.weight.*1 of another shape.*conv_stem"
     ):
-        encoders.image("timm:resnet18", weights=str(tmp_path / "grey.safetensors"))
+        encoders.image(MOBILE, weights=str(tmp_path / "grey.safetensors"))
     with pytest.raises(encoders.WeightsNotAvailable, match="No weight file .*nowhere.pth"):
-        encoders.image("timm:resnet18", weights=str(tmp_path / "nowhere.pth"))
+        encoders.image(MOBILE, weights=str(tmp_path / "nowhere.pth"))
 
 
 # ---------------------------------------------------------------------- no network
@@ -353,7 +353,8 @@ def test_the_cached_tower_equals_the_uncached_and_embeds_each_sentence_once():
 
 def test_minilm_is_cached_and_frozen_by_default():
     tower = encoders.text("packaged:minilm")
-    assert isinstance(tower, encoders.CachedText) and encoders.count_parameters(tower) == 0
+    assert isinstance(tower, encoders.CachedText)
+    assert not any(p.requires_grad for p in tower.parameters())
     tower.train()
     assert not any(m.training for m in tower.modules())
     rows = tower(tower.tokenize(SENTENCES))

@@ -47,6 +47,14 @@ def exported(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def small(tmp_path_factory, bert):
+    """As ``exported``, of small towers: where the weights are not the point."""
+    image = encoders.image("timm:test_resnet", weights="random", size=96)
+    model = models.DualEncoder(image, encoders.text(f"hf:{bert}"), dim=32).eval()
+    return model, models.export_open_clip(tmp_path_factory.mktemp("small") / "out", model)
+
+
+@pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     """An architecture of open_clip made small, registered as its users do, and a checkpoint."""
     folder = tmp_path_factory.mktemp("architectures")
@@ -91,15 +99,15 @@ def test_the_folder_states_the_pixels_of_the_weights(exported):
     )
 
 
-def test_perceptrons_bias_and_trained_towers_go_out_and_come_back(tmp_path):
+def test_perceptrons_bias_and_trained_towers_go_out_and_come_back(tmp_path, bert):
     model = models.DualEncoder(
         encoders.image("timm:test_resnet", weights="random", size=96, seed=1),
-        encoders.text("packaged:minilm", cached=False),
+        encoders.text(f"hf:{bert}", cached=False),
         dim=32,
         projection="mlp",
         bias=True,
     ).eval()
-    models.add_lora(model, side="text", rank=2)
+    models.add_lora(model, rank=2)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
@@ -110,15 +118,15 @@ def test_perceptrons_bias_and_trained_towers_go_out_and_come_back(tmp_path):
         assert models.has_lora(model), "only what was written is merged"
         again = models.from_open_clip(f"local-dir:{folder}")
         tokens = again.tokenize(SENTENCES)
-        assert difference(again.encode_image(pixels()), model.encode_image(pixels())) == 0
+        assert difference(again.encode_image(pixels()), model.encode_image(pixels())) < 1e-5
         assert difference(again.encode_text(tokens), model.encode_text(tokens)) < 1e-5
     assert again.logit_bias.item() == -10 and again.logit_scale.item() == model.logit_scale.item()
 
 
-def test_a_folder_that_was_moved_fails_in_open_clip_and_loads_here(exported, tmp_path, monkeypatch):
+def test_a_folder_that_was_moved_fails_in_open_clip_and_loads_here(small, tmp_path, monkeypatch):
     from huggingface_hub import constants
 
-    model, folder = exported
+    model, folder = small
     moved = tmp_path / "moved"
     moved.mkdir()
     for file in folder.iterdir():
@@ -129,8 +137,7 @@ def test_a_folder_that_was_moved_fails_in_open_clip_and_loads_here(exported, tmp
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(OSError):  # it resolves that name as written
         plain(moved)
-    again = models.from_open_clip(f"local-dir:{moved}", cached=True)
-    assert isinstance(again.text, encoders.CachedText)
+    again = models.from_open_clip(f"local-dir:{moved}")
     with torch.no_grad():
         assert difference(again.encode_image(pixels()), model.encode_image(pixels())) == 0
     (moved / "config.json").unlink()
@@ -138,8 +145,8 @@ def test_a_folder_that_was_moved_fails_in_open_clip_and_loads_here(exported, tmp
         models.from_open_clip(f"local-dir:{moved}")
 
 
-def test_what_came_in_is_bundled_and_goes_out_again(exported, tmp_path):
-    _, folder = exported
+def test_what_came_in_is_bundled_and_goes_out_again(small, tmp_path):
+    _, folder = small
     model = models.from_open_clip(f"local-dir:{folder}")
     again = models.load_bundle(models.save_bundle(tmp_path / "bundle", model))
     third = models.from_open_clip(f"local-dir:{models.export_open_clip(tmp_path / 'out', again)}")
@@ -153,20 +160,19 @@ def test_what_came_in_is_bundled_and_goes_out_again(exported, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("image", "options", "text", "message"),
+    ("image", "text", "message"),
     [
-        ("timm:test_resnet", {}, "small", "open_clip can't build small"),
-        ("timm:mobilenetv3_small_050", {}, "packaged:minilm", "open_clip builds .* otherwise"),
-        ("timm:vit_tiny_patch16_224", {}, "packaged:minilm", "open_clip builds .* otherwise"),
-        ("open_clip:tiny-for-tests", {}, "packaged:minilm", "only projection='none' exports"),
-        ("timm:test_resnet", {"views": 2}, "packaged:minilm", "no place for the learned vectors"),
+        ("timm:test_resnet", "small", "open_clip can't build small"),
+        ("timm:mobilenetv3_small_050", "hf", "open_clip builds .* otherwise"),
+        ("timm:vit_tiny_patch16_224", "hf", "open_clip builds .* otherwise"),
+        ("open_clip:tiny-for-tests", "hf", "only projection='none' exports"),
     ],
 )
 def test_what_open_clip_would_build_otherwise_is_refused(
-    tmp_path, tiny, image, options, text, message
+    tmp_path, tiny, bert, image, text, message
 ):
     tower = encoders.image(image, weights="random", size=32 if "224" not in image else 96)
-    model = models.DualEncoder(tower, encoders.text(text), dim=16, **options)
+    model = models.DualEncoder(tower, encoders.text(f"hf:{bert}" if text == "hf" else text), dim=16)
     with pytest.raises(ValueError, match=message):
         models.export_open_clip(tmp_path / "out", model)
     assert not list(tmp_path.iterdir()), "nothing half written is left"
@@ -235,7 +241,7 @@ def test_a_checkpoint_of_another_architecture_is_refused(tiny, tmp_path):
         encoders.image("open_clip:ViT-B-32", weights="laion")
     with pytest.raises(encoders.WeightsNotAvailable, match="no open_clip_config.json"):
         encoders.image(f"open_clip:local-dir:{tmp_path}")
-    with pytest.raises(encoders.WeightsNotAvailable, match="holds no checkpoint file"):
+    with pytest.raises(ValueError, match="no weights .* and there is no such file"):
         encoders.image("open_clip:tiny-for-tests", weights=str(tmp_path))
     (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": TINY}))
     with pytest.raises(encoders.WeightsNotAvailable, match="holds no checkpoint file"):
@@ -250,32 +256,29 @@ def test_a_checkpoint_of_another_architecture_is_refused(tiny, tmp_path):
 
 
 # ---------------------------------------------------------------------- traps that stay open_clip's
-def test_its_default_pooler_for_bert_would_be_another(exported):
+def test_its_default_pooler_for_bert_would_be_another(small):
     from open_clip.hf_model import HFTextEncoder
 
-    model, folder = exported
+    model, folder = small
     config = json.loads((folder / "open_clip_config.json").read_text())
     assert config["model_cfg"]["text_cfg"]["hf_pooler_type"] == "mean_pooler"
     with torch.random.fork_rng(devices=[]):
-        default = HFTextEncoder(str(folder), output_dim=384, pretrained=False).eval()
+        default = HFTextEncoder(str(folder), output_dim=32, pretrained=False).eval()
     default.transformer.load_state_dict(model.text.encoder.trunk.state_dict(), strict=False)
     tokens = model.text.encoder.tokenize(SENTENCES)
     with torch.no_grad():
         assert difference(default(tokens), model.text.encoder(tokens)) > 0.1
 
 
-def test_partly_unlocking_bert_fails_there_and_locking_works_here(exported):
-    _, folder = exported
+def test_partly_unlocking_bert_fails_there(small):
+    _, folder = small
     built, _ = plain(folder)
     with pytest.raises(KeyError, match="layer_attr"):
         built.lock_text_tower(unlocked_layers=1)
-    model = models.from_open_clip(f"local-dir:{folder}")
-    models.lock(model, text=True, image=True)
-    assert [k for k, p in model.named_parameters() if p.requires_grad] == ["logit_scale"]
 
 
-def test_a_trunk_file_that_does_not_fit_passes_there_and_not_here(tmp_path, exported, caplog):
-    _, folder = exported
+def test_a_trunk_file_that_does_not_fit_passes_there_and_not_here(tmp_path, small, caplog):
+    _, folder = small
     other = encoders.image("timm:test_resnet", weights="random").trunk.state_dict()
     torch.save(other, tmp_path / "other.pth")
     with caplog.at_level(logging.ERROR):

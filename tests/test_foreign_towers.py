@@ -57,23 +57,6 @@ def processor(folder):
     ).save_pretrained(folder)
 
 
-@pytest.fixture(scope="module")
-def bert(tmp_path_factory):
-    """A folder with a small random BERT and MiniLM's tokenizer."""
-    import transformers as tr
-
-    folder = tmp_path_factory.mktemp("bert")
-    tokenizer = encoders.text("packaged:minilm", cached=False)._tokenizer
-    tokenizer.save_pretrained(folder)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
-        config = tr.BertConfig(
-            **SMALL, vocab_size=tokenizer.vocab_size, max_position_embeddings=64, pad_token_id=0
-        )
-        tr.BertModel(config).save_pretrained(folder)
-    return folder
-
-
 # ---------------------------------------------------------------------- images, Hugging Face
 @pytest.mark.parametrize("kind", ["vit", "vit for classification", "dinov2", "resnet", "clip"])
 def test_a_hugging_face_folder_gives_the_features_and_pixels_of_its_makers(tmp_path, kind):
@@ -88,9 +71,8 @@ def test_a_hugging_face_folder_gives_the_features_and_pixels_of_its_makers(tmp_p
         larger = encoders.image(f"hf:{tmp_path / 'net'}", size=48).eval()
         assert larger(pixels(size=48)).shape == (2, tower.width)
     assert tower.preprocessing == encoders.Preprocessing(32, MEAN, STD)
-    groups = training.parameter_groups(
-        models.Classifier(tower, outputs=1), lr=1, backbone_lr=1, layer_decay=0.5, weight_decay=0
-    )
+    options = training.Options(epochs=1, layer_decay=0.5)
+    groups = training.parameter_groups(models.Classifier(tower, outputs=1), options)
     assert len({group["lr"] for group in groups}) >= 3, "layers have rates of their own"
     folder = models.save_bundle(tmp_path / "bundle", models.Classifier(tower, outputs=1).eval())
     for file in (tmp_path / "net").iterdir():

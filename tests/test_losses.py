@@ -284,18 +284,11 @@ def test_spread_tells_a_point_from_a_balanced_set():
     assert losses.spread(balanced).item() == pytest.approx(1)
 
 
-def test_key_weights_decide_what_a_partial_match_is_worth():
+def test_a_partial_match_counts_by_its_share_of_equal_keys():
     keys = torch.tensor([[0, 0], [0, 1], [1, 0], [2, 2]])
-    even = losses.targets(keys, temperature=0.5)
-    assert even[0, 1] == even[0, 2] > even[0, 3]
-    first = losses.targets(keys, temperature=0.5, weights=[3.0, 1.0])
-    assert first[0, 1] > first[0, 2] > first[0, 3]
-    share = torch.tensor([1, 0.75, 0.25, 0], dtype=torch.float64)
-    torch.testing.assert_close(first[0], (share / 0.5).softmax(0))
-    torch.testing.assert_close(losses.targets(keys, temperature=0.5, weights=[2, 2]), even)
-    for wrong in ([1.0], [1.0, 0.0]):
-        with pytest.raises(ValueError, match="2 keys need as many positive weights"):
-            losses.targets(keys, temperature=0.5, weights=wrong)
+    found = losses.targets(keys, temperature=0.5)
+    share = torch.tensor([1, 0.5, 0.5, 0], dtype=torch.float64)
+    torch.testing.assert_close(found[0], (share / 0.5).softmax(0))
 
 
 # ---------------------------------------------------------------------- controls and pulls
@@ -378,6 +371,38 @@ def test_a_batch_without_labels_teaches_nothing_instead_of_nan(columns):
     value = losses.classification_objective()(lambda x: x, batch)
     value.backward()
     assert value.item() == 0 and (logits.grad == 0).all()
+
+
+def test_grades_are_asked_threshold_by_threshold_and_a_near_miss_costs_less():
+    logits = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
+    label = torch.tensor([0, 1, 2, 3, 4, 2])
+    p = probabilities(logits.double().numpy())
+    above = 1 - p.cumsum(axis=1)[:, :-1]
+    truth = label.numpy()[:, None] > np.arange(4)
+    expected = -np.where(truth, np.log(above), np.log(1 - above)).mean(axis=1)
+    np.testing.assert_allclose(losses.ordinal_loss(logits, label), expected, atol=1e-5)
+    sure = 20.0 * torch.eye(5)[[0, 0, 0]]
+    near, far, farther = losses.ordinal_loss(sure, torch.tensor([1, 2, 4]))
+    assert near < far < farther
+    assert losses.ordinal_loss(sure, torch.zeros(3, dtype=torch.long)).max() < 1e-6
+    weights = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0])
+    objective = losses.classification_objective(class_weights=weights, ordinal=True)
+    label = torch.tensor([0, 1, 2, 3, 4, -1])  # the last one is not known
+    value = objective(lambda x: x, {"image": logits, "label": label})
+    each = losses.ordinal_loss(logits[:5], label[:5])
+    assert value.item() == pytest.approx((each * weights).sum().item() / 15, rel=1e-6)
+
+
+def test_values_are_off_by_their_distance_in_the_given_scale_and_unknown_ones_teach_nothing():
+    objective = losses.regression_objective(scale=40.0)
+    out = torch.tensor([[100.0], [180.0], [7.0]], requires_grad=True)
+    batch = {"image": out, "label": torch.tensor([140.0, 100.0, torch.nan])}
+    value = objective(lambda x: x, batch)
+    assert value.item() == pytest.approx((1 + 2) / 2 - 0.05, rel=1e-6)
+    value.backward()
+    assert out.grad[2].item() == 0 and out.grad[0] < 0 < out.grad[1]
+    batch["label"] = torch.full((3,), torch.nan)
+    assert objective(lambda x: x, batch).item() == 0
 
 
 def test_partial_matches_get_the_softmax_of_their_share_of_equal_keys():

@@ -1,5 +1,7 @@
-"""Protects what trains and what must not: locks, LoRA, projections, and the pooling of studies."""
+"""Protects what trains and what must not: LoRA, projections, and the pooling of studies."""
 
+import copy
+import functools
 import math
 
 import pytest
@@ -15,10 +17,16 @@ def pixels(count=4, size=32):
     return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(0))
 
 
-def dual(image="timm:test_resnet", text="small", size=32, **options):
-    tower = encoders.image(image, weights="random", size=size, seed=1)
-    words = encoders.text(text, cached=False, seed=1)
-    return models.DualEncoder(tower, words, dim=16, **options).eval()
+@functools.cache
+def towers(text):
+    """An image tower and a text tower, built once: tests train copies."""
+    image = encoders.image("timm:test_resnet", weights="random", size=32, seed=1)
+    return image, encoders.text(text, cached=False, seed=1)
+
+
+def dual(text="small", **options):
+    image, words = copy.deepcopy(towers(text))
+    return models.DualEncoder(image, words, dim=16, **options).eval()
 
 
 def step(model, *, steps=3):
@@ -52,33 +60,13 @@ def stir(model):
             torch.nn.init.normal_(parameter, std=0.05, generator=generator)
 
 
-# ---------------------------------------------------------------------- locks
-@pytest.mark.parametrize("sides", [("image",), ("text",), ("image", "text")])
-def test_a_locked_tower_keeps_every_weight_and_statistic(sides):
-    model = dual()
-    models.lock(model, **dict.fromkeys(sides, True))
-    before = kept(model)
-    step(model)
-    found = changed(before, model.state_dict())
-    assert not [k for k in found if k.startswith(tuple(f"{side}." for side in sides))]
-    assert {"image_projection.weight", "text_projection.weight", "logit_scale"} <= set(found)
-    for side in {"image", "text"} - set(sides):
-        assert [k for k in found if k.startswith(f"{side}.")], f"{side} should train"
-    model.train()
-    assert not any(m.training for side in sides for m in getattr(model, side).modules())
-
-
-def test_without_a_lock_statistics_and_weights_move():
+# ---------------------------------------------------------------------- what trains
+def test_statistics_and_weights_move():
     model = dual()
     before = kept(model)
     step(model)
     found = changed(before, model.state_dict())
     assert [k for k in found if "running_mean" in k] and [k for k in found if k.endswith("weight")]
-
-
-def test_what_has_no_tower_can_not_be_locked():
-    with pytest.raises(ValueError, match="Classifier has no 'text' tower"):
-        models.lock(models.Classifier(dual().image, outputs=1), text=True)
 
 
 # ---------------------------------------------------------------------- LoRA
@@ -118,54 +106,44 @@ def test_lora_of_lite0_is_on_its_pointwise_convolutions():
 
 def test_lora_never_sits_where_torchs_attention_would_pass_it_by():
     # nn.MultiheadAttention reads out_proj.weight itself: a change on that layer has no effect
-    trunk = encoders.text("small").trunk
-    targets = models.lora_targets(trunk)
+    tower = encoders.image("open_clip:ViT-S-32-alt", weights="random", size=64)
+    targets = models.lora_targets(tower.trunk)
     assert targets and not [name for name in targets if "attn" in name]
-    model = dual()
-    models.add_lora(model, side="text")
-    tokens = model.tokenize(SENTENCES)
+    model = models.Classifier(tower, outputs=1)
+    models.add_lora(model)
     stir(model)
-    model.encode_text(tokens).square().sum().backward()
-    model.text(tokens).square().sum().backward()
-    grown = {k: p.grad for k, p in model.text.named_parameters() if "lora_" in k}
+    model.image(pixels(2, 64)).square().sum().backward()
+    grown = {k: p.grad for k, p in model.image.named_parameters() if "lora_" in k}
     assert grown and all(g is not None and g.abs().max() > 0 for g in grown.values())
 
 
-@pytest.mark.parametrize("text", ["packaged:minilm", "small"])
-def test_only_low_rank_changes_train_and_the_bundle_holds_them_merged(tmp_path, text):
-    model = dual(text=text)
-    before, plain_text = kept(model), model.text(model.tokenize(SENTENCES)).detach()
-    count = encoders.count_parameters(model.text)
-    models.add_lora(model, side="text", rank=4)
-    models.lock(model, image=True)
-    assert encoders.count_parameters(model.text) < count / 20
+def test_only_low_rank_changes_train_and_the_bundle_holds_them_merged(tmp_path):
+    model = dual()
+    before, plain = kept(model), model.image(pixels()).detach()
+    models.add_lora(model, rank=4)
+    trunk = list(model.image.named_parameters())
+    assert all(p.requires_grad is ("lora_" in name) for name, p in trunk)
     step(model)
     after = model.state_dict()
     assert [k for k in after if "lora_" in k]
-    for name, value in after.items():
-        plain = name.replace(".base_layer", "")
-        if name.startswith("text.trunk.") and "lora_" not in name:
-            assert torch.equal(value, before[plain]), name
+    for name, parameter in trunk:
+        if "lora_" not in name:
+            name = f"image.{name}"
+            assert torch.equal(parameter, before[name.replace(".base_layer", "")]), name
     with torch.no_grad():
-        expected = model.encode_text(model.tokenize(SENTENCES))
+        expected = model.encode_image(pixels())
         again = models.load_bundle(models.save_bundle(tmp_path / "b", model))
         assert models.has_lora(model) and not models.has_lora(again)
-        found = again.encode_text(again.tokenize(SENTENCES))
-    assert torch.allclose(found, expected, atol=1e-5)
-    merged = again.text(again.tokenize(SENTENCES)).detach()
-    assert (merged - plain_text).abs().max() > 0.01 * plain_text.abs().max(), "it has learned"
+        assert torch.allclose(again.encode_image(pixels()), expected, atol=1e-5)
+        merged = again.image(pixels())
+    assert (merged - plain).abs().max() > 0.01 * plain.abs().max(), "it has learned"
 
 
-def test_lora_says_what_it_can_not_change():
-    cached = models.DualEncoder(dual().image, encoders.text("small", cached=True), dim=16)
-    with pytest.raises(ValueError, match="cached=False"):
-        models.add_lora(cached, side="text")
+def test_lora_is_added_once():
     model = dual()
     models.add_lora(model)
     with pytest.raises(ValueError, match="has LoRA already. Call merge_lora first"):
         models.add_lora(model)
-    with pytest.raises(ValueError, match="no 'sound' tower"):
-        models.add_lora(model, side="sound")
 
 
 # ---------------------------------------------------------------------- scale, bias, projections
@@ -181,21 +159,18 @@ def test_siglip_starts_at_ten_and_minus_ten_and_its_bias_trains():
 
 @pytest.mark.parametrize("projection", ["linear", "mlp"])
 def test_projections_have_the_shapes_of_open_clip_and_survive_a_bundle(tmp_path, projection):
-    model = dual(projection=projection, bias=True, views=2)
+    model = dual(projection=projection, bias=True)
     shapes = [tuple(p.shape) for p in model.image_projection.parameters()]
     width = model.image.width
     expected = {"linear": [(16, width)], "mlp": [(32, width), (32,), (16, 32)]}
     assert shapes == expected[projection]
     with torch.no_grad():
-        model.study_pool.missing.fill_(0.5)
         model.logit_bias.fill_(-3.0)
         again = models.load_bundle(models.save_bundle(tmp_path / "b", model))
         assert torch.equal(again.encode_image(pixels()), model.encode_image(pixels()))
         tokens = model.tokenize(SENTENCES)
         assert torch.equal(again.encode_text(tokens), model.encode_text(tokens))
-    assert again.logit_bias.item() == -3 and torch.equal(
-        again.study_pool.missing, model.study_pool.missing
-    )
+    assert again.logit_bias.item() == -3
 
 
 def test_a_projection_that_can_not_be_is_refused():
@@ -207,7 +182,6 @@ def test_a_projection_that_can_not_be_is_refused():
 
 # ---------------------------------------------------------------------- studies
 STUDY = torch.tensor([1, 0, 1, 2, 1])
-VIEW = torch.tensor([0, 1, 1, 0, 0])
 
 
 def rows(count=5, width=7):
@@ -215,48 +189,28 @@ def rows(count=5, width=7):
 
 
 def test_a_study_is_the_plain_mean_of_its_images_in_any_order():
-    features, pool = rows(), models.StudyPool(7)
-    found = pool(features, STUDY)
+    features = rows()
+    found = models.pool_studies(features, STUDY)
     expected = torch.stack([features[STUDY == s].mean(dim=0) for s in range(3)])
     assert torch.allclose(found, expected, atol=1e-6)
     for seed in range(5):
         order = torch.randperm(5, generator=torch.Generator().manual_seed(seed))
-        assert torch.allclose(pool(features[order], STUDY[order]), found, atol=1e-6)
-    assert not list(pool.parameters())
-
-
-def test_a_learned_vector_enters_for_each_missing_view_and_for_no_other():
-    features, pool = rows(), models.StudyPool(7, views=2)
-    with torch.no_grad():
-        pool.missing.copy_(rows(2) * 3)
-    found = pool(features, STUDY, view=VIEW)
-    assert torch.allclose(found[0], (features[1] + pool.missing[0]) / 2, atol=1e-6)
-    assert torch.allclose(found[1], features[[0, 2, 4]].mean(dim=0), atol=1e-6), "none is missing"
-    assert torch.allclose(found[2], (features[3] + pool.missing[1]) / 2, atol=1e-6)
-    order = torch.tensor([4, 2, 0, 3, 1])
-    again = pool(features[order], STUDY[order], view=VIEW[order])
-    assert torch.allclose(again, found, atol=1e-6)
-    unknown = pool(features, STUDY, view=torch.full((5,), -1))
-    assert torch.allclose(unknown[0], (features[1] + pool.missing.sum(dim=0)) / 3, atol=1e-6)
-    found.sum().backward()
-    assert torch.allclose(pool.missing.grad, torch.full((2, 7), 0.5))
+        again = models.pool_studies(features[order], STUDY[order])
+        assert torch.allclose(again, found, atol=1e-6)
 
 
 def test_studies_reach_the_dual_encoder_as_one_row_each():
-    model = dual(views=2)
-    study, view = torch.tensor([0, 1, 1, 2]), torch.tensor([0, 0, 1, 1])
-    out = model(pixels(), model.tokenize(SENTENCES), study=study, view=view)
+    model, study = dual(), torch.tensor([0, 1, 1, 2])
+    out = model(pixels(), model.tokenize(SENTENCES), study=study)
     assert out["image_features"].shape == out["text_features"].shape == (3, 16)
     assert torch.allclose(out["image_features"].norm(dim=1), torch.ones(3), atol=1e-6)
-    alone = dual().encode_image(pixels(), study=torch.arange(4))
-    assert torch.allclose(alone, dual().encode_image(pixels()), atol=1e-6)
+    alone = model(pixels(), None, study=torch.arange(4))["image_features"]
+    assert torch.allclose(alone, model.encode_image(pixels()), atol=1e-6)
 
 
-def test_a_study_without_images_or_views_is_refused():
-    with pytest.raises(ValueError, match="1 of 4 studies have no image, e.g. .3."):
-        models.StudyPool(7)(rows(), STUDY, studies=4)
-    with pytest.raises(ValueError, match="Pass the view of each image"):
-        models.StudyPool(7, views=2)(rows(), STUDY)
+def test_a_study_without_images_is_refused():
+    with pytest.raises(ValueError, match="1 of 4 studies have no image, e.g. .1."):
+        models.pool_studies(rows(), torch.tensor([0, 2, 2, 3, 0]))
 
 
 # ---------------------------------------------------------------------- heads for controls

@@ -1,17 +1,13 @@
-"""Run by ``test_training`` under torchrun: one epoch on a global batch, its loss and gradients."""
+"""Run by ``test_training`` in each process: one epoch on a global batch, its loss and gradients."""
 
 import atexit
 import os
-import sys
-from pathlib import Path
 
 import torch
+from test_training import dual, fit, tower
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-sys.path.insert(0, str(Path(__file__).parent))
-from test_training import dual, fit  # noqa: E402
-
-from bonelib import losses  # noqa: E402
+from bonelib import losses, models
 
 
 class Shared:
@@ -35,28 +31,39 @@ class Shared:
             batch = {
                 "image": self.image[rows],
                 "tokens": rows[:, None],
-                "keys": rows[:, None] % 3,
+                # the second fact is known of the first of two processes' images alone
+                "keys": torch.stack([rows % 3, torch.where(rows % 2 == 0, rows % 4, -1)], dim=1),
+                "label": torch.where(rows % 5 == 0, -1, rows % 2),
                 "image_id": [str(int(r)) for r in rows],
             }
             yield batch | ({"captioned": rows % 2 == 0} if self.told else {})
 
 
-def group_was_left() -> None:
-    if torch.distributed.is_initialized():
-        os._exit(3)  # gloo's threads would abort one exit in twelve
+def multi_head() -> models.MultiHead:
+    return models.MultiHead(tower(), classes=[3, 4])
 
 
-def main(out: str) -> None:
-    atexit.register(group_was_left)  # first in, last to run
-    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+def classifier() -> models.Classifier:
+    return models.Classifier(tower(), outputs=1)
+
+
+def main(out: str, rank: int, world: int, port: int) -> None:
+    """Train as one of ``world`` processes that torchrun would start."""
+    torch.set_num_threads(1)
+    own = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
+    own |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "tests"}
+    os.environ |= {name: str(value) for name, value in own.items()}
     kept = {"world": world, "losses": {}, "gradients": {}}
+    weights = torch.tensor([0.5, 1.5])
     cases = {
-        "several positives": (losses.contrastive_objective(key_temperature=0.2), 0),
-        "cached gradients": (losses.contrastive_objective(), 2),
-        "captions on one process alone": (losses.contrastive_objective(), 0),
+        "several positives": (dual, losses.contrastive_objective(key_temperature=0.2), 0),
+        "cached gradients": (dual, losses.contrastive_objective(), 2),
+        "captions on one process alone": (dual, losses.contrastive_objective(), 0),
+        "facts as classes": (multi_head, losses.attributes_objective(), 0),
+        "a classifier": (classifier, losses.classification_objective(class_weights=weights), 0),
     }
-    for kind, (objective, micro) in cases.items():
-        model = dual()
+    for kind, (build, objective, micro) in cases.items():
+        model = build()
         seen = []
 
         def look(optimizer, *_, model=model, seen=seen):
@@ -72,7 +79,6 @@ def main(out: str) -> None:
         kept["gradients"][kind] = seen[0]
     if rank == 0:
         torch.save(kept, out)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])
+    assert torch.distributed.is_initialized() == (world > 1)
+    atexit._run_exitfuncs()  # as at the end of any program
+    assert not torch.distributed.is_initialized(), "gloo's threads would abort one exit in twelve"

@@ -15,7 +15,6 @@ from bonelib.encoders.texts import PACKAGED_TEXT, TOKENS, CachedText, TextEncode
 from bonelib.encoders.texts import rebuild as rebuild_text
 from bonelib.encoders.weights import (
     WeightsNotAvailable,
-    count_parameters,
     packaged_file,
     weights_hash,
 )
@@ -29,7 +28,6 @@ __all__ = [
     "Preprocessing",
     "TextEncoder",
     "WeightsNotAvailable",
-    "count_parameters",
     "image",
     "packaged_file",
     "rebuild_image",

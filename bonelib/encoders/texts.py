@@ -50,7 +50,6 @@ class TextEncoder(nn.Module):
         super().__init__()
         self.name, self.weights, self.width, self.trunk = name, weights, width, trunk
         self.context, self.pooling, self.config = context, pooling, config
-        self.locked = False
         self._tokenizer = tokenizer
         self.pad = tokenizer.pad_token_id if pooling else 0
 
@@ -88,10 +87,6 @@ class TextEncoder(nn.Module):
         if self.pooling == "cls":
             return hidden[:, 0]
         return (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
-
-    def train(self, mode: bool = True) -> "TextEncoder":
-        """Change the mode, unless the tower is locked."""
-        return super().train(mode and not self.locked)
 
     def architecture(self) -> dict[str, Any]:
         """Return what rebuilds this tower, without its weights and its tokenizer's files."""
@@ -171,8 +166,8 @@ def text(
     Args:
         name: ``packaged:minilm``, ``packaged:e5``, ``small``, ``random``, ``hf:<folder>`` of a
             Hugging Face encoder, or ``open_clip:<architecture>``, its projection included.
-        weights: ``pretrained``, ``random``, or for open_clip a tag, a checkpoint file or a folder
-            with one. ``small`` always starts from random weights.
+        weights: ``pretrained``, ``random``, or for open_clip a tag or a checkpoint file. ``small``
+            always starts from random weights.
         cached: Freeze the tower and embed each distinct sentence once; by default what is
             pretrained is frozen and what is random is trained.
         context: The most tokens of a sentence; 0 takes 160 or the tower's own limit. open_clip's
@@ -188,11 +183,11 @@ def text(
     if pooling not in POOLINGS:
         raise ValueError(f"Unknown pooling {pooling!r}. Choose {' or '.join(POOLINGS)}.")
     kind, _, model = name.partition(":")
+    if kind != "open_clip" and weights not in ("pretrained", "random"):
+        raise ValueError(f"{name} takes weights 'pretrained' or 'random', not {weights!r}.")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if name == "small":
-            if weights not in ("pretrained", "random"):
-                raise ValueError(f"The small tower starts from scratch; it has no {weights!r}.")
             encoder = _small(context or TOKENS)
         elif name == "random":
             encoder = TextEncoder(name, _Drawn(), _Hashes(), _Drawn.width, "drawn", context=1)
@@ -206,8 +201,11 @@ def text(
             parts = huggingface.text(model, weights=weights)
             encoder = _sentences(name, *parts, context=context, pooling=pooling, weights=weights)
             encoder.config = huggingface.config(encoder.trunk)
+        elif kind == "open_clip" and model and weights == "random":
+            config = clip.parts(clip.configuration(model), "text")
+            encoder = _of_open_clip(name, clip.tower(config), config, weights)
         elif kind == "open_clip" and model:
-            encoder = _open_clip(name, model, weights)
+            encoder = of_open_clip(name, *clip.load(model, weights=weights), weights)
         else:
             packaged = ", ".join(f"packaged:{known}" for known in PACKAGED_TEXT)
             raise ValueError(
@@ -249,41 +247,31 @@ def rebuild(architecture: dict[str, Any], folder: Path) -> TextEncoder | CachedT
 
 def of_open_clip(name: str, built: nn.Module, config: dict[str, Any], weights: str) -> TextEncoder:
     """Return the text tower of a model that ``clip.load`` returned."""
-    folder = weights if Path(weights).is_dir() else ""
-    return _of_open_clip(name, built.text, clip.parts(config, "text"), weights, folder)
-
-
-def _open_clip(name: str, model: str, weights: str) -> TextEncoder:
-    if weights != "random":
-        built, config = clip.load(model, weights=weights)
-        return of_open_clip(name, built, config, weights)
-    config = clip.parts(clip.configuration(model), "text")
-    return _of_open_clip(name, clip.tower(config), config, weights, "")
+    return _of_open_clip(name, built.text, clip.parts(config, "text"), weights)
 
 
 def _of_open_clip(
-    name: str, trunk: nn.Module, config: dict[str, Any], weights: str, folder: str
+    name: str, trunk: nn.Module, config: dict[str, Any], weights: str, folder: str = ""
 ) -> TextEncoder:
     """Join a trunk of open_clip to its tokenizer, from ``folder`` or from where its name says."""
     from open_clip import get_tokenizer
     from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 
     cfg = config["text_cfg"]
-    context = cfg.get("context_length", 77)
-    if folder and cfg.get("hf_tokenizer_name"):
-        mode, extra = cfg.get("tokenizer_mode"), cfg.get("tokenizer_kwargs") or {}
-        tokenizer = HFTokenizer(folder, context_length=context, tokenizer_mode=mode, **extra)
-    elif folder:
-        tokenizer = SimpleTokenizer(context_length=context, **(cfg.get("tokenizer_kwargs") or {}))
-    elif "local-dir:" in name or not cfg.get("hf_tokenizer_name"):
-        tokenizer = get_tokenizer(name.partition(":")[2])
-    elif obtainable(cfg["hf_tokenizer_name"], "tokenizer.json", "tokenizer_config.json"):
-        tokenizer = get_tokenizer(name.partition(":")[2])
-    else:
+    context, extra = cfg.get("context_length", 77), cfg.get("tokenizer_kwargs") or {}
+    remote = "" if folder or "local-dir:" in name else cfg.get("hf_tokenizer_name")
+    if remote and not obtainable(remote, "tokenizer.json", "tokenizer_config.json"):
         raise WeightsNotAvailable(
-            f"The tokenizer of {name} ({cfg['hf_tokenizer_name']}) can't be downloaded here. Pass "
+            f"The tokenizer of {name} ({remote}) can't be downloaded here. Pass "
             "a folder that holds it with the weights: open_clip:local-dir:FOLDER."
         )
+    if not folder:
+        tokenizer = get_tokenizer(name.partition(":")[2])
+    elif cfg.get("hf_tokenizer_name"):
+        mode = cfg.get("tokenizer_mode")
+        tokenizer = HFTokenizer(folder, context_length=context, tokenizer_mode=mode, **extra)
+    else:
+        tokenizer = SimpleTokenizer(context_length=context, **extra)
     source = weights if weights in ("pretrained", "random") else Path(weights).name
     return TextEncoder(
         name, trunk, tokenizer, config["embed_dim"], source, context=context, config=config

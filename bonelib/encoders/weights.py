@@ -142,8 +142,3 @@ def weights_hash(module: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()[:16]
-
-
-def count_parameters(module: nn.Module) -> int:
-    """Return the number of trainable parameters."""
-    return sum(p.numel() for p in module.parameters() if p.requires_grad)

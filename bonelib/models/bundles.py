@@ -4,13 +4,8 @@ Weights (safetensors), architecture, preprocessing, tokenizer, and a hash that i
 bundle is loaded. A bundle that does not fit is refused.
 """
 
-import contextlib
 import copy
-import hashlib
 import json
-import shutil
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +13,7 @@ from bonelib import encoders
 from bonelib.encoders import CachedText, ImageEncoder
 from bonelib.models.heads import Classifier, DualEncoder, MultiHead
 from bonelib.models.tuning import has_lora, merge_lora
+from bonelib.runs.files import file_hash, replacing_folder
 
 Model = DualEncoder | Classifier | MultiHead
 
@@ -65,7 +61,6 @@ def save_bundle(folder: Path, model: Model, **facts: Any) -> Path:
             "bias": model.logit_bias is not None,
             "projector": model.projector[-1].out_features if model.projector else 0,
             "heads": [head.out_features for head in model.heads],
-            "views": 0 if model.study_pool.missing is None else len(model.study_pool.missing),
         }
         frozen = isinstance(model.text, CachedText) and model.text.weights == "pretrained"
         if frozen and model.text.name.startswith("packaged:"):
@@ -75,13 +70,15 @@ def save_bundle(folder: Path, model: Model, **facts: Any) -> Path:
         architecture |= {"classes": [head.out_features for head in model.heads]}
     else:
         architecture |= {"outputs": model.head.out_features}
-    with writing(folder) as temporary:
+    with replacing_folder(folder) as temporary:
         save_file(state, temporary / "weights.safetensors")
         if "config" in architecture.get("text", {}):  # else its name gives the tokenizer
             getattr(model.text, "encoder", model.text).save_tokenizer(temporary)
-        digest = hashlib.sha256((temporary / "weights.safetensors").read_bytes()).hexdigest()
+        digest = file_hash(temporary / "weights.safetensors")
         record = {"architecture": architecture, "sha256": digest, "facts": facts}
-        (temporary / "bundle.json").write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
+        (temporary / "bundle.json").write_text(
+            json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8"
+        )
     return folder
 
 
@@ -98,8 +95,8 @@ def load_bundle(folder: Path) -> Model:
     for file in (folder / "bundle.json", weights):
         if not file.exists():
             raise FileNotFoundError(f"{folder} is no bundle: {file.name} is missing.")
-    record = json.loads((folder / "bundle.json").read_text())
-    found = hashlib.sha256(weights.read_bytes()).hexdigest()
+    record = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
+    found = file_hash(weights)
     if found != record["sha256"]:
         raise ValueError(
             f"{weights} has sha256 {found[:12]}…, the bundle records {record['sha256'][:12]}…. "
@@ -125,22 +122,7 @@ def load_bundle(folder: Path) -> Model:
     return model.eval()
 
 
-@contextlib.contextmanager
-def writing(folder: Path) -> Iterator[Path]:
-    """Give a temporary folder that takes the place of ``folder`` if all goes well."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
-    try:
-        yield temporary
-        temporary.chmod(0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        temporary.replace(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-SHAPE = ("projection", "bias", "views", "projector", "heads")  # of a DualEncoder, if recorded
+SHAPE = ("projection", "bias", "projector", "heads")  # of a DualEncoder, if recorded
 
 
 def _build(shape: dict[str, Any], folder: Path) -> Model:

@@ -14,18 +14,16 @@ import torch
 from torch import Tensor
 
 from bonelib.encoders import CachedText, ImageEncoder, TextEncoder, clip, images, texts
-from bonelib.models.bundles import writing
 from bonelib.models.heads import DualEncoder
 from bonelib.models.tuning import has_lora, merge_lora
+from bonelib.runs.files import replacing_folder
 
 POOLERS = {"mean": "mean_pooler", "cls": "cls_last_hidden_state_pooler"}
 # Where the layers of a perceptron lie: ours by number, open_clip's by the names of timm's Mlp.
 IMAGE_MLP = {"0.": "head.mlp.fc1.", "2.": "head.mlp.fc2."}
 
 
-def from_open_clip(
-    model: str, *, weights: str = "pretrained", size: int = 0, cached: bool = False
-) -> DualEncoder:
+def from_open_clip(model: str, *, weights: str = "pretrained") -> DualEncoder:
     """Return a model of open_clip as a dual encoder, its features unchanged.
 
     The projections stay inside the towers, so ``image`` gives the shared space's features, not yet
@@ -33,26 +31,18 @@ def from_open_clip(
 
     Args:
         model: ``local-dir:<folder>``, ``hf-hub:<repository>``, or an architecture.
-        weights: For an architecture a tag, a checkpoint file or a folder with one.
-        size: Side of the input in pixels; 0 takes the model's own.
-        cached: Freeze the text tower and embed each distinct sentence once.
+        weights: For an architecture a tag or a checkpoint file.
 
     Raises:
         ValueError: Unknown architecture or tag, or a checkpoint of another architecture.
         WeightsNotAvailable: The weights would have to be downloaded and can't be.
     """
-    built, config = clip.load(model, weights=weights, size=size)
+    built, config = clip.load(model, weights=weights)
     name = f"open_clip:{model}"
     image = images.of_open_clip(name, built, config, weights)
     text = texts.of_open_clip(name, built, config, weights)
     bias = built.logit_bias is not None
-    found = DualEncoder(
-        image,
-        CachedText(text) if cached else text,
-        dim=config["embed_dim"],
-        projection="none",
-        bias=bias,
-    )
+    found = DualEncoder(image, text, dim=config["embed_dim"], projection="none", bias=bias)
     with torch.no_grad():
         found.logit_scale.copy_(built.logit_scale.squeeze())
         if bias:
@@ -79,12 +69,13 @@ def export_open_clip(folder: Path, model: DualEncoder) -> Path:
     if has_lora(model):
         model = copy.deepcopy(model)
         merge_lora(model)
-    if model.study_pool.missing is not None:
-        raise ValueError("open_clip has no place for the learned vectors of missing views.")
     text = model.text.encoder if isinstance(model.text, CachedText) else model.text
+    foreign = any(tower.name.startswith("open_clip:") for tower in (model.image, text))
+    if foreign and model.projection != "none":
+        raise ValueError("Towers of open_clip have their own; only projection='none' exports.")
     vision_cfg, state = _vision(model)
     folder = folder.resolve()
-    with writing(folder) as temporary:
+    with replacing_folder(folder) as temporary:
         text.save_tokenizer(temporary)
         text_cfg, more = _text(model, text, temporary)
         state |= more | {"logit_scale": model.logit_scale.detach()}
@@ -118,8 +109,6 @@ def _vision(model: DualEncoder) -> tuple[dict[str, Any], dict[str, Tensor]]:
     image: ImageEncoder = model.image
     kind = image.name.partition(":")[0]
     if kind == "open_clip":
-        if model.projection != "none":
-            raise ValueError("Towers of open_clip have their own; only projection='none' exports.")
         state = {f"visual.{k}": v for k, v in image.trunk.state_dict().items()}
         return copy.deepcopy(image.config["vision_cfg"]), state
     if kind == "hf" or image.preprocessing.channels != 3:
@@ -146,8 +135,6 @@ def _text(
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return open_clip's text_cfg and the tensors of the text side."""
     if text.name.startswith("open_clip:"):
-        if model.projection != "none":
-            raise ValueError("Towers of open_clip have their own; only projection='none' exports.")
         cfg = copy.deepcopy(text.config["text_cfg"])
         if cfg.get("hf_model_name"):
             cfg |= {"hf_model_name": str(folder), "hf_tokenizer_name": str(folder)}

@@ -17,47 +17,22 @@ from bonelib.encoders import CachedText, ImageEncoder, TextEncoder
 PROJECTIONS = ("linear", "mlp", "none")
 
 
-class StudyPool(nn.Module):
-    """Pools the images of a study into one row: the mean over the views that are present.
+def pool_studies(features: Tensor, study: Tensor) -> Tensor:
+    """Return one row a study, the mean of its images: ``(N, D)`` to ``(S, D)``.
 
     Args:
-        width: Of the features.
-        views: 0: nothing stands for what is missing. Otherwise how many views a study should have:
-            a learned vector, zero at first, enters the mean for each view that is missing.
+        features: ``(N, D)``, one row an image, in any order.
+        study: ``(N,)`` the row of each image's study, 0 … S-1.
+
+    Raises:
+        ValueError: A study has no image.
     """
-
-    def __init__(self, width: int, *, views: int = 0):
-        super().__init__()
-        self.missing = nn.Parameter(torch.zeros(views, width)) if views else None
-
-    def forward(
-        self, features: Tensor, study: Tensor, *, view: Tensor | None = None, studies: int = 0
-    ) -> Tensor:
-        """Return one row a study: ``(N, D)`` to ``(S, D)``.
-
-        Args:
-            features: ``(N, D)``, one row an image, in any order.
-            study: ``(N,)`` the row of each image's study, 0 … S-1.
-            view: ``(N,)`` the view of each image, -1 where unknown; only for learned vectors.
-            studies: S; 0 takes the highest number in ``study`` plus one.
-
-        Raises:
-            ValueError: A study has no image, or learned vectors lack the views.
-        """
-        studies = studies or int(study.max()) + 1
-        count = torch.bincount(study, minlength=studies)
-        if not count.all():
-            empty = (count == 0).nonzero()[:, 0].tolist()
-            raise ValueError(f"{len(empty)} of {studies} studies have no image, e.g. {empty[:3]}.")
-        total = features.new_zeros(studies, features.shape[1]).index_add(0, study, features)
-        if self.missing is not None:
-            if view is None:
-                raise ValueError("Pass the view of each image: a missing one has a learned vector.")
-            absent = features.new_ones(studies, len(self.missing))
-            known = view >= 0
-            absent[study[known], view[known]] = 0
-            total, count = total + absent @ self.missing.to(total), count + absent.sum(dim=1)
-        return total / count[:, None]
+    count = torch.bincount(study)
+    if not count.all():
+        empty = (count == 0).nonzero()[:, 0].tolist()
+        raise ValueError(f"{len(empty)} of {len(count)} studies have no image, e.g. {empty[:3]}.")
+    total = features.new_zeros(len(count), features.shape[1]).index_add(0, study, features)
+    return total / count[:, None]
 
 
 class DualEncoder(nn.Module):
@@ -67,7 +42,6 @@ class DualEncoder(nn.Module):
         projection: ``linear``; ``mlp``, the shapes of open_clip (image: twice ``dim`` wide; text:
             midway); or ``none`` for towers that were trained together and already share a space.
         bias: SigLIP's learnable bias, which starts at -10 with a factor of 10 (its section 3.2).
-        views: How many views a study should have; each that is missing then has a learned vector.
         projector: Width of SimCLR's projector beside the image projection (Chen et al. 2020,
             arXiv:2002.05709, section 2.1: a hidden layer as wide as the features); 0 for none.
         heads: How many values each attribute key has; each gets a linear head on the pooled
@@ -87,7 +61,6 @@ class DualEncoder(nn.Module):
         dim: int = 256,
         projection: str = "linear",
         bias: bool = False,
-        views: int = 0,
         projector: int = 0,
         heads: Sequence[int] = (),
         seed: int = 0,
@@ -114,22 +87,13 @@ class DualEncoder(nn.Module):
                     nn.Linear(image.width, projector),
                 )
         self.heads = nn.ModuleList(_undecided(image.width, count) for count in heads)
-        self.study_pool = StudyPool(image.width, views=views)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(10 if bias else 1 / 0.07)))
         self.logit_bias = nn.Parameter(torch.tensor(-10.0)) if bias else None
         self.to(memory_format=torch.channels_last)  # one layout from birth, so reloading keeps bits
 
-    def encode_image(
-        self, image: Tensor, *, study: Tensor | None = None, view: Tensor | None = None
-    ) -> Tensor:
-        """Return unit image features: ``(B, C, H, W)`` to ``(B, dim)``.
-
-        With ``study``, the images of a study are pooled first: one row a study (see ``StudyPool``).
-        """
-        features = self.image(image)
-        if study is not None:
-            features = self.study_pool(features, study, view=view)
-        return F.normalize(self.image_projection(features), dim=-1)
+    def encode_image(self, image: Tensor) -> Tensor:
+        """Return unit image features: ``(B, C, H, W)`` to ``(B, dim)``."""
+        return F.normalize(self.image_projection(self.image(image)), dim=-1)
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         """Return unit text features: ``(B, T)`` to ``(B, dim)``, on the device of the model."""
@@ -148,7 +112,6 @@ class DualEncoder(nn.Module):
         second: Tensor | None = None,
         neighbour_tokens: Tensor | None = None,
         study: Tensor | None = None,
-        view: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Return what the losses ask for, by name.
 
@@ -171,7 +134,7 @@ class DualEncoder(nn.Module):
             pooled = pooled[: len(image)]
         out["pooled"] = pooled
         if study is not None:
-            pooled = self.study_pool(pooled, study, view=view)
+            pooled = pool_studies(pooled, study)
         out["image_features"] = F.normalize(self.image_projection(pooled), dim=-1)
         out |= {f"attribute_{k}": head(pooled) for k, head in enumerate(self.heads)}
         if tokens is not None:

@@ -1,67 +1,37 @@
-"""Which weights of a model train, all, none of a tower, or low-rank changes, and where they start.
+"""Low-rank changes of the image tower, and a start of the text projection.
 
-A model comes in and is changed in place. A locked tower keeps its weights and its batch statistics;
-only projections and heads train (LiT: Zhai et al. 2022, arXiv:2111.07991). LoRA: Hu et al. 2021,
-arXiv:2106.09685, by peft.
+A model comes in and is changed in place. LoRA: Hu et al. 2021, arXiv:2106.09685, by peft.
 """
-
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-SIDES = ("image", "text")
+RIDGE = 0.1  # share of the mean variance within meanings that `tell_apart` adds to all directions
 
 
-def lock(model: nn.Module, *, image: bool = False, text: bool = False) -> None:
-    """Freeze the tower of a side, or both, and keep it in evaluation mode from now on.
+def add_lora(model: nn.Module, *, rank: int = 8) -> list[str]:
+    """Freeze the image trunk and add trainable low-rank changes to its layers, zero at first.
 
-    Raises:
-        ValueError: The model has no tower on that side.
-    """
-    for side, chosen in (("image", image), ("text", text)):
-        if chosen:
-            tower = _tower(model, side)
-            tower.requires_grad_(False)
-            tower.locked = True
-            tower.eval()
-
-
-def add_lora(
-    model: nn.Module,
-    *,
-    side: str = "image",
-    rank: int = 8,
-    alpha: float | None = None,
-    targets: list[str] | None = None,
-) -> list[str]:
-    """Freeze a tower's trunk and add trainable low-rank changes to its layers, zero at first.
-
-    Args:
-        rank: Of the changes.
-        alpha: The change is multiplied by alpha / rank; by default twice the rank.
-        targets: Names of layers in the trunk; by default ``lora_targets``.
+    The changes are multiplied by two (alpha is twice the rank).
 
     Returns:
-        The names of the layers that were changed.
+        The names of the layers that were changed, those of ``lora_targets``.
 
     Raises:
-        ValueError: No such tower, it is cached or has LoRA already, or no layer can take it.
+        ValueError: The tower has LoRA already, or no layer can take it.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
-    tower = _tower(model, side)
-    if side == "text" and not hasattr(tower, "trunk"):
-        raise ValueError("The text tower is frozen and cached. Build it with cached=False.")
-    if _adapted(tower):
-        raise ValueError(f"The {side} tower has LoRA already. Call merge_lora first.")
-    targets = targets or lora_targets(tower.trunk)
+    if has_lora(model):
+        raise ValueError("The image tower has LoRA already. Call merge_lora first.")
+    trunk = model.image.trunk
+    targets = lora_targets(trunk)
     if not targets:
-        raise ValueError(f"No layer of {tower.name} can take LoRA. Name some as targets.")
-    tower.trunk.requires_grad_(False)
-    config = LoraConfig(r=rank, lora_alpha=alpha or 2 * rank, target_modules=targets)
-    inject_adapter_in_model(config, tower.trunk)
+        raise ValueError(f"No layer of {model.image.name} can take LoRA. Choose another tower.")
+    trunk.requires_grad_(False)
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets)
+    inject_adapter_in_model(config, trunk)
     return targets
 
 
@@ -93,20 +63,17 @@ def merge_lora(model: nn.Module) -> int:
 
     The outputs stay the same but for rounding.
     """
-    merged = 0
-    for side in SIDES:
-        tower = getattr(model, side, None)
-        for name in _adapted(tower) if tower is not None else []:
-            layer = tower.get_submodule(name)
-            layer.merge()
-            tower.set_submodule(name, layer.get_base_layer())
-            merged += 1
-    return merged
+    names = _adapted(model.image)
+    for name in names:
+        layer = model.image.get_submodule(name)
+        layer.merge()
+        model.image.set_submodule(name, layer.get_base_layer())
+    return len(names)
 
 
 def has_lora(model: nn.Module) -> bool:
-    """Tell whether a tower of the model carries low-rank changes that are not merged."""
-    return any(_adapted(getattr(model, side)) for side in SIDES if hasattr(model, side))
+    """Tell whether the image tower carries low-rank changes that are not merged."""
+    return bool(_adapted(model.image))
 
 
 def _adapted(tower: nn.Module) -> list[str]:
@@ -115,15 +82,7 @@ def _adapted(tower: nn.Module) -> list[str]:
     return [name for name, m in tower.named_modules() if isinstance(m, BaseTunerLayer)]
 
 
-def _tower(model: nn.Module, side: str) -> Any:
-    if side not in SIDES or not hasattr(model, side):
-        raise ValueError(f"{type(model).__name__} has no {side!r} tower to change.")
-    return getattr(model, side)
-
-
-def tell_apart(
-    model: nn.Module, tokens: Tensor, keys: Tensor, *, floor: float = 0.01, ridge: float = 0.1
-) -> None:
+def tell_apart(model: nn.Module, tokens: Tensor, keys: Tensor, *, floor: float = 0.01) -> None:
     """Start the text projection where wordings of one meaning meet and other meanings part.
 
     Sentence embeddings of templated captions hardly differ where meanings do: in MiniLM, two grades
@@ -137,7 +96,6 @@ def tell_apart(
         keys: ``(N, K)`` their attribute keys; equal rows are one meaning.
         floor: Share of the second largest variance among meanings (the largest is what all captions
             have in common) below which a direction counts as noise; smaller parts meanings more.
-        ridge: Share of the mean variance within meanings that is added to all directions.
 
     Raises:
         ValueError: The text projection is not linear, or all captions mean the same.
@@ -159,7 +117,7 @@ def tell_apart(
         spread = within.trace() / len(within)
         if spread < 1e-8:  # one wording a meaning
             spread = embedded.var(dim=0).mean()
-        values, vectors = torch.linalg.eigh(within + ridge * spread * torch.eye(len(within)))
+        values, vectors = torch.linalg.eigh(within + RIDGE * spread * torch.eye(len(within)))
         whitened = vectors / values.sqrt() @ vectors.T
         values, vectors = torch.linalg.eigh(whitened @ (means.T @ means / len(means)) @ whitened)
         values, vectors = values.flip(0).clamp_min(0), vectors.flip(1)

@@ -4,18 +4,15 @@ The same loop trains dual encoders and classifiers, on one device or, under ``to
 """
 
 from bonelib.training.loop import fit
-from bonelib.training.recipes import check_plain, kept, recipe
-from bonelib.training.rules import parameter_groups, precision, schedule
+from bonelib.training.machine import precision, to_device
+from bonelib.training.rules import Options, parameter_groups, schedule
 from bonelib.training.state import toward
-from bonelib.training.step import to_device
 
 __all__ = [
-    "check_plain",
+    "Options",
     "fit",
-    "kept",
     "parameter_groups",
     "precision",
-    "recipe",
     "schedule",
     "to_device",
     "toward",

@@ -1,59 +1,87 @@
-"""The rules a training follows: precision, learning rates, and how they rise and fall."""
+"""The rules a training follows: its options, and learning rates that rise and fall."""
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
 
 
-def precision(model: nn.Module, *, accelerator: str = "auto") -> str:
-    """Choose the precision by a stated rule: bf16 where it is known to be faster, else fp32.
+@dataclass(frozen=True)
+class Options:
+    """How a training moves the weights.
 
-    A GPU with bfloat16: ``bf16-mixed``. A CPU with avx512_bf16: ``bf16-mixed`` for convolutional
-    nets without depthwise convolutions (1.9–2.7 times as fast; with them half as fast; no gain for
-    transformers at small sizes). Anything else: ``32-true``.
+    The defaults are a gentle recipe: pretraining must not destroy what it starts from.
+
+    Attributes:
+        lr: Rate of heads and projections; see ``parameter_groups`` for the others.
+        warmup: Share of the run in which the rates rise.
+        locked: Share of the run at whose beginning the image trunk stays still, so that new
+            projections are no longer random when it starts to move (LP-FT, Kumar et al. 2022,
+            arXiv:2202.10054; LiT, Zhai et al. 2022, arXiv:2111.07991, is a share of 1).
+        to_start: Pull of the image trunk back to where it began, a decoupled weight decay towards
+            the start (L2-SP, Li et al. 2018, arXiv:1802.01483) beside the one towards zero.
+        ema: Decay of a running average of the weights, which is what validation sees and what is
+            kept; 0 for none.
+        frozen_norm: Keep batch norms in evaluation mode: small batches of look-alikes make poor
+            statistics. Without, each process takes the statistics of its own images.
+        clip: Largest norm of the gradient; 0 for none.
+        micro_batch: Images that go through the model at a time; the loss still sees the whole batch
+            (see ``step.backward``). 0 for all at once.
+        precision: Fabric's name of it; ``auto`` follows ``machine.precision``.
     """
-    if accelerator != "cpu" and torch.cuda.is_available():  # not run here
-        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
-    convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
-    plain = len(convolutions) > 2 and all(m.groups == 1 for m in convolutions)
-    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    return "bf16-mixed" if plain and supported() else "32-true"
+
+    epochs: int
+    lr: float = 1e-3
+    backbone_lr: float = 3e-5
+    layer_decay: float = 0.75
+    weight_decay: float = 0.05
+    warmup: float = 0.1
+    locked: float = 0.0
+    to_start: float = 0.0
+    ema: float = 0.0
+    frozen_norm: bool = True
+    clip: float = 1.0
+    micro_batch: int = 0
+    precision: str = "auto"
 
 
-def parameter_groups(
-    model: nn.Module, *, lr: float, backbone_lr: float, layer_decay: float, weight_decay: float
-) -> list[dict[str, Any]]:
+def parameter_groups(model: nn.Module, options: Options) -> list[dict[str, Any]]:
     """Group parameters for AdamW: heads and projections at ``lr``, the image trunk at a lower rate.
 
     The trunk's last layer has ``backbone_lr`` and each layer below ``layer_decay`` times the rate
     of the one above (timm's layer order); norms, biases and its position embeddings have no weight
     decay. A text tower with pretrained weights has ``backbone_lr``, one from scratch ``lr``.
+    Each group keeps its rate as ``peak`` and says whether it is of the ``trunk``.
     """
     from timm.optim import param_groups_layer_decay
 
-    groups = []
-    trunk = model.image.trunk
+    trunk, groups = model.image.trunk, []
+
+    def add(parameters: list[nn.Parameter], rate: float, decay: float, *, of_trunk: bool) -> None:
+        if parameters:
+            group = dict(params=parameters, lr=rate, peak=rate, weight_decay=decay, trunk=of_trunk)
+            groups.append(group)
+
     undecayed = trunk.no_weight_decay() if hasattr(trunk, "no_weight_decay") else ()
     for group in param_groups_layer_decay(
-        trunk, weight_decay, no_weight_decay_list=undecayed, layer_decay=layer_decay
+        trunk,
+        options.weight_decay,
+        no_weight_decay_list=undecayed,
+        layer_decay=options.layer_decay,
     ):
-        rate = backbone_lr * group["lr_scale"]
-        groups.append(
-            {"params": group["params"], "lr": rate, "weight_decay": group["weight_decay"]}
-        )
+        rate = options.backbone_lr * group["lr_scale"]
+        add(group["params"], rate, group["weight_decay"], of_trunk=True)
     text = getattr(model, "text", None)
     trained = text is not None and text.weights != "random"
     slow = {id(p) for p in text.parameters()} if trained else set()
     taken = {id(p) for p in trunk.parameters()}
     rest = [p for p in model.parameters() if p.requires_grad and id(p) not in taken]
     for wide in (True, False):
-        for rate, chosen in ((backbone_lr, True), (lr, False)):
+        for rate, chosen in ((options.backbone_lr, True), (options.lr, False)):
             some = [p for p in rest if (p.ndim > 1) is wide and (id(p) in slow) is chosen]
-            decay = weight_decay if wide else 0.0
-            groups.append({"params": some, "lr": rate, "weight_decay": decay})
-    return [group for group in groups if group["params"]]
+            add(some, rate, options.weight_decay if wide else 0.0, of_trunk=False)
+    return groups
 
 
 def schedule(step: int, *, steps: int, warmup: float) -> float:

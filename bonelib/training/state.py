@@ -1,6 +1,7 @@
 """What a training must remember to go on after a kill, and averages of weights."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,20 +12,14 @@ def trained(model: nn.Module) -> dict[str, Tensor]:
 
     Frozen towers are rebuilt from where they came from; a checkpoint does not repeat them.
     """
-    state = dict(model.state_dict(keep_vars=True))
-    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
-    norms = {
-        f"{prefix}.{name}" if prefix else name
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    statistics = {
+        f"{prefix}.{name}".lstrip("."): buffer
         for prefix, module in model.named_modules()
         if isinstance(module, nn.modules.batchnorm._BatchNorm)
-        for name, _ in module.named_buffers(recurse=False)
+        for name, buffer in module.named_buffers(recurse=False)
     }
-    parameters = {name for name, _ in model.named_parameters()}
-    return {
-        name: value
-        for name, value in state.items()
-        if (name in parameters and name not in frozen) or name in norms
-    }
+    return parameters | statistics
 
 
 def copied(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -39,13 +34,12 @@ def put(model: nn.Module, state: dict[str, Tensor]) -> None:
         ValueError: The names or shapes are those of another architecture.
     """
     own = trained(model)
-    missing, more = sorted(own.keys() - state), sorted(state.keys() - own)
-    shapes = sorted(k for k in own.keys() & state.keys() if own[k].shape != state[k].shape)
-    found = [
-        f"{len(names)} tensors {what} (first {names[0]})"
-        for names, what in ((missing, "missing"), (more, "unknown"), (shapes, "of another shape"))
-        if names
-    ]
+    differing = {
+        "missing": own.keys() - state,
+        "unknown": state.keys() - own,
+        "of another shape": {k for k in own.keys() & state if own[k].shape != state[k].shape},
+    }
+    found = [f"{len(k)} tensors {what} (first {min(k)})" for what, k in differing.items() if k]
     if found:
         raise ValueError(
             f"The checkpoint is of another architecture: {', '.join(found)}. Delete it, or build "
@@ -68,11 +62,8 @@ def toward(model: nn.Module, start: dict[str, Tensor], share: float) -> dict[str
         share: 0 keeps the model, 1 returns to the start.
     """
     own = model.state_dict()
-    moved = dict(own)
-    for name, value in start.items():
-        if value.is_floating_point():
-            moved[name] = own[name].lerp(value.to(own[name]), share)
-    return moved
+    moved = {k: own[k].lerp(v.to(own[k]), share) for k, v in start.items() if v.is_floating_point()}
+    return dict(own) | moved
 
 
 class Average:
@@ -100,3 +91,12 @@ class Average:
             held = parameter.detach().clone()
             parameter.copy_(value)
             value.copy_(held)
+
+    @contextlib.contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Put the averages into the model for as long as the context lasts."""
+        self.swap()
+        try:
+            yield
+        finally:
+            self.swap()

@@ -11,39 +11,13 @@ Li et al. 2022, arXiv:2110.05208; Windsor et al. 2023, arXiv:2303.17644.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Outputs = dict[str, Tensor]
-Batch = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Objective:
-    """What training minimises, in two steps: what a model says of each image, and how wrong it is.
-
-    The two are apart so that a batch can be larger than memory (``training.fit``, micro_batch): the
-    first step runs on a few images at a time, the second on all of them.
-
-    Attributes:
-        forward: ``(model, batch)`` to named outputs, ``(B, …)`` each or a scalar of the model.
-        loss: ``(outputs, batch)`` to a scalar.
-        chance: ``(images, pairs)`` to the loss of guessing at a batch of so many images, of which
-            so many have a caption; None where that is not known.
-    """
-
-    forward: Callable[[nn.Module, Batch], Outputs]
-    loss: Callable[[Outputs, Batch], Tensor]
-    chance: Callable[[int, int], float] | None = None
-
-    def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Return the loss of a batch."""
-        return self.loss(self.forward(model, batch), batch)
+from bonelib.losses.labels import attributes_loss
+from bonelib.losses.objective import Batch, Objective, Outputs, gathered
 
 
 # ---------------------------------------------------------------------- which pairs mean the same
@@ -58,9 +32,7 @@ def positives(keys: Tensor) -> Tensor:
     return same | torch.eye(len(keys), dtype=torch.bool, device=keys.device)
 
 
-def targets(
-    keys: Tensor, *, temperature: float = 0.0, weights: Sequence[float] | None = None
-) -> Tensor:
+def targets(keys: Tensor, *, temperature: float = 0.0) -> Tensor:
     """Return how each row's probability should lie over the batch: ``(B, B)``, rows sum to one.
 
     Args:
@@ -70,53 +42,30 @@ def targets(
             match (same site, other sign) counts for part (MedCLIP, Wang et al. 2022,
             arXiv:2210.10163, section 3.3, with attribute keys in place of its label vectors). The
             share is of the keys that at least one of the two rows says.
-        weights: What each of the K keys is worth in that share; equal if not given.
-
-    Raises:
-        ValueError: Weights that are not one a key, or not positive.
     """
     if temperature == 0:
         match = positives(keys).double()
         return match / match.sum(dim=1, keepdim=True)
-    worth = torch.ones(keys.shape[1]) if weights is None else torch.as_tensor(weights)
-    if len(worth) != keys.shape[1] or (worth <= 0).any():
-        raise ValueError(f"{keys.shape[1]} keys need as many positive weights, found {weights}.")
-    worth, said = worth.to(keys.device).double(), keys >= 0
-    equal = (keys[:, None] == keys[None]) & said[:, None]
-    either = (said[:, None] | said[None]).double() @ worth
-    share = (equal.double() @ worth) / either.clamp_min(1e-12)
+    said = keys >= 0
+    equal = ((keys[:, None] == keys[None]) & said[:, None]).sum(dim=2)
+    either = (said[:, None] | said[None]).sum(dim=2)
+    share = equal.double() / either.clamp_min(1)
     share = share.fill_diagonal_(1.0)  # a row always means itself
     return (share / temperature).softmax(dim=1)
 
 
-def floor(
-    keys: Tensor, *, temperature: float = 0.0, weights: Sequence[float] | None = None
-) -> float:
+def floor(keys: Tensor, *, temperature: float = 0.0) -> float:
     """Return the lowest value ``contrastive_loss`` can reach on a batch with these keys, in nats.
 
     That is the entropy of the targets; with a uniform target over |P(i)| positives, the mean of
     ln |P(i)|, which is also what InfoNCE pays for equal meanings it treats as different: a model
     that knows every attribute can't do better.
     """
-    target = targets(keys, temperature=temperature, weights=weights)
+    target = targets(keys, temperature=temperature)
     return float(-(target * target.clamp_min(1e-300).log()).sum(dim=1).mean())
 
 
 # ---------------------------------------------------------------------- losses
-def gathered(tensor: Tensor) -> Tensor:
-    """Return the rows of all processes, in the order of their ranks, with gradients back to each.
-
-    With one process the tensor itself. The gradient that returns is the sum over processes; DDP
-    then takes the mean, so that the result is the gradient of one process on the global batch.
-    """
-    distributed = torch.distributed
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return tensor
-    from torch.distributed.nn.functional import all_gather
-
-    return torch.cat(all_gather(tensor.contiguous()))
-
-
 def contrastive_loss(
     image_features: Tensor,
     text_features: Tensor,
@@ -124,7 +73,6 @@ def contrastive_loss(
     logit_scale: Tensor,
     keys: Tensor | None = None,
     key_temperature: float = 0.0,
-    key_weights: Sequence[float] | None = None,
 ) -> Tensor:
     r"""Ask each image to pick out every caption that means the same, and each caption its images.
 
@@ -141,7 +89,6 @@ def contrastive_loss(
         logit_scale: The factor s itself, not its logarithm.
         keys: ``(B, K)`` integers, -1 where a caption says nothing.
         key_temperature: Above 0, partial matches of the keys count (see ``targets``).
-        key_weights: What each key is worth in a partial match.
     """
     logits = logit_scale * image_features @ text_features.T  # (B, B): rows images, columns captions
     if keys is None:
@@ -149,8 +96,7 @@ def contrastive_loss(
         return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
     # The match of two rows is symmetric, but a softmax over a row need not be one over a column:
     # the same rows of targets serve both directions, image to text and text to image.
-    target = targets(keys, temperature=key_temperature, weights=key_weights)
-    target = target.to(logits.dtype)
+    target = targets(keys, temperature=key_temperature).to(logits.dtype)
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
@@ -231,7 +177,6 @@ def contrastive_objective(
     *,
     loss: str = "softmax",
     key_temperature: float = 0.0,
-    key_weights: Sequence[float] | None = None,
     use_keys: bool = True,
     text: float = 1.0,
     views: float = 0.0,
@@ -257,16 +202,16 @@ def contrastive_objective(
     """
     if loss not in ("softmax", "sigmoid"):
         raise ValueError(f"Unknown loss {loss!r}. Choose softmax or sigmoid.")
-    if (key_temperature or key_weights is not None) and (loss == "sigmoid" or not use_keys):
+    if key_temperature and (loss == "sigmoid" or not use_keys):
         raise ValueError(
             f"loss={loss!r} with use_keys={use_keys} knows no partial matches: set "
-            "key_temperature=0 and no key_weights, which would change nothing."
+            "key_temperature=0, which would change nothing."
         )
     if not (text or views or neighbours or attributes):
         raise ValueError("All weights are 0: nothing would be learnt.")
 
     def forward(model: nn.Module, batch: Batch) -> Outputs:
-        more = {name: batch[name] for name in ("study", "view") if name in batch}
+        more = {"study": batch["study"]} if "study" in batch else {}
         if views:
             more["second"] = batch["second"]
         if neighbours:
@@ -286,7 +231,7 @@ def contrastive_objective(
         given["logit_scale"] = out["logit_scale"]
         if loss == "sigmoid":
             return siglip_loss(**given, logit_bias=out["logit_bias"])
-        return contrastive_loss(**given, key_temperature=key_temperature, key_weights=key_weights)
+        return contrastive_loss(**given, key_temperature=key_temperature)
 
     def total(out: Outputs, batch: Batch) -> Tensor:
         terms = []
@@ -307,34 +252,6 @@ def contrastive_objective(
 
     known = (loss == "softmax" or not text) and not attributes
     return Objective(forward, total, chance if known else None)
-
-
-def attributes_loss(logits: Sequence[Tensor], keys: Tensor) -> Tensor:
-    """Return the cross-entropy of each attribute's logits ``(B, classes)``, the mean over keys.
-
-    A missing key (-1) is left out, an attribute without any known key counts 0.
-    """
-    terms = []
-    for k, one in enumerate(logits):
-        total = F.cross_entropy(one.float(), keys[:, k], ignore_index=-1, reduction="sum")
-        terms.append(total / (keys[:, k] >= 0).sum().clamp_min(1))
-    return torch.stack(terms).mean()
-
-
-def attributes_objective() -> Objective:
-    """Return the control without language: cross-entropy of one linear head an attribute key.
-
-    The same facts as in the captions, learnt as classes. The model returns ``attribute_0``, … of
-    shape ``(B, classes)``; a missing key (-1) is left out, an attribute without any known key too.
-    """
-
-    def forward(model: nn.Module, batch: Batch) -> Outputs:
-        return {f"attribute_{k}": logits for k, logits in enumerate(model(batch["image"]))}
-
-    def loss(out: Outputs, batch: Batch) -> Tensor:
-        return attributes_loss(list(out.values()), batch["keys"])
-
-    return Objective(forward, loss)
 
 
 def distilled(objective: Objective, teacher: nn.Module, *, weight: float) -> Objective:
@@ -360,33 +277,3 @@ def distilled(objective: Objective, teacher: nn.Module, *, weight: float) -> Obj
         return objective.loss(out, batch) + weight * away.mean()
 
     return Objective(forward, loss, objective.chance)
-
-
-def classification_objective(*, class_weights: Tensor | None = None) -> Objective:
-    """Return cross-entropy on a classifier's logits; rows labelled -1 are left out.
-
-    One output column is a binary task (the logit of class 1), several are classes in task order.
-    A batch without any label gives zero, and a gradient of zero.
-
-    Args:
-        class_weights: ``(C,)``, one per class.
-    """
-
-    def forward(model: nn.Module, batch: Batch) -> Outputs:
-        return {"logits": model(batch["image"])}
-
-    def loss(out: Outputs, batch: Batch) -> Tensor:
-        logits, label = out["logits"], batch["label"]
-        known = label >= 0
-        if not known.any():
-            return logits.float().sum() * 0  # a mean of nothing would be NaN
-        logits, label = logits[known].float(), label[known]
-        weights = None if class_weights is None else class_weights.to(logits)
-        if logits.shape[1] > 1:
-            return F.cross_entropy(logits, label, weight=weights)
-        each = F.binary_cross_entropy_with_logits(logits[:, 0], label.to(logits), reduction="none")
-        if weights is None:
-            return each.mean()
-        return (each * weights[label]).sum() / weights[label].sum()
-
-    return Objective(forward, loss)

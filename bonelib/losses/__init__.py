@@ -1,0 +1,47 @@
+"""What training minimises: pairs of radiographs and captions, or labels.
+
+Features or logits and what they should agree with come in; scalars come out, and objectives, which
+``training.fit`` takes.
+"""
+
+from bonelib.losses.labels import (
+    attributes_loss,
+    attributes_objective,
+    classification_objective,
+    ordinal_loss,
+    regression_objective,
+)
+from bonelib.losses.objective import Objective, Outputs, gathered
+from bonelib.losses.pairs import (
+    contrastive_loss,
+    contrastive_objective,
+    distilled,
+    floor,
+    nearest,
+    positives,
+    siglip_loss,
+    simclr_loss,
+    spread,
+    targets,
+)
+
+__all__ = [
+    "Objective",
+    "Outputs",
+    "attributes_loss",
+    "attributes_objective",
+    "classification_objective",
+    "contrastive_loss",
+    "contrastive_objective",
+    "distilled",
+    "floor",
+    "gathered",
+    "nearest",
+    "ordinal_loss",
+    "positives",
+    "regression_objective",
+    "siglip_loss",
+    "simclr_loss",
+    "spread",
+    "targets",
+]

@@ -1,0 +1,73 @@
+"""Where a training runs: devices, processes, precision, and the state of random numbers."""
+
+import atexit
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def precision(model: nn.Module, *, accelerator: str = "auto") -> str:
+    """Choose the precision by a stated rule: bf16 where it is known to be faster, else fp32.
+
+    A GPU with bfloat16: ``bf16-mixed``. A CPU with avx512_bf16: ``bf16-mixed`` for convolutional
+    nets without depthwise convolutions (1.9–2.7 times as fast; with them half as fast; no gain for
+    transformers at small sizes). Anything else: ``32-true``.
+    """
+    if accelerator != "cpu" and torch.cuda.is_available():  # not run here
+        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
+    convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
+    plain = len(convolutions) > 2 and all(m.groups == 1 for m in convolutions)
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    return "bf16-mixed" if plain and supported() else "32-true"
+
+
+def fabric(precision: str, accelerator: str, devices: int, nodes: int) -> Any:
+    """Return Lightning's Fabric on this machine, its processes joined where there are several."""
+    from lightning.fabric import Fabric
+
+    several = devices * nodes > 1
+    where = dict(accelerator=accelerator, devices=devices, num_nodes=nodes)
+    made = Fabric(**where, strategy="ddp" if several else "auto", precision=precision)
+    if several:
+        made.launch()
+        atexit.register(_leave_group)
+    return made
+
+
+def _leave_group() -> None:
+    """Leave the process group before Python ends; Fabric does so for NCCL alone.
+
+    Gloo's threads that still run then abort the process, and torchrun stops the others for it,
+    perhaps while the first one saves.
+    """
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """Move the tensors of a batch, images in channels_last (measured 1.5–2.2 times as fast)."""
+
+    def move(value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        if value.ndim == 4:
+            return value.to(device, memory_format=torch.channels_last, non_blocking=True)
+        return value.to(device, non_blocking=True)
+
+    return {name: move(value) for name, value in batch.items()}
+
+
+def random_state(device: torch.device) -> list[Tensor]:
+    """Return what the next draws hang on, of the CPU and of a GPU that trains."""
+    states = [torch.get_rng_state()]
+    if device.type == "cuda":  # not run here
+        states.append(torch.cuda.get_rng_state(device))
+    return states
+
+
+def set_random_state(states: list[Tensor], device: torch.device) -> None:
+    """Let draws follow as they did after ``random_state``."""
+    torch.set_rng_state(states[0].cpu())
+    if device.type == "cuda":  # not run here
+        torch.cuda.set_rng_state(states[1].cpu(), device)
