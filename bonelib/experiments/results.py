@@ -1,0 +1,134 @@
+"""The results chapter, as notebook 09 argues it: every number recomputed from stored predictions.
+
+Finished runs of a profile come in; tables, figures and the sentences that read them go out. What
+recipes of pretraining leave in their towers is compared here too.
+"""
+
+from collections.abc import Iterator
+
+import matplotlib.pyplot as plt
+import pandas as pd
+
+from bonelib import cohort, figures, reporting, runs
+from bonelib.experiments.context import AnyRun, Context, keep
+
+STAGES = ("baselines", "finetuning", "zero_shot", "gradcam")
+SYNTHETIC = "*Synthetic radiographs: for methods, not for clinical claims.*\n\n"
+
+
+# -------------------------------------------------------------------- what does each method reach?
+def start(context: Context, *, compare_to: str) -> AnyRun:
+    """Open the run; it reads every record of the profile, so that a new one makes it stale."""
+    inputs = [context.find(stage) for stage in STAGES]
+    name, settings = context.cohort_run.head["data_name"], dict(compare_to=compare_to)
+    # All runs of this data set, and every pretraining.
+    read = [f"{context.profile}/{name}/*/*/*", f"{context.profile}/*/*/pretraining/*"]
+    return context.start("results", inputs=inputs, settings=settings, reads=read)
+
+
+def scores(context: Context, run: AnyRun) -> pd.DataFrame:
+    """Score every method of every finished run of this task; see `reporting.results`."""
+    if run.finished:
+        return run.table("results")
+    asked = dict(profile=context.profile, data=context.data, root=context.root, task=context.task)
+    return keep(run, "results", reporting.results(**asked))
+
+
+def save(context: Context, run: AnyRun, scores: pd.DataFrame) -> str:
+    """Write the results table as Markdown and LaTeX, and return the former."""
+    written = (SYNTHETIC if context.synthetic else "") + reporting.to_markdown(scores)
+    if not run.finished:
+        run.save_text("results.md", written, publish=True)
+        run.save_text("results.tex", reporting.to_latex(scores), publish=True)
+    return written
+
+
+def draw(scores: pd.DataFrame) -> plt.Figure:
+    """Draw every method with its interval, by stage."""
+    shape = dict(figsize=(figures.WIDTH, 0.24 * len(scores) + 1.2), layout="constrained")
+    figure, axis = plt.subplots(**shape)
+    numbers = scores["stage"].map(runs.NOTEBOOKS)
+    named = scores.assign(name=numbers + " · " + figures.display_names(scores))
+    figures.plot_forest(named, ax=axis)
+    return figure
+
+
+def read(context: Context, scores: pd.DataFrame) -> str:
+    """Name the best method, and what metadata alone reach at most."""
+    ranked, metric = context.ranked(scores), context.metric
+    best, blind = ranked.iloc[0], ranked[ranked["sees"] == "metadata"]
+    alone = f"; metadata alone at best {context.primary(blind.iloc[0])}" if len(blind) else ""
+    name, score = figures.display_names(ranked.head(1)).iloc[0], context.primary(best)
+    return f"**Reading.** Best: *{name}* ({best['stage']}), {metric} {score}{alone}."
+
+
+def metrics(context: Context, scores: pd.DataFrame) -> dict:
+    """Return the best method with its score, and how many rows there are."""
+    metric, best = context.metric, context.ranked(scores).iloc[0]
+    return dict(best=best["method"], metric=metric, value=best[metric], rows=len(scores))
+
+
+# ---------------------------------------------------------------------- which recipe is best?
+def recipes(context: Context, run: AnyRun, name: str, *, judged: str) -> pd.DataFrame:
+    """Score the recipes that were judged on ``val`` images, to choose one, or once by ``test``."""
+    if run.finished:
+        return run.table(name)
+    return keep(run, name, reporting.recipes(profile=context.profile, judged=judged))
+
+
+def choices(tried: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, plt.Figure]]:
+    """Yield, for each data set and seed with several recipes, their ranking and a chart."""
+    for name, part, _ in by_set(tried):
+        if part["recipe"].nunique() > 1:
+            ranked = reporting.choice(part)
+            ordered = part.set_index("recipe").loc[ranked.index].reset_index()
+            yield name, ranked, figures.plot_gains(ordered)
+
+
+# ---------------------------------------------------------------------- does language help?
+def by_set(recipes: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, plt.Figure]]:
+    """Yield the recipes of each data set and seed, by a name for files, with a chart."""
+    for (data, seed), part in recipes.groupby(["data", "seed"]) if len(recipes) else ():
+        yield f"{data}-s{seed}", part, figures.plot_gains(part)
+
+
+def chart(context: Context, run: AnyRun, name: str, figure: plt.Figure) -> plt.Figure:
+    """Return a chart of a data set, published where it is the one asked for."""
+    own = name.split("_", 2)[-1].startswith(f"{context.cohort_run.head['data_name']}-s")
+    return context.figure(run, name, figure, publish=own)
+
+
+def contrasts(context: Context, run: AnyRun, *, compare_to: str) -> pd.DataFrame:
+    """Set one recipe beside each other one, on all images and on those that chose nothing."""
+    if run.finished:
+        return run.table("contrasts")
+    found = []
+    for name, fresh in (("all images", False), ("images that chose nothing", True)):
+        table = reporting.recipes(profile=context.profile, beside=compare_to, fresh=fresh)
+        found.append(reporting.contrasts(table, of=compare_to).assign(images=name))
+    return keep(run, "contrasts", pd.concat(found, ignore_index=True))
+
+
+def read_contrasts(contrasts: pd.DataFrame, *, compare_to: str) -> str:
+    """Say, for each task, what one recipe has over each other one, at all training labels."""
+    lines = []
+    whole = contrasts[contrasts["share"] == contrasts["share"].max()]
+    for (data, seed, images, task), part in whole.groupby(["data", "seed", "images", "task"]):
+        told = [
+            f"{row.control} {row.better:+.3f} [{row.low:+.3f}, {row.high:+.3f}] ({row.verdict})"
+            for row in part.itertuples()
+        ]
+        metric = part["metric"].iloc[0]
+        unit = f"{cohort.task(task).unit} less" if metric == "MAE" else metric
+        lines.append(f"- {data}, seed {seed}, {task} ({unit}), {images}: {'; '.join(told)}.")
+    if not lines:
+        return "**Reading.** No recipes were judged beside each other on test sets."
+    return f"**Reading.** What *{compare_to}* has over each other recipe:\n\n" + "\n".join(lines)
+
+
+# ---------------------------------------------------------------------- how were they made?
+def records(context: Context) -> pd.DataFrame:
+    """List every run of this data set with its cost, its openings and what changed since."""
+    found = runs.collect(profile=context.profile, data=context.data, root=context.root)
+    shown = ["stage", "task", "variant", "seed", "openings", "stale", "other_code", "seconds"]
+    return found[[*shown, "commit"]]

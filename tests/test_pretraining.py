@@ -1,0 +1,161 @@
+"""Protects the training of every recipe: each is put together, trains a step, can be planned."""
+
+import dataclasses
+import functools
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+
+from bonelib import encoders, models, runs
+from bonelib.experiments import captioning, data, finetuning, pretraining, settings
+from bonelib.experiments.context import Context, Process, leave_plan
+
+
+@pytest.fixture(scope="module")
+def context(tmp_path_factory):
+    """48 small synthetic radiographs with their groups and folds, as notebook 01 leaves them."""
+    folder = tmp_path_factory.mktemp("experiments")
+    patch = pytest.MonkeyPatch()
+    for name in ("RUNS", "CACHE", "FIGURES"):
+        patch.setenv(f"BONELIB_{name}", str(folder / name.lower()))
+    context = Context()
+    plan = data.plan(context, resize="pad")
+    plan |= dict(radiographs=48, phantom_size=64, size=64, folds=3)
+    radiographs = data.decode(context, data.read(context, plan), plan)
+    run = context.start("data", settings=plan, drawn=radiographs.root)
+    data.seal(run, data.group(radiographs, plan))
+    # Text towers are frozen: each is read once. Captions are encoded anew by every recipe.
+    patch.setattr(pretraining.encoders, "text", functools.cache(encoders.text))
+    yield Context()
+    patch.undo()
+
+
+def planned(context, name, **changes):
+    """A recipe's captions and settings, as small as they can be."""
+    recipe = settings.recipe(name)
+    if recipe.data_sets:
+        recipe = dataclasses.replace(recipe, data_sets=("phantom",))
+    words = dict(source="table", fields="view,site,sex,signs", language="en")
+    pairs = captioning.caption(context, recipe, **words)
+    plan = settings.pretraining(
+        "tiny",
+        dataclasses.replace(recipe, size=32, batch_size=8, epochs=1.0),
+        images=8,
+        captions="table",
+        caption_fields=pairs.fields,
+        epochs=1,
+    )
+    return pairs, plan
+
+
+def test_every_recipe_trains_one_step(context):
+    untrained = []
+    for name in settings.recipe_names():
+        pairs, plan = planned(context, name)
+        setup = pretraining.prepare(context, pairs.table, plan)
+        before = {k: v.clone() for k, v in setup.model.state_dict().items()}
+        batch = next(iter(setup.loader))
+        loss = setup.objective(setup.model.train(), batch)
+        loss.backward()
+        moving = [p for p in setup.model.parameters() if p.requires_grad]
+        torch.optim.SGD(moving, lr=0.1).step()
+        moved = [k for k, v in setup.model.state_dict().items() if not v.equal(before[k])]
+        trunk = any(k.startswith("image.") for k in moved)
+        if not (torch.isfinite(loss) and trunk):
+            untrained.append((name, float(loss)))
+    assert len(settings.recipe_names()) >= 45 and not untrained
+
+
+def weights(folder):
+    return hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("name", ["published", "attributes", "lora", "studies"])
+def test_a_recipe_planned_here_is_carried_out_elsewhere_to_the_same_bits(context, name):
+    found = []
+    for variant in (f"{name}-here", f"{name}-there"):
+        own = dataclasses.replace(context, variant=variant, inputs="default")
+        pairs, plan = planned(own, name)
+        run = own.start("pretraining", settings=plan.as_dict(), inputs=pairs.inputs)
+        setup = pretraining.prepare(own, pairs.table, plan)
+        if variant.endswith("there"):
+            with pytest.raises(runs.Planned, match="torchrun"):
+                leave_plan(run, setup)
+            run = runs.reopen(run.path)
+            setup = pretraining.reopen(run)
+        rows = list(pretraining.train(run, setup, accelerator="cpu"))
+        assert len(rows) == 1 and np.isfinite(rows[0]["loss"]) and run.trained
+        assert list(pretraining.train(run, setup)) == []  # it is there already
+        found.append(weights(run.bundle))
+    assert found[0] == found[1]
+
+
+def test_a_fine_tuning_planned_here_is_carried_out_elsewhere_and_goes_on_after_a_kill(context):
+    own = dataclasses.replace(context, variant="tuned", inputs="default")
+    pairs, plan = planned(own, "ours")
+    run = own.start("pretraining", settings=plan.as_dict(), inputs=pairs.inputs)
+    setup = pretraining.prepare(own, pairs.table, plan)
+    assert list(pretraining.train(run, setup, accelerator="cpu"))
+    pretrained = run.finish()
+    tuning = settings.finetuning("tiny", plan, epochs=1)
+    bits = {}
+    for variant in ("here", "there"):
+        own = dataclasses.replace(own, variant=variant, inputs="data:default,pretraining:tuned")
+        inputs = [own.cohort_run, pretrained]
+        run = own.start("finetuning", settings=tuning.as_dict(), inputs=inputs)
+        setup = finetuning.prepare(own, pretrained, tuning)
+        if variant == "there":
+            with pytest.raises(runs.Planned, match="torchrun"):
+                leave_plan(run, setup)
+            run = runs.reopen(run.path)
+            setup = finetuning.reopen(run)
+            killed = finetuning.train(run, setup, accelerator="cpu")
+            assert [next(killed)["start"], next(killed)["start"]] == ["scratch", "imagenet"]
+            killed.close()  # as a kill would: the second start is not saved
+            assert not (run.bundle / "imagenet").exists()
+        starts = [row["start"] for row in finetuning.train(run, setup, accelerator="cpu")]
+        assert starts[-1] == "captions" and run.table("history")["start"].is_unique
+        bits[variant] = {start: weights(run.bundle / start) for start in tuning.starts}
+        assert isinstance(models.load_bundle(run.bundle / "captions"), models.Classifier)
+    assert bits["here"] == bits["there"]
+
+
+def test_captions_that_all_mean_the_same_teach_nothing_and_are_refused(context):
+    pairs, plan = planned(context, "ours")
+    alike = pairs.table.assign(**{k: 0 for k in pairs.table if k.startswith("key_")})
+    with pytest.raises(ValueError, match="mean the same"):
+        pretraining.prepare(context, alike, plan)
+
+
+def test_shuffled_captions_stay_within_their_part_with_their_keys(context):
+    own, _ = planned(context, "ours")
+    shuffled, _ = planned(context, "shuffled")
+    keys = [name for name in own.table if name.startswith("key_")]
+    for part in ("train", "val"):
+        before, after = (t[t["split"] == part] for t in (own.table, shuffled.table))
+        assert sorted(before["caption"]) == sorted(after["caption"])
+        assert (before["caption"].to_numpy() != after["caption"].to_numpy()).any()
+        facts = dict(zip(before["caption"], before[keys].itertuples(index=False), strict=True))
+        for caption, row in zip(after["caption"], after[keys].itertuples(index=False), strict=True):
+            assert facts[caption] == row
+    assert own.table["image_id"].equals(shuffled.table["image_id"])
+
+
+def test_the_floor_is_below_chance_and_reading_it_draws_no_picture(context):
+    pairs, plan = planned(context, "ours")
+    setup = pretraining.prepare(context, pairs.table, plan)
+    setup.loader.cache = None  # pictures can't be read any more
+    bounds = pretraining.loss_bounds(setup)
+    assert 0 <= bounds["floor"] < bounds["chance"] == pytest.approx(np.log(8))
+
+
+def test_a_process_alone_is_the_first_of_one(monkeypatch):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    assert Process.here() == Process() and Process.here().first
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert not Process.here().first and Process.here().where == {"devices": 2, "nodes": 2}
