@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from notebook_here import run_here
 from PIL import Image
 
-from bonelib import cohort, headless, phantom, reports, runs
+from bonelib import cohort, deidentify, evaluation, headless, phantom, runs
 
 pytestmark = pytest.mark.notebooks
 STAGES = {
@@ -42,7 +43,7 @@ def tiny(tmp_path_factory):
     patch.undo()
 
 
-def found(stage: str) -> runs.Run:
+def found(stage: str) -> runs.Record:
     return runs.find(stage, profile="tiny", data="phantom", task=STAGES[stage])
 
 
@@ -67,7 +68,7 @@ def identities(root: Path) -> set[str]:
         text = file.with_suffix(".txt").read_text()
         found |= {
             text[start:end]
-            for start, end, kind in reports.read_brat(file.read_text())
+            for start, end, kind in deidentify.read_brat(file.read_text())
             if kind in ("PATIENT", "PERSON", "ID", "NATIONAL_ID", "PHONE", "URL")
         }
     return {name for name in found if len(name) > 9 or (len(name) > 5 and name.isdigit())}
@@ -84,7 +85,7 @@ def contents(folder: Path) -> str:
 
 
 def test_the_run_of_the_reports_holds_no_planted_identity(tiny):
-    run, root = found("reports"), Path(found("data").record["notes"]["root"])
+    run, root = found("reports"), Path(found("data").notes["root"])
     (shown,) = runs.cache_folder("phantom").glob("*-examples")  # others of the same pool of names
     examples, held = contents(shown), contents(run.path)
     known = {name for name in identities(root) if name not in examples}
@@ -100,41 +101,34 @@ def test_reports_become_safe_text_and_captions_of_images_that_are_not_tested(tin
     assert set(told["origin"]) == {"facts", "table"} and set(told["language"]) == {"fr", "en"}
     assert not set(told["image_id"]) & set(data.loc[data["fold"] == 0, "image_id"])
     assert set(told["image_id"]) <= set(run.table("images")["image_id"])
-    assert run.record["metrics"]["facts_f1"] > 0.8
+    assert run.metrics["facts_f1"] > 0.8
 
 
-def test_a_hospitals_export_goes_from_files_to_captions_to_pretraining(tmp_path):
+def test_a_hospitals_export_goes_from_files_to_captions_to_pretraining(own_places, tmp_path):
     drawn = phantom.write(tmp_path / "drawn", images=96, size=96, seed=5)
     export = phantom.write_dicom(drawn, tmp_path / "export")
-    patch = places(tmp_path)
-    try:
-        given = {"DATA": "dicom", "DATA_ROOT": str(export)}
-        outcomes = headless.run(["01", "03", "04"], profile="tiny", parameters=given)
-        assert {o.step.name: o.error for o in outcomes if o.status != "executed"} == {}
-        run = runs.find("reports", profile="tiny", data="dicom")
-        pairs = runs.find("pretraining", profile="tiny", data="dicom").table("pairs")
-        assert run.record["notes"]["came"]["whose patient the index names"] > 20
-        assert run.record["metrics"]["held"] == 0 and len(run.table("facts")) > 100
-        (shown,) = runs.cache_folder("phantom").glob("*-examples")
-        examples, held = contents(shown), contents(run.path)
-        known = {name for name in identities(drawn) if name not in examples}
-        assert len(known) > 200 and sorted(name for name in known if name in held) == []
-        words = {"CAPTIONS": "reports", "LANGUAGE": "fr", "VARIANT": "fr", "RECIPE": "multilingual"}
-        (told,) = headless.run(["04"], profile="tiny", parameters=given | words)
-        assert told.status == "executed", told.error
-        assert told.step.needs == ("01", "03")
-        french = runs.find("pretraining", profile="tiny", data="dicom", variant="fr")
-        assert french.table("pairs")["caption"].str.contains("Radiographie|Cliché|Incidence").all()
-        assert not set(french.table("pairs")["caption"]) & set(pairs["caption"])
-    finally:
-        patch.undo()
+    given = {"DATA": "dicom", "DATA_ROOT": str(export)}
+    run_here("01", **given)
+    run = run_here("03", **given)["run"]
+    pairs = run_here("04", **given)["run"].table("pairs")
+    run = runs.find("reports", profile="tiny", data="dicom", root=export)
+    assert run.notes["came"]["whose patient the index names"] > 20
+    assert run.metrics["held"] == 0 and len(run.table("facts")) > 100
+    (shown,) = runs.cache_folder("phantom").glob("*-examples")
+    examples, held = contents(shown), contents(run.path)
+    known = {name for name in identities(drawn) if name not in examples}
+    assert len(known) > 200 and sorted(name for name in known if name in held) == []
+    words = {"CAPTIONS": "reports", "LANGUAGE": "fr", "RECIPE": "multilingual"}
+    french = run_here("04", **given, **words, VARIANT="fr", FROM="default")["run"].table("pairs")
+    assert french["caption"].str.contains("Radiographie|Cliché|Incidence").all()
+    assert not set(french["caption"]) & set(pairs["caption"])
 
 
 def test_training_lowered_the_loss(tiny):
     history = found("pretraining").table("history")
     losses = history["loss"].dropna().to_numpy()
     assert losses[-1] < losses[0]
-    for name, rows in found("finetuning").table("history").groupby("method"):
+    for name, rows in found("finetuning").table("history").groupby("start"):
         assert rows["loss"].iloc[-1] < rows["loss"].iloc[0], name
 
 
@@ -146,8 +140,9 @@ def test_predictions_are_probabilities_of_test_images_only(tiny, stage):
     np.testing.assert_allclose(predictions[columns].sum(axis=1), 1, atol=1e-9)
     assert set(predictions["split"]) == {"test"}
     assert predictions["label"].notna().all()
-    assert len(run.record["openings"]) == 1
-    per_method = predictions.groupby("method")["image_id"]
+    assert len(run.openings) == 1
+    methods = [name for name in ("start", "strategy", "sees", "detail") if name in predictions]
+    per_method = predictions.groupby(methods)["image_id"]
     assert (per_method.nunique() == per_method.size()).all()
 
 
@@ -166,22 +161,25 @@ def test_no_patient_is_trained_on_and_tested(tiny):
 
 
 def test_zero_shot_is_called_so_only_without_a_label_in_the_captions(tiny):
-    pretraining, record = found("pretraining"), found("zero_shot").record
+    pretraining, notes = found("pretraining"), found("zero_shot").notes
     assert not set(pretraining.settings["caption_fields"]) & set(cohort.TASKS)
-    assert record["notes"]["kind"] == "zero-shot"
+    assert notes["kind"] == "zero-shot"
 
 
 def test_heat_maps_stand_beside_maps_that_saw_no_image(tiny):
     scores = found("gradcam").table("scores")
-    assert {"centre prior", "uniform map"} <= set(scores["map"])
+    unseeing = set(scores.loc[scores["sees"] == "none", "detail"])
+    assert unseeing == {"centre prior", "uniform map"}
     assert scores["value"].between(0, 1).all()
 
 
 def test_the_results_table_names_every_method_and_metadata(tiny):
     results = found("results").table("results")
     for stage in ("baselines", "finetuning", "zero_shot"):
-        methods = set(found(stage).table("predictions")["method"])
-        assert methods <= set(results.loc[results["stage"] == stage, "method"])
+        columns = ["start", "strategy", "sees", "detail"]
+        methods = set(found(stage).table("predictions")[columns].itertuples(index=False))
+        own = results.loc[results["stage"] == stage, columns]
+        assert methods <= set(own.itertuples(index=False))
     missing = results[results["status"].eq("weights not available")] if "status" in results else []
     assert len(missing) == 0 or missing["AUROC"].isna().all()
     assert "metadata only" in (found("results").path / "results.md").read_text()
@@ -192,54 +190,104 @@ def test_a_second_call_reuses_everything(tiny):
     assert {outcome.status for outcome in again} == {"reused"}
 
 
-@pytest.mark.parametrize(("task", "pictures"), [("bone_age", 30), ("kl_grade", 2)])
-def test_the_first_notebook_takes_values_grades_and_tables_without_pictures(
-    tmp_path, task, pictures
-):
-    rng, lines = np.random.default_rng(0), [f"image_id,path,patient,site,sex,{task}"]
-    for i in range(40):
-        value = {"bone_age": 12 * i % 200, "kl_grade": i % 3}[task]
-        value = value if i else ""  # one row without a label is no reason to look at no picture
-        lines.append(f"{i},{i}.png,p{i // 2},{('hand', 'knee')[i % 2]},{'FM'[i // 2 % 2]},{value}")
+KINDS = {
+    "kl_grade": ("02", "05", "06", "07", "09"),
+    "bone_age": ("02", "05", "06", "07", "09"),
+    "entity": ("02", "05", "06", "07", "09"),
+}
+
+
+def labelled_table(folder: Path, *, pictures: int = 48) -> str:
+    """Write 48 small pictures of 24 patients with a label of every kind; return the CSV."""
+    rng, rows = np.random.default_rng(0), []
+    entities = cohort.task("entity").classes
+    for i in range(48):
+        patient = i // 2
+        grade, months = patient % 5, 12 * (patient % 15) + 30
         if i < pictures:
-            Image.fromarray(rng.integers(0, 255, (70, 50), np.uint8)).save(tmp_path / f"{i}.png")
-    (tmp_path / "mine.csv").write_text("\n".join(lines))
+            grey = rng.integers(0, 90, (70, 50)) + 25 * grade
+            Image.fromarray(grey.astype(np.uint8)).save(folder / f"{i}.png")
+        row = dict(image_id=str(i), path=f"{i}.png", patient=f"p{patient}", center="AB"[i % 2])
+        row |= dict(site=("hand", "knee")[i % 2], sex="FM"[patient % 2], view="frontal")
+        # eight entities that occur, one of them rare; the ninth never does
+        entity = entities[0] if patient < 9 else entities[patient % 7]
+        row |= dict(kl_grade=grade, bone_age=months, entity=entity)
+        rows.append(row)
+    rows[0] |= dict(kl_grade="", bone_age="", entity="")  # unlabelled is no reason to leave it out
+    pd.DataFrame(rows).to_csv(folder / "mine.csv", index=False)
+    return str(folder / "mine.csv")
+
+
+@pytest.fixture
+def own_places(tmp_path):
     patch = places(tmp_path)
-    try:
-        data = str(tmp_path / "mine.csv")
-        (outcome,) = headless.run(["01"], profile="tiny", parameters={"DATA": data, "TASK": task})
-        assert not outcome.error
-        run = runs.find("data", profile="tiny", data=data)
-        assert len(run.table("excluded")) == 40 - pictures
-        assert len(run.table("cohort")) == (30 if pictures == 30 else 40)
-        asked = set(run.table("audit")["check"])
-        assert "field" in asked and ("thumbnail" in asked) == (pictures == 30)
-    finally:
-        patch.undo()
+    yield tmp_path
+    patch.undo()
+
+
+def test_every_notebook_takes_every_kind_of_task(own_places):
+    data = labelled_table(own_places)
+    run_here("01", DATA=data, TASK="kl_grade")
+    run_here("04", DATA=data, CAPTION_FIELDS="site,view,sex")
+    for task, numbers in KINDS.items():
+        for number in numbers:
+            left = run_here(number, DATA=data, TASK=task)
+            assert left["run"].finished, (task, number)
+        results = left["scores"]
+        metric = evaluation.primary(task).metric
+        assert results[metric].notna().sum() > 8, task
+        tuned = runs.find("finetuning", profile="tiny", data=data, task=task)
+        predicted = tuned.table("predictions")
+        if task == "bone_age":
+            assert predicted["value"].between(-100, 500).all()  # months, not standard deviations
+        else:
+            columns = [f"p_{name}" for name in cohort.task(task).classes]
+            np.testing.assert_allclose(predicted[columns].sum(axis=1), 1, atol=1e-9)
+
+
+def test_a_table_without_pictures_passes_the_notebooks_that_need_none(own_places):
+    data = labelled_table(own_places, pictures=2)
+    run = run_here("01", DATA=data, TASK="kl_grade")["run"]
+    assert len(run.table("excluded")) == 46 and len(run.table("cohort")) == 48
+    asked = set(run.table("audit")["check"])
+    assert "field" in asked and "thumbnail" not in asked
+    seen = set(run_here("02", DATA=data, TASK="kl_grade")["run"].table("predictions")["sees"])
+    assert seen == {"metadata"}
+
+
+def test_a_set_with_captions_alone_is_read_and_pretrained_on(own_places):
+    data = labelled_table(own_places)
+    table = pd.read_csv(data).drop(columns=["kl_grade", "bone_age", "entity"])
+    words = ["clear bone", "a dark line", "a bright spot", "nothing else"]
+    table["caption"] = [words[i % 4] for i in range(len(table))]
+    table.to_csv(data, index=False)
+    run = run_here("01", DATA=data)["run"]
+    assert run.table("cohort")["fold"].nunique() == 3
+    pretrained = run_here("04", DATA=data, CAPTIONS="own")["run"]
+    assert set(pretrained.table("pairs")["caption"]) == set(words)
+    assert pretrained.notes["supervision"] == "label-supervised text"
 
 
 @pytest.mark.skipif(
     not (Path(os.environ.get("BONELIB_DATA", "")) / "fracatlas" / "dataset.csv").exists(),
     reason="BONELIB_DATA holds no fracatlas folder",
 )
-def test_the_same_notebooks_run_on_real_radiographs(tmp_path):
-    patch = places(tmp_path)
-    try:
-        parameters = {"DATA": "fracatlas", "TASK": "fracture"}
-        outcomes = headless.run(profile="tiny", parameters=parameters)
-        assert {o.step.name: o.error for o in outcomes if o.status != "executed"} == {}
-        run = runs.find("data", profile="tiny", data="fracatlas")
-        excluded = set(run.table("excluded")["image_id"])
-        assert excluded == {"IMG0004028.jpg", "IMG0004029.jpg", "IMG0004036.jpg"}
-        zero_shot = runs.find("zero_shot", profile="tiny", data="fracatlas", task="fracture")
-        assert isinstance(zero_shot.table("predictions"), pd.DataFrame)
-    finally:
-        patch.undo()
+def test_the_same_notebooks_run_on_real_radiographs(own_places):
+    for number in headless.notebooks():
+        left = run_here(number, DATA="fracatlas", TASK="fracture")
+        assert left["run"].finished, number
+    excluded = set(
+        runs.find("data", profile="tiny", data="fracatlas").table("excluded")["image_id"]
+    )
+    assert excluded == {"IMG0004028.jpg", "IMG0004029.jpg", "IMG0004036.jpg"}
+    named = dict(profile="tiny", data="fracatlas", task="fracture")
+    control = runs.find("zero_shot", **named)
+    assert control.notes["kind"] == "zero-shot, negative control"
 
 
 def test_a_pretraining_planned_here_is_carried_out_elsewhere_to_the_same_bits(tiny):
     here = found("pretraining")
-    given = {"WHERE": "elsewhere", "VARIANT": "planned"}
+    given = {"RUN_ON": "elsewhere", "VARIANT": "planned", "FROM": "default"}
     (planned,) = headless.run(["04"], parameters=given)
     assert planned.status == "planned" and "Train it with: torchrun" in planned.error
     folder = planned.step.folder
@@ -250,8 +298,7 @@ def test_a_pretraining_planned_here_is_carried_out_elsewhere_to_the_same_bits(ti
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert "epoch  6/6" in done.stdout
-    (again,) = headless.run(["04"], parameters=given)
-    assert again.status == "executed", again.error
+    run_here("04", **given)
     weights = "bundle/weights.safetensors"
     assert (folder / weights).read_bytes() == (here.path / weights).read_bytes()
 
@@ -259,23 +306,14 @@ def test_a_pretraining_planned_here_is_carried_out_elsewhere_to_the_same_bits(ti
 def test_recipes_judged_on_the_test_set_are_compared_in_the_results(tiny):
     recipes = ["ours", "published", "attributes", "studies"]
     for recipe in recipes:
-        given = {
-            "RECIPE": recipe,
-            "VARIANT": recipe,
-            "PROBE": "test",
-            "CAPTION_FIELDS": "site,view",
-        }
-        (made,) = headless.run(["04"], parameters=given)
-        assert made.status == "executed", made.error
-        run = runs.find("pretraining", profile="tiny", data="phantom", variant=recipe)
-        assert len(run.record["openings"]) == 1, "one look at the test labels"
+        given = {"RECIPE": recipe, "VARIANT": recipe, "FROM": "default", "EVALUATE_ON": "test"}
+        run = run_here("04", **given, CAPTION_FIELDS="site,view")["run"]
+        assert len(run.openings) == 1, "one look at the test labels"
         probes = run.table("probes")
         assert probes["task"].nunique() > 1 and probes["label"].notna().all()
         for name, part in probes.groupby("task"):
             assert set(part["label"]) <= set(cohort.task(name).classes)
-    (results,) = headless.run(["09"])
-    assert results.status == "executed", results.error
-    run = found("results")
+    run = run_here("09")["run"]
     table, contrasts = run.table("recipes"), run.table("contrasts")
     assert set(table["recipe"]) == set(recipes) and table["gain"].notna().all()
     assert table.loc[table["recipe"] != "published", "over published"].notna().all()
