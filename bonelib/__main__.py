@@ -1,22 +1,29 @@
-"""The command line: ``bonelib run | study | train | phantom | data | deidentify | … | runs``.
+"""The command line: ``bonelib run | study | results | train | phantom | data | … | runs``.
 
 Arguments come in, one call goes out per command (``commands``). Mistakes of the user end in one
 message and exit code 2, a failed notebook in 1.
 """
 
 import argparse
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-from bonelib.commands import data, identities, notebooks
+from bonelib.commands import data, identities, notebooks, results
+from bonelib.headless.plan import PROFILES
+
+OLD_NAME = "deidentify-dicom"  # of the command deidentify
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 1 failed, 2 refused, 130 interrupted."""
     arguments = vars(_parser().parse_args(argv))
-    command = arguments.pop("command")
+    command, typed = arguments.pop("command"), arguments.pop("typed")
+    if typed == OLD_NAME:
+        print(f"{typed} is now called deidentify; the old name goes with the next version.")
+    # Read when torch is loaded, which commands do later; see headless.execute for the reason.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
         return command(**arguments)
     except (ValueError, FileNotFoundError) as error:
@@ -30,127 +37,112 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="bonelib",
-        description="Run the notebooks of the thesis, draw the synthetic cohort, look at data.",
+        description="Run the notebooks of the thesis, draw the synthetic cohort, check data sets.",
         epilog="bonelib COMMAND --help shows the options and an example.",
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="typed")
 
-    def add(command: Any, name: str, text: str, example: str) -> argparse.ArgumentParser:
+    def add(
+        command: Callable[..., int],
+        name: str,
+        text: str,
+        example: str,
+        *,
+        aliases: Sequence[str] = (),
+        parents: Sequence[argparse.ArgumentParser] = (),
+    ) -> argparse.ArgumentParser:
         form = argparse.RawDescriptionHelpFormatter
-        made = commands.add_parser(
-            name, help=text, description=text, epilog=f"example: {example}", formatter_class=form
-        )
+        names = dict(aliases=aliases, parents=parents, formatter_class=form)
+        made = commands.add_parser(name, help=text, description=text, **names)
+        made.epilog = f"example: {example}"
         made.set_defaults(command=command)
         return made
 
-    run = add(
-        notebooks.run,
-        "run",
-        "execute the numbered notebooks in order",
-        "bonelib run 01 04 --profile demo -p DATA fracatlas -p SEED 1",
-    )
-    run.add_argument("numbers", nargs="*", metavar="NN", help="notebooks, e.g. 01 04; default all")
-    run.add_argument("--profile", default="tiny", help="tiny (default), demo or full")
-    given = dict(dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
-    run.add_argument("-p", help="a notebook parameter; repeat for more", **given)
+    shared = argparse.ArgumentParser(add_help=False)
+    argument = shared.add_argument
+    pair = dict(dest="parameters", nargs=2, metavar=("NAME", "VALUE"))
+    text = "a notebook parameter, in place of a study's own; repeat for more"
+    argument("-p", action="append", default=[], help=text, **pair)
+    text = "reuse results of earlier code; `bonelib runs` marks them"
+    argument("--keep-other-code", action="store_true", help=text)
 
-    train = add(
-        notebooks.train,
-        "train",
-        "carry out the pretraining that notebook 04 planned, on one device or under torchrun",
-        "torchrun --nproc-per-node 4 -m bonelib train runs/full/btxrd/any/pretraining/default-s0",
-    )
-    train.add_argument("folder", type=Path, metavar="RUN", help="the run folder with its plan.json")
-    train.add_argument("--accelerator", default="auto", help="cpu, cuda, …; default what is there")
+    text = "execute the numbered notebooks in order"
+    example = "bonelib run 01 04 --profile demo -p DATA fracatlas -p SEED 1"
+    argument = add(notebooks.run, "run", text, example, parents=[shared]).add_argument
+    argument("numbers", nargs="*", metavar="NN", help="notebooks, e.g. 01 04; default all")
+    argument("--profile", default="tiny", help="tiny (default), demo or full")
 
-    study = add(
-        notebooks.study,
-        "study",
-        "run the notebooks of a study, reusing what is finished",
-        "bonelib study language",
-    )
-    study.add_argument("name", metavar="NAME", help="a section of notebooks/studies.toml")
-    study.add_argument(
-        "--list", action="store_true", help="print the runs instead of starting them"
-    )
-    study.add_argument("--part", default="1/1", help="1/2 or 2/2, to share them among processes")
-    study.add_argument("--profile", default="", help="in place of the study's")
-    study.add_argument("-p", help="in place of the study's, DATA say; repeat for more", **given)
+    text = "train what notebook 04 or 05 planned (RUN_ON elsewhere), alone or under torchrun"
+    folder = "runs/full/phantom/any/pretraining/default-s0"
+    example = f"torchrun --nproc-per-node 4 -m bonelib train {folder}"
+    argument = add(notebooks.train, "train", text, example).add_argument
+    argument("folder", type=Path, metavar="RUN", help="the run folder with its plan.json")
+    argument("--accelerator", default="auto", help="cpu or cuda; default: what is there")
 
-    phantom = add(
-        data.phantom,
-        "phantom",
-        "draw the synthetic cohort into a folder",
-        "bonelib phantom data/phantom --images 600 --archive 2000 --seed 0",
-    )
-    phantom.add_argument("folder", type=Path, metavar="OUT")
-    phantom.add_argument("--images", type=int, default=600, help="labelled images (600)")
-    phantom.add_argument("--archive", type=int, default=0, help="images without labels (0)")
-    phantom.add_argument("--seed", type=int, default=0)
-    phantom.add_argument("--size", type=int, default=512, help="longer side in pixels (512)")
-    phantom.add_argument("--workers", type=int, default=1, help="processes; same images for any")
-    phantom.add_argument("--dicom", type=Path, help="write them as a hospital's DICOM tree as well")
+    text = "run the notebooks of a study, reusing what is finished"
+    example = "bonelib study language"
+    argument = add(notebooks.study, "study", text, example, parents=[shared]).add_argument
+    argument("name", metavar="NAME", help="one of bonelib's or of notebooks/studies.toml")
+    argument("--list", action="store_true", help="print the runs instead of starting them")
+    argument("--part", default="1/1", help="1/2 and 2/2: two processes share the runs")
+    argument("--profile", default="", help="replaces the profile of the study")
 
-    reading = add(
-        data.data,
-        "data",
-        "read a data set and say what is in it",
-        "bonelib data fracatlas /path/to/FracAtlas --decode 224 --out table.parquet",
-    )
-    reading.add_argument("name", metavar="NAME", help="btxrd, fracatlas, …; a wrong one lists them")
-    reading.add_argument("root", type=Path, metavar="ROOT", help="its unpacked folder")
-    reading.add_argument("--task", default="", help="of a folder or roboflow tree, if not plain")
-    reading.add_argument(
-        "--classes", default="", metavar="'FOUND=CLASS; …'", help="for names there that are unknown"
-    )
-    reading.add_argument(
-        "--decode",
-        type=int,
-        default=0,
-        metavar="SIZE",
-        help="decode into the cache of that size; default: check every file, keep nothing",
-    )
-    reading.add_argument("--out", type=Path, help="write the table, .parquet or .csv")
+    text = "write the results tables of README.md and docs, after keeping those of a study"
+    example = "bonelib results language --seed 1"
+    argument = add(results.results, "results", text, example).add_argument
+    text = "a finished study whose gains to keep"
+    argument("study", nargs="?", default="", metavar="STUDY", help=text)
+    argument("--seed", type=int, help="the study's runs with this seed; default its own")
 
-    copies = add(
-        identities.deidentify_dicom,
-        "deidentify-dicom",
-        "copy the radiographs of a DICOM export without identities",
-        "bonelib deidentify-dicom /export /copies --ledger /safe/ledger.json --report /safe/report",
-    )
-    copies.add_argument("source", type=Path, metavar="IN", help="the folder, or its DICOMDIR")
-    copies.add_argument("out", type=Path, metavar="OUT", help="another folder, for the copies")
-    copies.add_argument("--ledger", type=Path, required=True, help="who is who: keep it apart")
-    copies.add_argument("--report", type=Path, help="folder for files, elements, contact sheet")
+    text = "draw the synthetic cohort into a folder"
+    example = "bonelib phantom data/phantom --images 600 --archive 2000 --seed 0"
+    argument = add(data.phantom, "phantom", text, example).add_argument
+    argument("folder", type=Path, metavar="OUT")
+    argument("--images", type=int, default=600, help="labelled images (600)")
+    argument("--archive", type=int, default=0, help="images without labels (0)")
+    argument("--seed", type=int, default=0)
+    argument("--size", type=int, default=512, help="longer side in pixels (512)")
+    argument("--workers", type=int, default=1, help="processes; they draw the same images")
+    argument("--dicom", type=Path, help="also write a DICOM export into this folder")
 
-    clean = add(
-        identities.deidentify,
-        "deidentify",
-        "remove the identities of reports, keep the key apart",
-        "bonelib deidentify reports safe --language fr --mode surrogates --index index.csv",
-    )
-    clean.add_argument("source", type=Path, metavar="IN", help="folder, .csv or .parquet")
-    clean.add_argument("out", type=Path, metavar="OUT", help="folder, or table for a table")
-    clean.add_argument("--language", required=True, help="fr or en")
-    clean.add_argument("--mode", default="tags", help="tags (default) or surrogates")
-    clean.add_argument("--column", default="text", help="of a table: where the reports stand")
-    clean.add_argument(
-        "--keep", nargs="*", default=[], metavar="COLUMN", help="of a table: columns passed on"
-    )
-    clean.add_argument("--index", type=Path, help="CSV: report,patient,name,birth_date,accession")
-    clean.add_argument("--ledger", type=Path, help="folder of the key; default OUT-ledger")
-    clean.add_argument(
-        "--days",
-        nargs=2,
-        type=int,
-        metavar=("LOW", "HIGH"),
-        help="range dates move in (-1000 1000)",
-    )
+    text = "read a data set, check its files and list what it contains"
+    example = "bonelib data fracatlas /path/to/FracAtlas --decode 224 --out table.parquet"
+    argument = add(data.data, "data", text, example).add_argument
+    argument("name", metavar="NAME", help="btxrd, fracatlas, …; a wrong one lists them")
+    argument("root", type=Path, metavar="ROOT", help="its unpacked folder")
+    argument("--task", default="", help="folder, roboflow: the task of its classes")
+    text = "folder, roboflow: the class of each name that is not recognised"
+    argument("--classes", default="", metavar="'NAME=CLASS; …'", help=text)
+    text = "keep the decoded images of this size; default: check every file, keep nothing"
+    argument("--decode", type=int, default=0, metavar="SIZE", help=text)
+    argument("--out", type=Path, help="write the table, .parquet or .csv")
 
-    listing = add(
-        notebooks.listing, "runs", "list the finished runs", "bonelib runs --profile demo"
+    text = "copy reports or DICOM files without identities"
+    example = (
+        "bonelib deidentify reports safe --language fr --mode surrogates --index index.csv\n"
+        "         bonelib deidentify /export /copies --ledger /safe/ledger --report /safe/seen"
     )
-    listing.add_argument("--profile", default="", help="tiny, demo or full; default all")
+    copies = add(identities.deidentify, "deidentify", text, example, aliases=[OLD_NAME])
+    argument = copies.add_argument
+    text = "reports (folder, .csv, .parquet) or DICOM (folder, DICOMDIR); content decides"
+    argument("source", type=Path, metavar="IN", help=text)
+    argument("out", type=Path, metavar="OUT", help="folder, or table for a table")
+    text = "folder for the key and who is who: keep it apart; default OUT-ledger"
+    argument("--ledger", type=Path, help=text)
+    argument = copies.add_argument_group("reports").add_argument
+    argument("--language", help="fr or en; required")
+    argument("--mode", help="tags (default) or surrogates")
+    argument("--column", help="of a table: the column of the reports (text)")
+    argument("--keep", nargs="*", metavar="COLUMN", help="of a table: columns to copy")
+    argument("--index", type=Path, help="CSV: report,patient,name,birth_date,accession")
+    text = "range by which dates are shifted (-1000 1000)"
+    argument("--days", nargs=2, type=int, metavar=("LOW", "HIGH"), help=text)
+    argument = copies.add_argument_group("DICOM").add_argument
+    argument("--report", type=Path, help="folder for files, elements, contact sheet")
+
+    example = "bonelib runs --profile demo"
+    argument = add(notebooks.listing, "runs", "list the finished runs", example).add_argument
+    argument("--profile", choices=PROFILES, default="", help="default all")
     return parser
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from bonelib.commands.telling import say, summary, tenths, write
+from bonelib.commands.printing import say, summary, tenths, write
 
 
 def phantom(folder: Path, dicom: Path | None, **options: int) -> int:
@@ -26,6 +26,8 @@ def data(name: str, root: Path, task: str, classes: str, decode: int, out: Path 
     if (task or classes) and name not in datasets.BY_NAME:
         known = " and ".join(datasets.BY_NAME)
         raise ValueError(f"--task and --classes are for {known}; {name} knows its tasks.")
+    if "+" in name and not name.endswith(".csv"):
+        root = runs.data_root(name, str(root))
     table = datasets.read(name, root, task=task, classes=datasets.class_names(classes))
     say(summary(table))
     for row in table.attrs.get("refused", []):  # of a DICOM export: no rows of the table

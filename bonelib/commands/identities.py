@@ -1,22 +1,85 @@
-"""Copy radiographs and reports without identities; what undoes it is kept apart."""
+"""Copy reports or radiographs without identities; what undoes it is kept apart."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from bonelib.commands.telling import say, tenths, write
+from bonelib.commands.printing import say, tenths, write
 
-if TYPE_CHECKING:
-    pass
+# Options that one kind of input has and the other has not.
+OPTIONS = {
+    "reports": ("language", "mode", "column", "keep", "index", "days"),
+    "dicom": ("report",),
+}
+NAMES = {"reports": "reports", "dicom": "DICOM files"}
 
 
-def deidentify_dicom(source: Path, out: Path, ledger: Path, report: Path | None) -> int:
-    """Copy a DICOM export without identities."""
-    from bonelib import cohort, datasets, dicom, figures, runs
+def deidentify(source: Path, out: Path, ledger: Path | None, **options: Any) -> int:
+    """Copy what ``source`` holds without identities: reports or a DICOM export, by its content."""
+    kind = kind_of(source)
+    given = {name: value for name, value in options.items() if value is not None}
+    other = [f"--{name}" for name in given if name not in OPTIONS[kind]]
+    if other:
+        allowed = ", ".join(f"--{name}" for name in OPTIONS[kind])
+        raise ValueError(
+            f"{source} holds {NAMES[kind]}, for which {', '.join(other)} can't be. Leave it out: "
+            f"{NAMES[kind]} take {allowed} and --ledger."
+        )
+    ledger = ledger or out.with_name(f"{out.stem}-ledger")
+    copy = _reports if kind == "reports" else _radiographs
+    return copy(source, out, ledger, **given)
 
-    if report is not None and report.absolute().is_relative_to(out.absolute()):
-        raise ValueError(f"The report {report} names the originals. Put it outside {out}.")
-    copies = dicom.deidentify(source, out, ledger=ledger, progress=tenths())
+
+def kind_of(source: Path) -> str:
+    """Tell ``dicom`` from ``reports`` by the first bytes of files, not by their names.
+
+    A folder with one DICOM file is an export, whatever else lies in it.
+
+    Raises:
+        FileNotFoundError: There is no such source, or nothing of either kind in it.
+    """
+    from bonelib import dicom
+    from bonelib.reports.sources import SUFFIXES
+
+    def is_dicom(path: Path) -> bool:
+        with path.open("rb") as stream:
+            return dicom.is_dicom(stream.read(256))
+
+    if not source.exists():
+        raise FileNotFoundError(f"No folder and no file {source}.")
+    if source.is_file():
+        return "dicom" if is_dicom(source) else "reports"
+    files = [path for path in sorted(source.rglob("*")) if path.is_file()]
+    texts = {path for path in files if path.suffix.lower() in SUFFIXES}
+    if any(is_dicom(path) for path in files if path not in texts):
+        return "dicom"
+    if not texts:
+        raise FileNotFoundError(
+            f"Neither DICOM files nor reports ({', '.join(SUFFIXES)}) under {source}."
+        )
+    return "reports"
+
+
+def _reports(source: Path, out: Path, ledger: Path, language: str = "", **options: Any) -> int:
+    from bonelib import deidentify, reports
+
+    if not language:
+        named = " or ".join(f"--language {name}" for name in reports.names())
+        raise ValueError(f"{source} holds reports. Say in which language: {named}.")
+    done = deidentify.reports(source, out, reports.language(language), ledger=ledger, **options)
+    passed = done.number - done.held.total()
+    say(f"{passed} of {done.number} reports written to {out}; the key is in {ledger}")
+    for name, count in done.removed.most_common():
+        say(f"  {name} {count}")
+    for reason, count in done.held.most_common():
+        say(f"  held back, {reason}: {count}")
+    return 0
+
+
+def _radiographs(source: Path, out: Path, ledger: Path, report: Path | None = None) -> int:
+    from bonelib import cohort, datasets, deidentify, figures, runs
+
+    deidentify.check_places(source, out, ledger, report)
+    copies = deidentify.radiographs(source, out, ledger=ledger, progress=tenths())
     for note in copies.notes:
         say(f"  note: {note}")
     count = copies.files["status"].value_counts()
@@ -25,9 +88,9 @@ def deidentify_dicom(source: Path, out: Path, ledger: Path, report: Path | None)
         say(f"  {len(names)} refused, e.g. {names.iloc[0]}: {reason}")
     if (copies.files["status"] != "refused").any():
         table = datasets.read("dicom", source)
-        places = copies.files.set_index("file")["output"]
+        outputs = copies.files.set_index("file")["output"]
         labels = table[[cohort.IMAGE_ID, *(task.column for task in cohort.labelled(table))]]
-        labels = labels.assign(image_id=labels[cohort.IMAGE_ID].map(places))
+        labels = labels.assign(image_id=labels[cohort.IMAGE_ID].map(outputs))
         labels = labels.dropna(subset=[cohort.IMAGE_ID])
         if labels.shape[1] > 1:  # keyed anew, without whatever else stood in the table
             write(labels, out / "labels.csv")
@@ -42,126 +105,3 @@ def deidentify_dicom(source: Path, out: Path, ledger: Path, report: Path | None)
             say(f"{len(copies.suspects)} pictures may hold text: look at burnt_in.png")
         say(f"What was removed and kept stands in {report}")
     return 0
-
-
-def deidentify(
-    source: Path,
-    out: Path,
-    language: str,
-    mode: str,
-    column: str,
-    keep: list[str],
-    index: Path | None,
-    ledger: Path | None,
-    days: list[int] | None,
-) -> int:
-    """Write safe reports to ``out``, and what undoes it (key, removals, names) to ``ledger``."""
-    import contextlib
-    import csv
-    import secrets
-    from collections import Counter
-
-    from bonelib import reports, runs
-
-    ledger = ledger or out.with_name(f"{out.stem}-ledger")
-    _apart(source, out, ledger)
-    tongue = reports.language(language)
-    key_file = ledger / "key"
-    if not key_file.exists():
-        with runs.replacing(key_file) as temporary:
-            temporary.write_text(secrets.token_hex(32))
-    key_file.chmod(0o600)
-    options = {"mode": mode, "key": bytes.fromhex(key_file.read_text())}
-    options |= {"days": tuple(days)} if days else {}
-    sources = reports.read(source, column=column, index=index)
-    columns = [c for c in keep if c not in ("report", column)]
-    held: Counter[str] = Counter()
-    removed: Counter[str] = Counter()
-    number = 0
-    with contextlib.ExitStack() as stack:
-
-        def table(name: str, header: list[str]) -> Any:
-            path = stack.enter_context(runs.replacing(ledger / name))
-            writer = csv.writer(stack.enter_context(path.open("w", newline="", encoding="utf-8")))
-            writer.writerow(header)
-            return writer
-
-        names = table("reports.csv", ["number", "report", "patient", "held"])
-        removals = table("removals.csv", ["number", *reports.Removal._fields])
-        write = _safe_writer(stack, source.is_dir(), out, [*columns, column])
-        for number, one in enumerate(sources, 1):
-            outcome = reports.deidentify(
-                one.text, tongue, known=one.known, patient=one.patient, **options
-            )
-            name = f"r{number:07d}"  # file names hold patients' names too
-            names.writerow([name, one.name, one.patient, outcome.held])
-            removals.writerows([name, *removal] for removal in outcome.removals)
-            removed.update(removal.type for removal in outcome.removals)
-            if outcome.held:
-                held[outcome.held.partition(":")[0]] += 1
-            else:
-                write(name, [*(str(one.row.get(c) or "") for c in columns), outcome.text])
-    say(f"{number - held.total()} of {number} reports written to {out}; the key is in {ledger}")
-    for name, count in removed.most_common():
-        say(f"  {name} {count}")
-    for reason, count in held.most_common():
-        say(f"  held back, {reason}: {count}")
-    return 0
-
-
-def _apart(source: Path, out: Path, ledger: Path) -> None:
-    """Refuse a place where safe reports, their key and their source would lie together."""
-    places = {"IN": source.resolve(), "OUT": out.resolve(), "the ledger": ledger.resolve()}
-    inside = [
-        f"{a} ({places[a]}) lies in {b} ({places[b]})"
-        for a in places
-        for b in places
-        if a != b and places[a].is_relative_to(places[b])
-    ]
-    if inside:
-        raise ValueError(f"Keep input, output and key apart: {'; '.join(inside)}.")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} exists. Choose a new OUT: safe and unsafe reports must not mix.")
-
-
-def _safe_writer(
-    stack: Any, folder: bool, out: Path, columns: list[str]
-) -> Callable[[str, list[str]], None]:
-    """Return what writes one safe report: a file of a folder, or a row of a table."""
-    from bonelib import runs
-
-    if folder:
-
-        def write(name: str, values: list[str]) -> None:
-            with runs.replacing(out / f"{name}.txt") as temporary:
-                temporary.write_text(values[-1], encoding="utf-8")
-
-        return write
-    if out.suffix not in (".csv", ".parquet"):
-        raise ValueError(f"OUT must end in .csv or .parquet for a table, found {out.name!r}.")
-    path = stack.enter_context(runs.replacing(out))
-    if out.suffix == ".csv":
-        import csv
-
-        rows = csv.writer(stack.enter_context(path.open("w", newline="", encoding="utf-8")))
-        rows.writerow(["report", *columns])
-        return lambda name, values: rows.writerow([name, *values])
-    import pyarrow as pa
-    import pyarrow.parquet as parquet
-
-    schema = pa.schema([(column, pa.string()) for column in ["report", *columns]])
-    file = stack.enter_context(parquet.ParquetWriter(path, schema))
-    waiting: list[dict[str, str]] = []
-
-    def flush() -> None:
-        file.write_table(pa.Table.from_pylist(waiting, schema=schema))
-        waiting.clear()
-
-    stack.callback(lambda: flush() if waiting else None)
-
-    def write_row(name: str, values: list[str]) -> None:
-        waiting.append(dict(zip(["report", *columns], [name, *values], strict=True)))
-        if len(waiting) >= 1000:
-            flush()
-
-    return write_row

@@ -1,41 +1,61 @@
 """Run notebooks and studies, and list what is finished."""
 
+import hashlib
 import os
 import signal
-import tomllib
 from pathlib import Path
 
-from bonelib.commands.telling import metrics, say, short
+from bonelib.commands.printing import metrics, say, short
 
 
-def run(numbers: list[str], profile: str, parameters: list[list[str]]) -> int:
+def run(
+    numbers: list[str], profile: str, parameters: list[list[str]], keep_other_code: bool
+) -> int:
     """Execute numbered notebooks in order."""
     from bonelib import cohort, datasets, headless, runs
+    from bonelib.experiments import settings
 
-    recipes = tomllib.loads((runs.ROOT / "notebooks" / "recipes.toml").read_text())
-    allowed = {"TASK": list(cohort.TASKS), "DATA": list(datasets.NAMES), "RECIPE": list(recipes)}
-    allowed |= {"CAPTIONS": ["table", "reports", "own"]}  # or a CSV
-    allowed |= {"PROBE": ["val", "test"], "WHERE": ["here", "elsewhere"]}
+    recipes = _recipes()
+    allowed = {
+        "TASK": list(cohort.TASKS),
+        "DATA": list(datasets.NAMES),  # or a CSV
+        "RESIZE": ["pad", "squash"],
+        "CAPTIONS": ["table", "reports", "own"],  # or a CSV
+        "RECIPE": recipes,
+        "EVALUATE_ON": ["val", "test"],
+        "RUN_ON": ["here", "elsewhere"],
+        "COMPARE_TO": list(recipes),
+    }
+    given = _once(parameters)
+    if given.get("RECIPE") in recipes:
+        settings.recipe(given["RECIPE"])  # one that can't be made is refused before the start
+    if keep_other_code:
+        os.environ[runs.code.KEEP] = "keep"  # for this process and the kernels it starts
     # A batch system ends a job with SIGTERM: kept like Ctrl-C, with the partial copy.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    outcomes = headless.run(
-        numbers,
-        profile=profile,
-        parameters=_once(parameters),
-        allowed=allowed,
-        report=say,
-    )
+    outcomes = headless.run(numbers, profile=profile, parameters=given, allowed=allowed, report=say)
     say("")
     published = list(dict.fromkeys(path for outcome in outcomes for path in outcome.published))
-    for path in published:
+    for path in published or [one.step.folder for one in outcomes if not one.error]:
         say(short(path))
-    for outcome in outcomes:
-        if not published and not outcome.error:
-            say(short(outcome.step.folder))
-    failed = [o for o in outcomes if o.status in ("failed", "stopped")]
-    for outcome in failed:
-        say(f"{outcome.status}: {outcome.step.name}: {outcome.error.splitlines()[0]}")
+    failed = [one for one in outcomes if one.status in ("failed", "stopped")]
+    for one in failed:
+        say(f"{one.status}: {one.step.name}: {one.error.splitlines()[0]}")
     return 1 if failed else 0
+
+
+def _recipes() -> dict[str, str]:
+    """Return a hash of the settings of each recipe, so that a changed one is noticed."""
+    from bonelib.experiments import settings
+
+    made = {}
+    for name in settings.recipe_names():
+        try:
+            meant = settings.recipe(name)
+        except ValueError as error:  # told to those who ask for it
+            meant = error
+        made[name] = hashlib.sha256(repr(meant).encode()).hexdigest()[:12]
+    return made
 
 
 def _once(parameters: list[list[str]]) -> dict[str, str]:
@@ -46,28 +66,42 @@ def _once(parameters: list[list[str]]) -> dict[str, str]:
     return dict(parameters)
 
 
-def study(name: str, list: bool, part: str, profile: str, parameters: list[list[str]]) -> int:
+def study(
+    name: str,
+    list: bool,
+    part: str,
+    profile: str,
+    parameters: list[list[str]],
+    keep_other_code: bool,
+) -> int:
     """Run what a study or a part of it lists, one after the other, or only list it."""
     from bonelib import headless
 
-    runs_of = headless.study(name, part=part, profile=profile, parameters=_once(parameters))
-    for number, (numbers, of, values) in enumerate(runs_of, start=1):
-        told = " ".join(f"{k}={v}" for k, v in values.items())
-        say(f"{number}/{len(runs_of)} {' '.join(numbers)} {of} {told}")
-        if not list:
-            failed = run([*numbers], of, [[k, str(v)] for k, v in values.items()])
-            if failed:
-                return failed
+    planned = headless.study(name, part=part, profile=profile, parameters=_once(parameters))
+    for number, (numbers, of, values) in enumerate(planned, start=1):
+        shown = " ".join(f"{k}={v}" for k, v in values.items())
+        say(f"{number}/{len(planned)} {' '.join(numbers)} {of} {shown}")
+        given = [[k, str(v)] for k, v in values.items()]
+        if not list and (failed := run([*numbers], of, given, keep_other_code)):
+            return failed
     return 0
 
 
 def train(folder: Path, accelerator: str) -> int:
-    """Carry out a planned pretraining."""
-    from bonelib.commands.train import train as carry_out
+    """Carry out the training that a notebook planned; under ``torchrun`` one process of several."""
+    from bonelib import runs
+    from bonelib.experiments import finetuning, pretraining
+    from bonelib.experiments.context import Process
 
-    carry_out(folder, accelerator=accelerator, report=say)
-    if os.environ.get("RANK", "0") == "0":
-        say(f"Trained: {short(folder)}. Run notebook 04 again to evaluate it.")
+    run = runs.reopen(folder)
+    made_by = {"pretraining": pretraining, "finetuning": finetuning}[run.head["stage"]]
+    setup, first = made_by.reopen(run), Process.here().first
+    for row in made_by.train(run, setup, accelerator=accelerator):
+        if first:
+            say(made_by.progress(row, setup))
+    if first:
+        number = runs.NOTEBOOKS[run.head["stage"]]
+        say(f"Trained: {short(folder)}. Run notebook {number} again to evaluate it.")
     return 0
 
 
@@ -75,16 +109,12 @@ def listing(profile: str) -> int:
     """Print the finished runs."""
     from bonelib import headless, runs
 
-    if profile and profile not in headless.PROFILES:
-        known = ", ".join(headless.PROFILES)
-        raise ValueError(f"Unknown profile {profile!r}. Choose one of {known}.")
     for name in [profile] if profile else headless.PROFILES:
         table = runs.collect(profile=name)
         say(f"{name}: {len(table) or 'no'} finished runs in {runs.folder() / name}")
         if len(table):
-            measured = [column for column in table if column.startswith("metrics.")]
-            table["metrics"] = [metrics(row) for row in table[measured].to_dict("records")]
-            shown = table[["run", "seconds", "openings", "stale", "metrics"]].copy()
+            table["metrics"] = [metrics(row) for row in table.to_dict("records")]
+            shown = table[["run", "seconds", "openings", "stale", "other_code", "metrics"]].copy()
             below = shown["run"].str.removeprefix(f"{name}/")
             shown["run"] = below.str.ljust(below.str.len().max())
             say(shown.to_string(index=False, justify="left", max_colwidth=100))

@@ -33,10 +33,12 @@ def short(path: Path) -> str:
 
 
 def metrics(row: dict[str, Any]) -> str:
-    """Put the metrics of a run on one line."""
-    known = {k.removeprefix("metrics."): v for k, v in row.items() if v is not None and v == v}
+    """Put the metrics of a run, as ``runs.collect`` lists it, on one line."""
+    shown = {k.removeprefix("metrics."): v for k, v in row.items() if k.startswith("metrics.")}
     return "  ".join(
-        f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}" for k, v in known.items()
+        f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}"
+        for k, v in shown.items()
+        if v is not None and v == v
     )
 
 
@@ -56,8 +58,7 @@ def summary(table: "pd.DataFrame") -> str:
             text = ", ".join(f"{name} {count.get(name, 0)}" for name in task.classes)
         lines.append(f"  {task.name}: {text}")
     for column in (cohort.SITE, cohort.VIEW, cohort.CENTER):
-        terms = table[column].explode() if column != cohort.CENTER else table[column]
-        count = terms.dropna().astype(str).value_counts()
+        count = table[column].explode().dropna().astype(str).value_counts()
         if len(count):
             lines.append(f"  {column}: " + ", ".join(f"{k} {v}" for k, v in count.items()))
     return "\n".join([*lines, *(f"  note: {note}" for note in table.attrs.get("notes", []))])

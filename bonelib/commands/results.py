@@ -1,0 +1,118 @@
+"""Keep what a study found, and write what is kept into the pages of the documentation."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bonelib.commands.printing import say, short
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+KEPT = Path("notebooks") / "studies_results.csv"
+BESIDE = ("published", "attributes")  # recipes that every other is compared with
+DIGITS = 4
+
+
+def results(study: str, seed: int | None) -> int:
+    """Keep the gains that a finished study shows, if one is named, and write all tables."""
+    import pandas as pd
+
+    from bonelib import runs
+
+    kept = runs.ROOT / KEPT
+    if not kept.exists():
+        raise FileNotFoundError(
+            f"There is no {kept}: the tables are written in a checkout of bonelib, not from an "
+            "installed package."
+        )
+    rows = pd.read_csv(kept)
+    if study:
+        rows = _replaced(rows, _found(study, seed))
+        with runs.replacing(kept) as temporary:
+            rows.to_csv(temporary, index=False)
+        say(f"{len(rows)} rows in {short(kept)}")
+    for name, text in pages(rows).items():
+        path = runs.ROOT / name
+        if path.read_text(encoding="utf-8") == text:
+            say(f"{short(path)} is as it was")
+            continue
+        with runs.replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        say(f"{short(path)} is written")
+    return 0
+
+
+def pages(rows: "pd.DataFrame") -> dict[str, str]:
+    """Return the pages that print results, by their path in the repository, as they should be.
+
+    The README shows the last training seed of each recipe: it chose nothing.
+    """
+    from bonelib import reporting, runs
+
+    start = rows[rows["compared_to"] == reporting.START]
+    last = start[start["seed"] == start.groupby("recipe")["seed"].transform("max")]
+    between = rows[rows["compared_to"] != reporting.START]
+    tables = {
+        "README.md": {"last seeds": last},
+        "docs/studies.md": {"gains": start, "comparisons": between},
+    }
+    made = {}
+    for page, parts in tables.items():
+        text = (runs.ROOT / page).read_text(encoding="utf-8")
+        for name, part in parts.items():
+            text = reporting.with_table(text, name, reporting.study_table(part))
+        made[page] = text
+    return made
+
+
+def _found(study: str, seed: int | None) -> "pd.DataFrame":
+    """Return the gains of a study's finished runs."""
+    import pandas as pd
+
+    from bonelib import headless, reporting, runs
+
+    own = {} if seed is None else {"SEED": seed}
+    planned = headless.study(study, parameters=own)
+    judged = [(of, values) for _, of, values in planned if values.get("EVALUATE_ON") == "test"]
+    if not judged:
+        raise ValueError(f"The study {study!r} opens no test labels, so it has no result to keep.")
+    (profile, values), names = judged[0], {one["RECIPE"] for _, one in judged}
+    usual = headless.study(study)[0][2].get("SEED", 0)
+    seed = values.get("SEED", 0)
+    command = f"bonelib study {study}" + (f" -p SEED {seed}" if seed != usual else "")
+    parts = []
+    for beside in BESIDE:
+        table = reporting.recipes(profile=profile, beside=beside)
+        if len(table):
+            data = runs.paths.data_name(values["DATA"], profile=profile)
+            asked = (table["data"] == data) & (table["seed"] == seed)
+            table = table[asked & table["recipe"].isin(names)]
+        folds = len({one["TEST"] for _, one in judged})
+        done = set(table.loc[table["folds"] == folds, "recipe"]) if len(table) else set()
+        if missing := sorted(names - done):
+            raise ValueError(
+                f"Runs of {', '.join(missing)} are missing, stale or of several settings. Finish "
+                f"the study first: {command}"
+            )
+        compared = [beside, reporting.START][: 1 + (beside == BESIDE[0])]
+        parts.append(reporting.study_rows(table, command=command, compared_to=compared))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _replaced(rows: "pd.DataFrame", found: "pd.DataFrame") -> "pd.DataFrame":
+    """Put the rows of one command in the place of those it made before, in a steady order."""
+    import pandas as pd
+
+    from bonelib import reporting
+    from bonelib.experiments import settings
+
+    command = found["command"].iloc[0]
+    whole = pd.concat([rows[rows["command"] != command], found.round(DIGITS)])
+    places = {name: k for k, name in enumerate([reporting.START, *settings.recipe_names()])}
+    tasks = {name: k for k, name in enumerate(dict.fromkeys(whole["task"]))}
+
+    def place(column: "pd.Series") -> "pd.Series":
+        known = {"recipe": places, "compared_to": places, "task": tasks}.get(column.name)
+        return column if known is None else column.map(known)
+
+    return whole.sort_values(["recipe", "compared_to", "seed", "task"], key=place)
