@@ -37,7 +37,7 @@ def auroc(table: pd.DataFrame, features: np.ndarray, positive: np.ndarray) -> fl
     # without the two weakest of the usual strengths, at which 1,024 pixels don't converge
     options = dict(strengths=adaptation.STRENGTHS[:-2])
     groups = table[cohort.GROUP].to_numpy()
-    logits, _ = adaptation.cross_fit(features, labels, held, groups, **options)
+    logits = adaptation.cross_fit(features, labels, held, groups, **options)
     return float(roc_auc_score(positive, logits))
 
 

@@ -15,11 +15,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from measure import cpu, not_measured, row
 
 BATCH, SIZE, STEPS = 64, 128, 12
 VARIANTS = ("open_clip_train", "cached text", "+ channels_last", "+ loader")
@@ -51,6 +53,40 @@ def model() -> Any:
 
     image = encoders.image("packaged:efficientnet_lite0", size=SIZE)
     return models.DualEncoder(image, encoders.text("packaged:minilm"), dim=256)
+
+
+def layout() -> None:
+    """A training step of Lite0 with channels_last, as ``training.fit`` lays it out, and without."""
+    import torch
+
+    from bonelib import encoders, losses, models, training
+
+    torch.set_num_threads(1)
+    x, y = torch.randn(16, 3, 128, 128), torch.arange(16) % 2
+
+    def step(model: torch.nn.Module, image: torch.Tensor) -> Callable[[], None]:
+        objective = losses.classification_objective()
+        optimizer = torch.optim.AdamW(model.parameters(), 1e-4)
+
+        def run() -> None:
+            optimizer.zero_grad()
+            objective(model, {"image": image, "label": y}).backward()
+            optimizer.step()
+
+        return run
+
+    def fresh() -> models.Classifier:
+        tower = encoders.image("packaged:efficientnet_lite0", weights="random")
+        return models.Classifier(tower, outputs=1).train()
+
+    laid = training.to_device({"image": x}, torch.device("cpu"))["image"]
+    ours = cpu(step(fresh().to(memory_format=torch.channels_last), laid)) / 16 * 1000
+    plain = fresh().to(memory_format=torch.contiguous_format)  # models are born in channels_last
+    other = cpu(step(plain, x)) / 16 * 1000
+    row(
+        "training: Lite0 at 128 px, an image / contiguous layout",
+        ours, other, unit="ms", target="ratio >= 1.2", met=other / ours >= 1.2,
+    )  # fmt: skip
 
 
 def ours_and_bare(pairs: int = 32) -> tuple[float, float]:
@@ -86,15 +122,11 @@ def ours_and_bare(pairs: int = 32) -> tuple[float, float]:
 
         objective = losses.contrastive_objective()
         steps = training.fit(
-            full, objective, OneBatch(), epochs=pairs + 2, ema=0.99, precision="32-true",
-            accelerator="cpu",
+            full, objective, OneBatch(),
+            training.Options(epochs=pairs + 2, ema=0.99, precision="32-true"), accelerator="cpu",
         )  # fmt: skip
         batch = training.to_device(next(iter(loader)), torch.device("cpu"))
-        optimizer = torch.optim.AdamW(
-            training.parameter_groups(
-                plain, lr=1e-3, backbone_lr=3e-5, layer_decay=0.75, weight_decay=0.05
-            )
-        )
+        optimizer = torch.optim.AdamW(training.parameter_groups(plain, training.Options(epochs=1)))
         plain.train()
         for module in plain.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
@@ -235,9 +267,9 @@ def large_batch(batch: int, folder: Path, *, micro: int = 64) -> float:
         **dual.image.preprocessing.pixels(),
     )  # fmt: skip
     objective = losses.contrastive_objective()
-    options = dict(epochs=2, micro_batch=micro, precision="32-true", accelerator="cpu")
+    options = training.Options(epochs=2, micro_batch=micro, precision="32-true")
     started = time.process_time()
-    rows = list(training.fit(dual, objective, loader, **options))
+    rows = list(training.fit(dual, objective, loader, options, accelerator="cpu"))
     assert np.isfinite(rows[-1]["loss"])
     return (time.process_time() - started) / 2
 
@@ -258,8 +290,9 @@ def alone(variant: str) -> dict[str, float]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def run(row: Any) -> None:
-    """Print all rows through ``benchmarks/run.py``."""
+def run() -> None:
+    """Print all rows."""
+    layout()
     ours, bare = ours_and_bare()
     row(
         "training: full step / forward, backward, optimiser alone",
@@ -268,7 +301,8 @@ def run(row: Any) -> None:
     try:
         found = {variant: alone(variant) for variant in VARIANTS}
     except RuntimeError as error:
-        print(f"open_clip_train could not be run (pip install 'bonelib[bench]'): {error}")
+        last = str(error).strip().splitlines()[-1]
+        not_measured("training: + loader / open_clip_train", f"{last}; pip install -e '.[bench]'")
         found = {}
     base = found.get("open_clip_train")
     for variant in VARIANTS[1:] if found else ():
@@ -296,6 +330,4 @@ if __name__ == "__main__":
             seconds = call(int(kind) if kind.isdigit() else kind, Path(place))
         print(json.dumps({"seconds": seconds, "peak": peak()}))
     else:
-        from run import row as printed
-
-        run(printed)
+        run()

@@ -3,7 +3,8 @@
     make bench
 
 CPU time of one thread, median of five, unless a row says otherwise. The rows go to
-benchmarks/results.json as {name, ours, other, ratio, target, met}; ratio is other / ours.
+benchmarks/results.json as {name, ours, other, ratio, target, met}; ratio is other / ours. What
+could not be measured has met = null. The exit status is 1 unless every target is met.
 """
 
 import json
@@ -12,36 +13,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
+import copies
 import numpy as np
 import pretraining
+import threads
+from measure import cpu, finish, not_measured, row
 
-ROWS: list[dict] = []
-
-
-def cpu(call: Callable[[], object], *, repeats: int = 5) -> float:
-    """Median CPU seconds of a call, after one warm-up."""
-    call()
-    times = []
-    for _ in range(repeats):
-        started = time.process_time()
-        call()
-        times.append(time.process_time() - started)
-    return statistics.median(times)
-
-
-def row(name: str, ours: float, other: float, *, unit: str, target: str, met: bool) -> None:
-    ratio = other / ours
-    ROWS.append(
-        {"name": name, "ours": ours, "other": other, "ratio": ratio, "target": target, "met": met}
-    )
-    print(
-        f"{name:<58} {ours:>9.4g} {unit:<3} beside {other:>9.4g} {unit:<3} "
-        f"x{ratio:<7.3g} target {target:<18} {'met' if met else 'MISSED'}",
-        flush=True,
-    )
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def bootstrap() -> None:
@@ -148,7 +128,7 @@ def reports_removed() -> None:
     """De-identify reports of 2,000 characters, alone and with facts, beside edsnlp's pipeline."""
     import edsnlp
 
-    from bonelib import reports
+    from bonelib import deidentify, reports
 
     text = (
         "Nom : DURAND   Prénom : Odile   Né(e) le : 12/03/1956   IPP : 8001234567\n"
@@ -162,10 +142,10 @@ def reports_removed() -> None:
     other = cpu(lambda: pipeline(text)) * 1000
 
     def whole() -> None:
-        reports.facts(reports.deidentify(text, language).text, language)
+        reports.facts(deidentify.report(text, language).text, language)
 
     for name, call, least in (
-        ("de-identify one", lambda: reports.deidentify(text, language), 150),
+        ("de-identify one", lambda: deidentify.report(text, language), 150),
         ("de-identify, sections, facts of one", whole, 30),
     ):
         ours = cpu(call) * 1000
@@ -213,8 +193,11 @@ def first_pass() -> None:
         grey = PILReader(converter=lambda image: image.convert("L"))
         load = LoadImage(grey, image_only=True, ensure_channel_first=True)
         others["MONAI"] = Compose([load, Resize((224, 224))])
-    except ImportError:
-        print("MONAI is not installed (pip install -e .[bench]): its row is left out.")
+    except ImportError as error:
+        not_measured(
+            "images: first pass, a JPEG of 2,000 x 2,500 / MONAI",
+            f"{error}; pip install -e '.[bench]'",
+        )
     with tempfile.TemporaryDirectory() as folder:
         paths = films(Path(folder), 4)
         ours = cpu(lambda: [pixels.decode(path, size=224, fit="pad") for path in paths])
@@ -284,14 +267,14 @@ def drawing() -> None:
     import cv2
     from PIL import Image
 
-    from bonelib.phantom import sampling, studio
+    from bonelib.phantom import acquisition, sampling
 
     cv2.setNumThreads(1)
     cases = sampling.plan(3746, 5)
     mix = cases[:: len(cases) // 75]
     slow = [case for case in cases if set(case.sites) & {"hand", "foot", "hip bone", "hip-joint"}]
     slow = slow[:: len(slow) // 30]
-    studio.take(mix[0], size=128)
+    acquisition.take(mix[0], size=128)
 
     def median(drawn: list, size: int) -> float:
         times = []
@@ -299,7 +282,7 @@ def drawing() -> None:
             twice = []
             for _ in range(2):
                 started = time.process_time()
-                studio.take(case, size=size)
+                acquisition.take(case, size=size)
                 twice.append(time.process_time() - started)
             times.append(min(twice))
         return statistics.median(times) * 1000
@@ -383,40 +366,6 @@ def augmentation() -> None:
         )  # fmt: skip
 
 
-def layout() -> None:
-    """A training step of Lite0 with channels_last, as ``training.fit`` lays it out, and without."""
-    import torch
-
-    from bonelib import encoders, losses, models, training
-
-    torch.set_num_threads(1)
-    x, y = torch.randn(16, 3, 128, 128), torch.arange(16) % 2
-
-    def step(model: torch.nn.Module, image: torch.Tensor) -> Callable[[], None]:
-        objective = losses.classification_objective()
-        optimizer = torch.optim.AdamW(model.parameters(), 1e-4)
-
-        def run() -> None:
-            optimizer.zero_grad()
-            objective(model, {"image": image, "label": y}).backward()
-            optimizer.step()
-
-        return run
-
-    def fresh() -> models.Classifier:
-        tower = encoders.image("packaged:efficientnet_lite0", weights="random")
-        return models.Classifier(tower, outputs=1).train()
-
-    laid = training.to_device({"image": x}, torch.device("cpu"))["image"]
-    ours = cpu(step(fresh().to(memory_format=torch.channels_last), laid)) / 16 * 1000
-    plain = fresh().to(memory_format=torch.contiguous_format)  # models are born in channels_last
-    other = cpu(step(plain, x)) / 16 * 1000
-    row(
-        "training: Lite0 at 128 px, an image / contiguous layout",
-        ours, other, unit="ms", target="ratio >= 1.2", met=other / ours >= 1.2,
-    )  # fmt: skip
-
-
 def store() -> None:
     """Frozen features from the store beside computing them again."""
     import pandas as pd
@@ -469,85 +418,26 @@ def imports() -> None:
     )  # fmt: skip
 
 
-def _jittered(real: np.ndarray, count: int, side: int, rng: np.random.Generator) -> np.ndarray:
-    """Turn, scale, shift and regrade real thumbnails until there are ``count``: other films alike.
+def recipes() -> None:
+    """CPU seconds of the test in which every recipe trains one step, its imports included."""
+    import resource
 
-    By so much that two of one film are no copies of each other any more.
-    """
-    import cv2
+    def spent() -> float:
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime
 
-    out = np.empty((count, side, side), np.uint8)
-    for i in range(count):
-        turn = cv2.getRotationMatrix2D(
-            (side / 2, side / 2), rng.uniform(-9, 9), rng.uniform(1, 1.2)
-        )
-        turn[:, 2] += rng.uniform(-4, 4, 2)
-        moved = cv2.warpAffine(
-            real[i % len(real)], turn, (side, side), borderMode=cv2.BORDER_REFLECT
-        )
-        grey = 255 * (moved / 255) ** rng.uniform(0.7, 1.4) + rng.normal(0, 2, moved.shape)
-        out[i] = np.clip(grey, 0, 255)
-    return out
-
-
-def near_duplicates() -> None:
-    """All pairs of 40,000 aligned thumbnails, beside imagehash on each and a loop.
-
-    Synthetic ones, and radiographs of FracAtlas jittered where ``BONELIB_DATA`` holds them. In both
-    twenty copies are planted, and all must be found; of the synthetic ones nothing else.
-    """
-    import os
-
-    import cv2
-
-    from bonelib import datasets, images
-
-    rng = np.random.default_rng(0)
-    count, side = 40_000, 64
-    # One common outline, so that the hash proposes as many pairs as on bone-age hands: 2 in 100.
-    outline = cv2.resize(rng.normal(0, 50, (6, 6)), (side, side), interpolation=cv2.INTER_CUBIC)
-    drawn = np.empty((count, side, side), np.uint8)
-    for i in range(count):
-        own = cv2.resize(rng.normal(0, 22, (16, 16)), (side, side), interpolation=cv2.INTER_CUBIC)
-        drawn[i] = np.clip(128 + outline + own, 0, 255)
-    _time_copies("drawn", drawn, alone=True)
-    root = Path(os.environ.get("BONELIB_DATA", "")) / "fracatlas"
-    if not root.is_dir():
-        print("No fracatlas in BONELIB_DATA: near duplicates of real thumbnails are left out.")
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        cache = images.cache(datasets.read("fracatlas", root), size=side, folder=folder)
-        _time_copies("real, jittered", _jittered(cache.images, count, side, rng), alone=False)
-
-
-def _time_copies(name: str, thumbnails: np.ndarray, *, alone: bool) -> None:
-    import imagehash
-    from PIL import Image
-
-    from bonelib import splits
-
-    count = len(thumbnails)
-    thumbnails[-20:] = thumbnails[:20]
-    ids = [str(i) for i in range(count)]
-    started = time.process_time()
-    found = splits.near_duplicates(thumbnails, ids)
-    ours = time.process_time() - started
-    pairs = set(zip(found["image_id_1"], found["image_id_2"], strict=True))
-    right = {(str(i), str(count - 20 + i)) for i in range(20)} <= pairs
-    right = right and (len(pairs) == 20 or not alone)
-    started = time.process_time()
-    hashes = [imagehash.phash(Image.fromarray(image)) for image in thumbnails[:400]]
-    hashed = (time.process_time() - started) / 400
-    started = time.process_time()
-    for one in hashes[:100]:
-        for other in hashes:
-            one - other
-    compared = (time.process_time() - started) / (100 * 400)
-    other = hashed * count + compared * count * (count - 1) / 2  # extrapolated from 400 images
-    row(
-        f"splits: near duplicates of 40,000, {name} / imagehash loop",
-        ours, other, unit="s", target="<= 120 s", met=ours <= 120 and right,
-    )  # fmt: skip
+    name = "training: every recipe, shipped and tried, takes one step"
+    test = "tests/test_pretraining.py::test_every_recipe_trains_one_step"
+    before = spent()
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", test], cwd=ROOT, capture_output=True, text=True
+    )
+    ours = spent() - before
+    if done.returncode:
+        lines = (done.stdout + done.stderr).strip().splitlines()
+        not_measured(name, f"pytest {test} ends with {done.returncode}: {lines[-1]}")
+    else:
+        row(name, ours, None, unit="s", target="<= 90 s", met=ours <= 90)
 
 
 def main() -> int:
@@ -563,18 +453,13 @@ def main() -> int:
         drawing_memory,
         augmentation,
         store,
-        layout,
-        near_duplicates,
+        copies.run,
+        pretraining.run,
+        threads.run,
+        recipes,
     ):
         measure()
-    pretraining.run(row)
-    path = Path(__file__).with_name("results.json")
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(ROWS, indent=1) + "\n")
-    temporary.replace(path)
-    missed = [r["name"] for r in ROWS if not r["met"]]
-    print(f"{len(ROWS) - len(missed)} of {len(ROWS)} targets met; rows in {path.name}")
-    return 0
+    return finish(Path(__file__).with_name("results.json"))
 
 
 if __name__ == "__main__":
