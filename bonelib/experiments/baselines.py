@@ -79,10 +79,10 @@ class Seen:
     def described(self) -> pd.DataFrame:
         """A row a baseline: its name, how many numbers it sees of an image, and its status."""
         name = figures.display_name
-        rows = [{"baseline": name(m), "numbers": x.shape[1]} for m, x in self.features.items()]
-        rows += [{"baseline": name(m), "status": figures.UNAVAILABLE} for m in self.unavailable]
+        rows = [(name(m), x.shape[1], "") for m, x in self.features.items()]
+        rows += [(name(m), pd.NA, figures.UNAVAILABLE) for m in self.unavailable]
         table = pd.DataFrame(rows, columns=["baseline", "numbers", "status"])
-        return table.astype({"numbers": "Int64"}).fillna({"status": ""})
+        return table.astype({"numbers": "Int64"})
 
 
 def plan(context: Context) -> dict[str, Any]:

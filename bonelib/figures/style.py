@@ -108,7 +108,7 @@ def interval_rows(
     right = ax.secondary_yaxis("right")
     written = list(texts) or [with_interval(*row) for row in ends]
     right.set_yticks(range(len(ends)), written)
-    right.tick_params(length=0, pad=6)
+    right.tick_params(length=0, pad=8)
     right.spines["right"].set_visible(False)
     for label, text in zip(right.get_yticklabels(), written, strict=True):
         if text == UNAVAILABLE:
