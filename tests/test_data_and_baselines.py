@@ -58,7 +58,8 @@ def read_data(context):
         data.read_counts(context, radiographs),
     ]
     context.figure(run, "01_counts", data.draw_counts(context, radiographs))
-    sheet = context.figure(run, "01_radiographs", data.draw_radiographs(radiographs))
+    sheet = data.draw_radiographs(radiographs)
+    context.figure(run, "01_radiographs", sheet)
     beside = drawn.marginals(context, run, radiographs.root)
     caches = drawn.beside_real(context, radiographs.table, plan)
     difficulty = drawn.difficulty(context, run, radiographs.table, plan)

@@ -1,5 +1,6 @@
 """Protects the argument: all notebooks run on tiny, hand over, and leave sound records."""
 
+import json
 import os
 import subprocess
 import sys
@@ -57,6 +58,10 @@ def test_each_figure_is_there_in_both_formats_and_none_is_published(tiny):
         figures = found(stage).path / "figures"
         names = {p.stem for p in figures.glob("*.png")}
         assert names and names == {p.stem for p in figures.glob("*.pdf")}, stage
+        cells = json.loads((found(stage).path / "notebook.ipynb").read_text())["cells"]
+        outputs = [o for cell in cells for o in cell.get("outputs", ())]
+        shown = [o for o in outputs if "image/png" in o.get("data", {})]
+        assert len(shown) == len(names), f"{stage}: each figure is shown once"
     assert not runs.figures_folder("phantom").exists()
 
 

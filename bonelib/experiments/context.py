@@ -164,8 +164,11 @@ class Context:
         *,
         of: str = "radiographs",
         publish: bool = True,
-    ) -> "Figure | None":
-        """Return the figure, marked where it is synthetic; a run that is being made keeps it.
+    ) -> None:
+        """Mark a figure that is synthetic; a run that is being made keeps it.
+
+        Jupyter shows what was drawn in a cell at its end. Returned, the figure would stand there
+        twice.
 
         Args:
             figure: None where there is nothing to draw.
@@ -173,12 +176,11 @@ class Context:
             publish: See ``runs.Run.save_figure``.
         """
         if figure is None:
-            return None
+            return
         if self.synthetic:
             figures.synthetic_note(figure, of)
         if not run.finished:
             run.save_figure(name, figure, publish=publish)
-        return figure
 
     @property
     def metric(self) -> str:

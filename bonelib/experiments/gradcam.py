@@ -7,6 +7,7 @@ scored, so that what is explained is what was measured.
 
 from dataclasses import dataclass
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -128,7 +129,7 @@ def draw(scores: pd.DataFrame) -> Figure:
     """Draw the scores, a panel a measure; an empty figure that says so without outlines."""
     if len(scores):
         return figures.plot_localisation(scores)
-    figure = Figure(figsize=(figures.WIDTH, 0.6))
+    figure = plt.figure(figsize=(figures.WIDTH, 0.6))
     figure.text(0.5, 0.5, "no outlines: maps are shown, not scored", ha="center", va="center")
     return figure
 

@@ -76,26 +76,25 @@ def recipes(context: Context, run: AnyRun, name: str, *, judged: str) -> pd.Data
     return keep(run, name, reporting.recipes(profile=context.profile, judged=judged))
 
 
-def choices(tried: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, plt.Figure]]:
-    """Yield, for each data set and seed with several recipes, their ranking and a chart."""
-    for name, part, _ in by_set(tried):
+def choices(tried: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, pd.DataFrame]]:
+    """Yield, for each set and seed with several recipes, their ranking and rows in its order."""
+    for name, part in by_set(tried):
         if part["recipe"].nunique() > 1:
             ranked = reporting.choice(part)
-            ordered = part.set_index("recipe").loc[ranked.index].reset_index()
-            yield name, ranked, figures.plot_gains(ordered)
+            yield name, ranked, part.set_index("recipe").loc[ranked.index].reset_index()
 
 
 # ---------------------------------------------------------------------- does language help?
-def by_set(recipes: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, plt.Figure]]:
-    """Yield the recipes of each data set and seed, by a name for files, with a chart."""
+def by_set(recipes: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Yield the recipes of each data set and seed, by a name for files."""
     for (data, seed), part in recipes.groupby(["data", "seed"]) if len(recipes) else ():
-        yield f"{data}-s{seed}", part, figures.plot_gains(part)
+        yield f"{data}-s{seed}", part
 
 
-def chart(context: Context, run: AnyRun, name: str, figure: plt.Figure) -> plt.Figure:
-    """Return a chart of a data set, published where it is the one asked for."""
+def chart(context: Context, run: AnyRun, name: str, part: pd.DataFrame) -> None:
+    """Draw the gains of a data set's recipes, published where it is the set asked for."""
     own = name.split("_", 2)[-1].startswith(f"{context.cohort_run.head['data_name']}-s")
-    return context.figure(run, name, figure, publish=own)
+    context.figure(run, name, figures.plot_gains(part), publish=own)
 
 
 def contrasts(context: Context, run: AnyRun, *, compare_to: str) -> pd.DataFrame:

@@ -224,12 +224,11 @@ def pass_on(run: AnyRun, safe: Safe, plan: Plan) -> None:
             run.save_table(part.name, getattr(safe, part.name))
 
 
-def draw_leaks(context: Context, run: AnyRun, safe: Safe) -> Figure | None:
+def draw_leaks(safe: Safe) -> Figure | None:
     """Draw recall by type beside the published one; nothing where no identity is annotated."""
     if safe.measured.empty:
         return None
-    figure = figures.plot_leaks(safe.leaks, published="Englebert et al. 2024, French").figure
-    return context.figure(run, "03_leaks", figure, of="reports")
+    return figures.plot_leaks(safe.leaks, published="Englebert et al. 2024, French").figure
 
 
 def read_leaks(safe: Safe) -> str:
