@@ -120,6 +120,8 @@ def reopen(path: Path) -> Run:
     again = "Run the notebook with RUN_ON='elsewhere' again to plan it anew"
     if head.get("format") != freshness.FORMAT:
         raise ValueError(f"{run.name} was planned by an older version. {again}.")
+    if os.environ.get("RANK", "0") == "0":
+        hold(path)  # before the look, so that nobody finishes the training in between
     if not planned(path):
         raise ValueError(f"{run.name} is trained already. Run the notebook again to evaluate it.")
     now = {**head, "code": code.code_closure(head["module"])}
@@ -128,8 +130,6 @@ def reopen(path: Path) -> Run:
             f"{run.name} was planned by other code: {', '.join(rooms)}. {again}, or set "
             f"{code.KEEP}=keep to train it as it is."
         )
-    if os.environ.get("RANK", "0") == "0":
-        hold(path)
     return run
 
 
