@@ -253,7 +253,7 @@ def consumer(data_run, test="fold0", **settings):
     )
 
 
-TESTS = ["fold0", "fold1", "fold3", "center", "center:2"]
+TESTS = ["fold0", "fold1", "fold3", "center:2", "center:2+3"]
 
 
 def test_the_public_table_holds_no_sealed_column():
@@ -317,14 +317,25 @@ def test_fold_k_is_the_test_set_and_the_next_validates(data_run):
         assert len(view) == len(whole())
 
 
-def test_center_tests_on_all_but_the_largest_and_a_named_center_on_itself(data_run):
-    largest = whole()["center"].value_counts().index[0]
-    view = splits.apply(data_run, test="center")
-    assert set(view.loc[view["split"] != "test", "center"]) == {largest}
-    assert set(view.loc[view["split"] == "test", "center"]) == {"1", "2", "3"} - {largest}
-    view = splits.apply(data_run, test="center:2")
-    assert set(view.loc[view["split"] == "test", "center"]) == {"2"}
-    assert "2" not in set(view.loc[view["split"] != "test", "center"])
+@pytest.mark.parametrize("test, held", [("center:2", {"2"}), ("center:3+1", {"1", "3"})])
+def test_named_centers_are_the_test_set_and_no_other(data_run, test, held):
+    view = splits.apply(data_run, test=test)
+    assert set(view.loc[view["split"] == "test", "center"]) == held
+    assert set(view.loc[view["split"] != "test", "center"]) == {"1", "2", "3"} - held
+
+
+def test_a_center_whose_name_holds_a_plus_is_one_center():
+    center = whole()["center"].replace({"2": "North+South"})
+    view = splits.apply(save(whole(center=center)), test="center:North+South")
+    assert set(view.loc[view["split"] == "test", "center"]) == {"North+South"}
+
+
+def test_which_center_is_external_is_not_guessed(data_run):
+    counts = whole()["center"].value_counts()
+    told = ", ".join(f"{name} {n}" for name, n in counts.items())
+    for test in ("center", "center:", "center:9", "center:1+9", "center:1+2+3"):
+        with pytest.raises(ValueError, match=rf"center:1, center:2, center:3; .*: {told}\.$"):
+            splits.apply(data_run, test=test)
 
 
 def test_a_training_image_whose_group_reaches_into_the_test_set_is_dropped(data_run):
@@ -345,7 +356,7 @@ def test_an_image_of_unknown_center_takes_no_side_of_a_hold_out_by_center(data_r
     unknown = patients()["patient"].isin(["p0", "p1"])
     run = save(whole(center=center.mask(unknown, pd.NA)))
     lost = set(patients().loc[unknown, "image_id"])
-    for test in ("center", "center:2"):
+    for test in ("center:2+3", "center:2"):
         assert not lost & set(splits.apply(run, test=test)["image_id"])
         assert not lost & set(splits.open_test(consumer(run, test))["image_id"])
     assert lost < set(splits.apply(run, test="fold0")["image_id"])
@@ -353,17 +364,17 @@ def test_an_image_of_unknown_center_takes_no_side_of_a_hold_out_by_center(data_r
 
 @pytest.mark.parametrize("test", ["fold4", "fold", "train", "center:9", "centre", ""])
 def test_an_unknown_test_set_lists_the_choices(data_run, test):
-    with pytest.raises(ValueError, match="fold0, fold1, fold2, fold3, center, center:1"):
+    with pytest.raises(ValueError, match="fold0, fold1, fold2, fold3, center:1, center:2"):
         splits.apply(data_run, test=test)
 
 
 def test_a_hold_out_by_center_needs_two_and_every_part_needs_images(data_run):
-    with pytest.raises(ValueError, match="Choose one of fold0, fold1, fold2, fold3.$"):
-        splits.apply(save(whole(center="1")), test="center")
+    with pytest.raises(ValueError, match="Choose one of fold0, fold1, fold2, fold3; .*: 1 "):
+        splits.apply(save(whole(center="1")), test="center:1")
     one = whole()
     one["fold"] = np.where(one["center"] == "1", 1, 0)
     with pytest.raises(ValueError, match="leaves no images for: val"):
-        splits.apply(save(one), test="center")
+        splits.apply(save(one), test="center:2+3")
 
 
 @pytest.mark.parametrize("column", ["fold", "group", "center", "image_id"])

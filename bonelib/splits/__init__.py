@@ -8,20 +8,5 @@ and writes into the run's record that it did.
 
 from bonelib.splits.copies import near_duplicates
 from bonelib.splits.door import apply, fingerprint, open_test, seal
-from bonelib.splits.folds import HEADLINE, UNLABELLED, add_folds, strata, subset
+from bonelib.splits.folds import HEADLINE, LEAST, UNLABELLED, add_folds, strata, subset
 from bonelib.splits.groups import add_groups, contradictions
-
-__all__ = [
-    "HEADLINE",
-    "UNLABELLED",
-    "add_folds",
-    "add_groups",
-    "apply",
-    "contradictions",
-    "fingerprint",
-    "near_duplicates",
-    "open_test",
-    "seal",
-    "strata",
-    "subset",
-]

@@ -34,10 +34,10 @@ def apply(run: Any, *, test: str = "fold0") -> pd.DataFrame:
 
     Args:
         run: The record of notebook 01, stage ``data``.
-        test: ``fold<k>``: fold k is the test set and the next fold validates. ``center``: every
-            centre but the largest is the test set (external testing). ``center:<name>``: that
-            centre. With a centre hold-out, fold 0 of the others validates, and images of an unknown
-            centre, which could be from either side, are dropped.
+        test: ``fold<k>``: fold k is the test set and the next fold validates. ``center:<name>``:
+            that centre is the test set (external testing), and ``center:<name>+<name>`` several.
+            Fold 0 of the other centres validates, and images of an unknown centre, which could be
+            from either side, are dropped.
 
     Returns:
         The table with ``split`` (train, val, test). Sealed columns are NA in test rows; a training
@@ -88,13 +88,18 @@ def _roles(table: pd.DataFrame, test: str) -> np.ndarray:
     if test.startswith("fold") and test[4:].isdigit() and int(test[4:]) in folds:
         return np.where(table[FOLD] == int(test[4:]), "test", "train")
     kind, _, name = test.partition(":")
-    if kind == "center" and len(sizes) > 1 and (not name or name in sizes.index):
-        held = centers == name if name else centers != sizes.index[0]
+    named = {name} if name in sizes.index else set(name.split("+"))  # a name may hold a "+"
+    if kind == "center" and named < set(sizes.index):  # some centre is left to train on
+        held = centers.isin(named)
         return np.where(centers == "", "", np.where(held, "test", "train"))
     choices = [f"fold{k}" for k in folds]
     if len(sizes) > 1:
-        choices += ["center", *(f"center:{name}" for name in sorted(sizes.index))]
-    raise ValueError(f"Unknown test set {test!r}. Choose one of {', '.join(choices)}.")
+        choices += [f"center:{name}" for name in sorted(sizes.index)]
+    said = f"Unknown test set {test!r}. Choose one of {', '.join(choices)}"
+    if kind == "center":
+        counts = ", ".join(f"{name} {n:,}" for name, n in sizes.items()) or "none is named"
+        said += f"; several centres as center:A+B. Images by centre: {counts}"
+    raise ValueError(f"{said}.")
 
 
 def open_test(run: Any) -> pd.DataFrame:

@@ -11,10 +11,12 @@ import pandas as pd
 
 from bonelib import cohort
 from bonelib.cohort import FOLD, GROUP, SOURCE, SPLIT
+from bonelib.splits.groups import largest
 
 # The first that has labels stratifies.
 HEADLINE = ("malignancy", "tumor", "fracture", "kl_grade", "anomaly", "bone_age")
 UNLABELLED = "unlabelled"
+LEAST = 3  # folds: to test, to validate, and to train on
 
 
 def strata(table: pd.DataFrame, *, by: str | None = None) -> pd.Series:
@@ -65,7 +67,7 @@ def add_folds(
 
     Raises:
         ValueError: A class has fewer groups than folds, or no seed puts every class in every fold;
-            the message gives the counts.
+            the message gives the counts, the largest group with what ties it, and a cure.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
@@ -76,13 +78,8 @@ def add_folds(
     if not labelled.any():
         labelled[:] = True
     groups = table.loc[labelled, GROUP].groupby(stratum[labelled]).nunique()
-    few = groups[groups < folds]
-    if len(few):
-        counts = ", ".join(f"{name}: {n}" for name, n in groups.items())
-        raise ValueError(
-            f"Too few groups (patients) for {folds} folds in {', '.join(map(str, few.index))}. "
-            f"Groups by class: {counts}. Ask for fewer folds or merge classes."
-        )
+    if (groups < folds).any():
+        raise ValueError(_too_few(table, stratum, groups, folds))
     best: tuple[float, np.ndarray] | None = None
     codes = pd.Categorical(stratum).codes
     for attempt in range(tries):
@@ -102,9 +99,33 @@ def add_folds(
     if best is None:
         counts = ", ".join(f"{name}: {n} groups" for name, n in groups.items())
         raise ValueError(
-            f"No seed puts every class in each of {folds} folds ({counts}). Ask for fewer."
+            f"No seed puts every class in each of {folds} folds ({counts}). To mend it, "
+            f"{_fewer(folds - 1)}."
         )
     return table.assign(**{FOLD: best[1]})
+
+
+def _too_few(table: pd.DataFrame, stratum: pd.Series, groups: pd.Series, folds: int) -> str:
+    """Say which classes lack groups, what ties their images, and the cure that fits."""
+    few = groups[groups < folds]
+    told = (
+        f"Too few groups (patients) for {folds} folds in {', '.join(map(str, few.index))}. "
+        f"Groups by class: {', '.join(f'{name}: {n}' for name, n in groups.items())}."
+    )
+    among = stratum == few.idxmin()
+    size, tie, untie = largest(table, among)
+    if size > 1:
+        told += f" The largest group there holds {size} of {len(table)} images: {tie}."
+    fewer = _fewer(int(few.min()))
+    if among.sum() >= folds:  # images enough, were they not tied
+        return f"{told} {untie}. Otherwise {fewer}."
+    return f"{told} {fewer[0].upper()}{fewer[1:]}."
+
+
+def _fewer(folds: int) -> str:
+    """Say how to ask for fewer folds: one to test, one to validate, and one to train on."""
+    merge = "leave the labels of the rare class empty, or merge it with another"
+    return f"set FOLDS to {folds}, or {merge}" if folds >= LEAST else merge
 
 
 def subset(

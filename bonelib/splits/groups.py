@@ -61,6 +61,35 @@ def add_groups(
     return table
 
 
+def largest(table: pd.DataFrame, among: pd.Series) -> tuple[int, str, str]:
+    """Say of the largest group how many images it has, what ties them, and how to untie them.
+
+    Args:
+        table: With the groups of `add_groups`.
+        among: Of which rows the largest is meant, bool; all rows of its group count.
+    """
+    sizes = table.loc[among, GROUP].value_counts()
+    rows = table[table[GROUP] == sizes.index[0]]
+    size = len(rows)
+    for column, name in ((PATIENT, "patient"), (STUDY, "study")):
+        if size > 1 and rows[column].notna().all() and rows[column].nunique() == 1:
+            tie = f"all of them name the {name} {rows[column].iloc[0]!r}"
+            return size, tie, (
+                f"If that stands for several people, name each in the column {name!r} of your CSV "
+                f"(of a DICOM export: beside image_id in labels.csv), or write unknown there"
+            )  # fmt: skip
+    people = rows[PATIENT].nunique() or rows[STUDY].nunique()
+    if people:
+        tie = f"copies and near duplicates tie {people} patients or studies together"
+    else:
+        tie = "no patient is named, and they are copies, near duplicates or neighbours alike in age"
+        tie += ", sex and site"
+    return size, tie, (
+        f"Look at them, e.g. {', '.join(rows[IMAGE_ID].astype(str).head(3))}: leave copies out, "
+        "or name patients"
+    )  # fmt: skip
+
+
 def _copies(
     table: pd.DataFrame, sha256: dict[str, str] | None, near: pd.DataFrame | None
 ) -> list[tuple[int, int]]:
