@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from bonelib import tables
 from bonelib.captions import grammar
 from bonelib.cohort import IMAGE_ID
 
@@ -40,29 +41,26 @@ def read_bank(
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: Columns are missing, or the fields are not those of the phase.
+        ValueError: It is no table, columns are missing, or the fields are not those of the phase.
     """
     grammar.check(fields, phase=phase)
-    bank = pd.read_csv(file, dtype=str, keep_default_na=False)
-    missing = [column for column in BANK_COLUMNS if column not in bank]
-    if missing:
-        raise ValueError(
-            f"{file} lacks the columns {', '.join(missing)}; a bank of captions has "
-            f"{', '.join(BANK_COLUMNS)}."
-        )
     captions: dict[str, list[str]] = {}
     refused: Counter[str] = Counter()
-    for row in bank[bank["language"] == language].to_dict("records"):
-        caption = row["caption"].strip()
-        if not caption:
+    notes: list[str] = []
+    for _, row in tables.rows(file, notes, needed=BANK_COLUMNS):
+        row = {name: cell.strip() for name, cell in row.items()}
+        caption = row["caption"]
+        if row["language"].lower() != language:
+            refused[f"are not in {language!r}"] += 1
+        elif not caption:
             refused["are empty"] += 1
-        elif not set(row["fields"].split(";")) <= set(fields):
+        elif not set(re.split(r"[;,|\s]+", row["fields"])) <= set(fields):
             refused["name other fields"] += 1
         elif phase == "pretraining" and tells(caption, language):
             refused["tell a label"] += 1
         else:
             captions.setdefault(row[IMAGE_ID], []).append(caption)
-    notes = [f"{n} captions of the bank {why} and are left out." for why, n in refused.items()]
+    notes += [f"{n} captions of the bank {why} and are left out." for why, n in refused.items()]
     return captions, notes
 
 

@@ -7,15 +7,15 @@ name have runs of their own, and a copy of a folder has those of the first.
 """
 
 import contextlib
-import csv
-import fcntl
+import errno
 import hashlib
-import io
 import os
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+from bonelib import tables
+from bonelib.runs import locks
 
 ROOT = Path(__file__).resolve().parents[2]
 # What the folder of a download is usually called, where not as the set is here.
@@ -119,26 +119,15 @@ def data_files(data: str, root: str | Path) -> dict[str, Path]:
 
 
 def csv_rows(file: str | Path) -> list[dict[str, str]]:
-    """Read a CSV as text: comma, semicolon or tab, UTF-8 if possible, blank lines left out.
+    """Read a CSV as text by ``tables.rows``, without blanks around cells.
 
     Raises:
         FileNotFoundError: There is no such file.
+        ValueError: It is no table.
     """
     if not os.path.isfile(file):
         raise FileNotFoundError(f"There is no file {file}. DATA is the path of a CSV.")
-    data = Path(file).read_bytes()
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        text = data.decode("utf-16")
-    else:
-        try:
-            text = data.decode("utf-8-sig")
-        except UnicodeDecodeError:
-            text = data.decode("latin-1")
-    csv.field_size_limit(sys.maxsize)  # a report or an outline may be long
-    separator = max(",;\t", key=text.lstrip().partition("\n")[0].count)
-    lines = csv.reader(io.StringIO(text.lstrip(), newline=""), delimiter=separator)
-    rows = [[cell.strip() for cell in line] for line in lines if any(map(str.strip, line))]
-    return [dict(zip(rows[0], row, strict=False)) for row in rows[1:]] if rows else []
+    return [{name: cell.strip() for name, cell in row.items()} for _, row in tables.rows(file, [])]
 
 
 def data_name(data: str, root: str = "", *, profile: str) -> str:
@@ -203,8 +192,25 @@ def run_path(
 
 @contextlib.contextmanager
 def alone(run: Path) -> Iterator[None]:
-    """Let one process at a time work on a run folder; others wait. A kill frees it."""
-    run.parent.mkdir(parents=True, exist_ok=True)
-    with (run.parent / f".{run.name}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    """Let one process at a time work on a run folder; others wait. A kill frees it.
+
+    A finished run that can only be read is free for all.
+
+    Raises:
+        ValueError: Another machine may work on it, and the file system has no locks to wait for.
+        OSError: Nothing can be written there.
+    """
+    free = None
+    try:
+        free = locks.take(run.parent / f".{run.name}.lock", wait=True)
+    except locks.Busy as error:
+        raise ValueError(f"Another process works on {run} ({error}).") from None
+    except OSError as error:
+        readable = error.errno in (errno.EROFS, errno.EACCES) and (run / "record.json").exists()
+        if not readable:
+            raise
+    try:
         yield
+    finally:
+        if free is not None:
+            free()
