@@ -191,7 +191,24 @@ def test_grazpedwri_is_read_with_bom_boxes_and_flags(tmp_path):
         assert part in notes(table), part
     cache = images.cache(table, size=12, folder=tmp_path / "cache")
     assert cache.images.mean() < 200  # not white
-    assert "3 files have more than 8 bits" in "\n".join(cache.notes)
+    assert "3 files: more than 8 bits" in "\n".join(cache.notes)
+
+
+def test_boxes_of_grazpedwri_may_be_those_of_voc_where_yolo_has_none(tmp_path):
+    rows = ("a,1,1,1,M,9,L,1,,,,,,1,,0.1,Siemens", "b,2,1,1,M,9,L,1,,,,,,1,,0.1,Siemens")
+    (tmp_path / "dataset.csv").write_text(HEADER + "\n".join(rows), encoding="utf-8-sig")
+    for name in "ab":
+        picture(tmp_path / f"{name}.png", bits=16)
+    box = "<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>5</xmax><ymax>6</ymax></bndbox>"
+    named = "".join(f"<object><name>{n}</name>{box}</object>" for n in ("fracture", "metal"))
+    for folder in ("pascalvoc", "labels"):
+        (tmp_path / folder).mkdir()
+    for name in "ab":
+        (tmp_path / "pascalvoc" / f"{name}.xml").write_text(f"<annotation>{named}</annotation>")
+    (tmp_path / "labels" / "b.txt").write_text("3 0.5 0.5 0.4 0.5\n")
+    masks = datasets.read("grazpedwri", tmp_path)["mask"]
+    assert json.loads(masks[0]) == [[[1, 2], [5, 2], [5, 6], [1, 6]]]
+    assert json.loads(masks[1]) == [[[3, 3], [7, 3], [7, 9], [3, 9]]]
 
 
 def test_wrong_flags_of_grazpedwri_are_told_together(tmp_path):

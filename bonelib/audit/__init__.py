@@ -19,8 +19,6 @@ from bonelib.audit import leaks
 from bonelib.audit.shortcuts import AMBER, RED, Scored, crossfit
 from bonelib.cohort import GROUP, Task
 
-__all__ = ["AMBER", "CHECKS", "RED", "crossfit", "findings"]
-
 # The kinds of check; one without anything to look at leaves no row. A further kind, ``value``, has
 # rows only where a value of a field occurs in one class alone.
 CHECKS = ("split", "copies", "metadata", "field", "file", "preprocessing", "border", "thumbnail")

@@ -21,12 +21,6 @@ from bonelib import cohort
 from bonelib.datasets.files import files_below, locate, paths, pictures, read_table, text_of, tree
 from bonelib.datasets.sentences import counted, flag_problems, lacking, lines_of, misfits, refuse
 
-__all__ = [
-    "BY_NAME", "KEEP", "LEAVE_OUT", "NAMES", "NO_ROW", "PUBLISHED_SPLIT", "SPLITS", "class_names",
-    "counted", "files_below", "flag_problems", "lacking", "lines_of", "locate", "misfits", "paths",
-    "pictures", "polygons_text", "published_split", "read", "read_table", "refuse", "terms",
-    "text_of", "tree", "with_file",
-]  # fmt: skip
 NAMES = (
     "btxrd",
     "fracatlas",
@@ -97,6 +91,7 @@ def read(
         knee_kl,
         lera,
         mura,
+        patients,
         roboflow,
         roco,
         rsna_bone_age,
@@ -124,7 +119,7 @@ def read(
     options |= {"extras": True} if name == "phantom" else {}
     notes: list[str] = []
     found = readers["table" if own_csv else name].read(Path(root), notes, **options)
-    found = _keep_existing(found, missing=missing, notes=notes)
+    found = patients.settle(_keep_existing(found, missing=missing, notes=notes), notes)
     if found[cohort.SOURCE].isna().all():
         found[cohort.SOURCE] = name
     notes += _split_notes(found) + _patient_notes(found)

@@ -14,12 +14,12 @@ with opposite labels (``splits`` deals with those).
 The phantom writes the same layout, and beside it ``cohort_extra.csv`` with what BTXRD lacks.
 """
 
-import json
 from pathlib import Path
 
 import pandas as pd
 
 from bonelib import cohort, datasets
+from bonelib.datasets import outlines
 
 BONES = ("hand", "ulna", "radius", "humerus", "foot", "tibia", "fibula", "femur", "hip bone")
 JOINTS = ("ankle", "knee", "hip", "wrist", "elbow", "shoulder")
@@ -52,7 +52,7 @@ def read(root: Path, notes: list[str], *, extras: bool = False) -> pd.DataFrame:
     file = datasets.locate(root, ("dataset.csv", "dataset.xlsx"), inner="BTXRD")
     root = file.parent
     csv = _metadata(file, notes)
-    outlines, labels = _annotations(root / "Annotations", notes)
+    cells, labels = _annotations(root / "Annotations", notes)
     stems = csv["image_id"].map(lambda name: Path(name).stem)
     sites, limbs = datasets.terms(csv, SITES), datasets.terms(csv, LIMBS)
 
@@ -65,7 +65,7 @@ def read(root: Path, notes: list[str], *, extras: bool = False) -> pd.DataFrame:
     table[cohort.VIEW] = datasets.terms(csv, {view: view for view in cohort.VIEWS})
     table[cohort.AGE] = csv["age"].astype(float)
     table[cohort.SEX] = csv["gender"]
-    table[cohort.MASK] = [outlines.get(stem, pd.NA) for stem in stems]
+    table[cohort.MASK] = [cells.get(stem, pd.NA) for stem in stems]
     table["tumor"] = csv["tumor"].map(dict(enumerate(cohort.task("tumor").classes)))
     table["malignancy"] = _malignancy(csv, notes)
     table["entity"] = _entities(csv, stems, labels, notes)
@@ -85,7 +85,7 @@ def read(root: Path, notes: list[str], *, extras: bool = False) -> pd.DataFrame:
 
 
 def _metadata(file: Path, notes: list[str]) -> pd.DataFrame:
-    csv = datasets.read_table(file, notes)
+    csv = datasets.read_table(file, notes, numbers=True)
     problems = datasets.flag_problems(csv, FLAGS)
     problems += datasets.lacking(csv, ("image_id", "center", "age", "gender"))
     if {"image_id", "age"} <= set(csv):
@@ -113,24 +113,24 @@ def _annotations(folder: Path, notes: list[str]) -> tuple[dict[str, str], dict[s
     """Read the LabelMe files: per image stem, its outlines as JSON text and its labels."""
     if (folder / "Annotations").is_dir():
         folder = folder / "Annotations"
-    outlines, labels, boxed, broken, uneven = {}, {}, [], [], []
+    cells, labels, boxed, uneven, every = {}, {}, [], [], []
+    broken: dict[str, str] = {}
     for name, path in datasets.files_below(folder).items():
         if path.suffix != ".json":
             continue
         try:
-            shapes = json.loads(path.read_bytes())["shapes"]
-            polygons = [s["points"] for s in shapes if s["shape_type"] == "polygon"]
-            boxes = [_corners(*s["points"]) for s in shapes if s["shape_type"] == "rectangle"]
-            if not polygons:
-                polygons = boxes
-                boxed += [name] if boxes else []
-            elif boxes and len(boxes) != len(polygons):
-                uneven.append(name)
-            labels[path.stem] = {shape["label"] for shape in shapes}
-            if polygons:
-                outlines[path.stem] = datasets.polygons_text(polygons)
-        except (ValueError, KeyError, TypeError):
-            broken.append(name)
+            shapes = outlines.labelme(path.read_bytes())
+        except ValueError as error:
+            broken[name] = str(error)
+            continue
+        every += shapes
+        boxes = sum(shape.box for shape in shapes if shape.polygons)
+        finer = sum(not shape.box for shape in shapes if shape.polygons)
+        boxed += [name] if boxes and not finer else []
+        uneven += [name] if boxes and finer and boxes != finer else []
+        labels[path.stem] = {shape.label for shape in shapes}
+        if cell := outlines.cell(shapes):
+            cells[path.stem] = cell
     if not labels:
         notes.append(f"No LabelMe files in {folder.name}/: no lesion has an outline.")
     for names, text in (
@@ -138,20 +138,15 @@ def _annotations(folder: Path, notes: list[str]) -> tuple[dict[str, str], dict[s
                  "polygons are kept."),
         (boxed, "{n} annotations have boxes but no polygon, e.g. {names}; the boxes stand in as "
                 "outlines."),
-        (broken, "{n} annotations can't be read: {names}."),
     ):  # fmt: skip
         notes += datasets.counted(names, text)
-    return outlines, labels
-
-
-def _corners(first: list[float], second: list[float]) -> list[list[float]]:
-    (x0, x1), (y0, y1) = (sorted(pair) for pair in zip(first, second, strict=True))
-    return [[x0, y0], [x1, y0], [x1, y1], [x0, y1]]
+    notes += outlines.open_notes(every) + outlines.faults(broken)
+    return cells, labels
 
 
 def _manifest(file: Path, ids: pd.Series, notes: list[str]) -> list:
     """Look up the content hash of each image in a list of the published files, if it lies there."""
-    listed = datasets.read_table(file, notes, dtype=str)
+    listed = datasets.read_table(file, notes)
     datasets.refuse(datasets.lacking(listed, ("image_id", "sha256")), file)
     known = dict(zip(listed["image_id"].str.strip(), listed["sha256"], strict=True))
     notes.append(
@@ -177,7 +172,7 @@ def _entities(
     csv: pd.DataFrame, stems: pd.Series, labels: dict[str, set[str]], notes: list[str]
 ) -> list:
     """Name each row's entity; where the table marks several, the annotation decides."""
-    marked = datasets.terms(csv, {name: name for name in ENTITIES})
+    marked = datasets.terms(csv, {name: name for name in ENTITIES})  # in small letters, as labels
     entities, disagree, none = [], [], []
     for image, stem, tumor, names in zip(csv["image_id"], stems, csv["tumor"], marked, strict=True):
         outlined = labels.get(stem, set())
@@ -231,7 +226,7 @@ def _join_extras(table: pd.DataFrame, root: Path, notes: list[str]) -> pd.DataFr
     if not file.is_file():
         notes.append("There is no cohort_extra.csv: nothing beyond BTXRD's own columns is known.")
         return table
-    extra = datasets.read_table(file, notes, dtype={"patient": str, "study": str})
+    extra = datasets.read_table(file, notes, numbers=True)
     if "image_id" not in extra or extra["image_id"].duplicated().any():
         datasets.refuse(["It needs a column 'image_id' without repeated values."], file)
     unknown = set(extra["image_id"]) ^ set(table[cohort.IMAGE_ID])
@@ -261,7 +256,7 @@ def _reports(studies: pd.Series, file: Path, notes: list[str]) -> list:
     """Return the path of each study's report, NA where there is none; the first of several."""
     if not file.is_file():
         return [pd.NA] * len(studies)
-    index = datasets.read_table(file, notes, dtype={"study": str})
+    index = datasets.read_table(file, notes)
     datasets.refuse(datasets.lacking(index, ("study", "path")), file)
     several = index["study"][index["study"].duplicated()]
     text = "Studies with more than one report: {n}; the first report is taken."

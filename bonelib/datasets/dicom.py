@@ -6,7 +6,8 @@ named and left out. Two files may lie in the root:
 
 - ``reports.csv`` with ``accession``, or ``patient`` and ``date``, and ``text`` or the ``path`` of a
   text file below the root: joined by accession number, else by patient and date;
-- ``labels.csv`` with a column per task and one of ``image_id``, ``accession``, ``patient``.
+- ``labels.csv`` with a column per task and one of ``image_id``, ``accession``, ``patient``; beside
+  ``image_id``, ``patient`` replaces the header's: an export may name all alike.
 
 Known faults of such exports: body parts are named freely or not at all ("EXTREMITY"); sides stand
 in either of two elements; a report may belong to several studies; the same instance comes twice.
@@ -18,9 +19,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from bonelib import cohort, datasets, dicom
+from bonelib import cohort, datasets, dicom, tables
+from bonelib.datasets import patients
+from bonelib.datasets import table as own_csv
 
-BESIDE = ("reports.csv", "labels.csv")
+BESIDE = ("reports", "labels")
 
 
 def read(root: Path, notes: list[str]) -> pd.DataFrame:
@@ -41,6 +44,9 @@ def read(root: Path, notes: list[str]) -> pd.DataFrame:
     """
     files, odd = dicom.walk(root)
     notes += odd
+    files.loc[_processed(files), "reason"] = (
+        "the raw picture (FOR PROCESSING) of an exposure whose processed picture is there too"
+    )
     refused = files.loc[files["reason"].notna(), ["file", "reason"]].reset_index(drop=True)
     for reason, names in refused.groupby("reason")["file"]:
         notes.append(f"{len(names)} files are left out, e.g. {names.iloc[0]}: {reason}.")
@@ -74,7 +80,7 @@ def read(root: Path, notes: list[str]) -> pd.DataFrame:
 
     told = found[["file", "notes"]].explode("notes").dropna()
     for note, names in told.groupby("notes")["file"]:
-        notes.append(f"{len(names)} files: {note}, e.g. {names.iloc[0]}.")
+        notes.append(f"{len(names)} files: {note}, e.g. {', '.join(names[:3])}.")
     burned = found.loc[found["burned_in"] == "YES", "file"]
     notes += datasets.counted(burned, "{n} headers say that text is burnt in, e.g. {names}.")
     unknown = sorted({p for p in found["body_part"].dropna() if not _site(p)})
@@ -83,6 +89,28 @@ def read(root: Path, notes: list[str]) -> pd.DataFrame:
     table = _with_labels(_with_reports(table, folder, notes), folder, notes)
     table.attrs["refused"] = refused.to_dict("records")
     return table
+
+
+def _processed(files: pd.DataFrame) -> list[int]:
+    """Find raw pictures whose exposure is there as a processed picture as well: their rows.
+
+    One exposure: the processed picture names the raw one in its Source Image Sequence, or both
+    have one Irradiation Event UID, or one patient, study, view, side and second of acquisition.
+    Acquisition Number is not asked: many machines write 1 in all.
+    """
+    good = files[files["reason"].isna()]
+    shown, raw = good[good["raw"].eq(False)], good[good["raw"].eq(True)]
+    sources = set(shown["sources"].explode().dropna())
+    events = set(shown["event"].dropna())
+    same = ["patient", "study", "acquired", "view", "side"]
+    moments = set(shown.dropna(subset=["study", "acquired"])[same].itertuples(index=False))
+    return [
+        row.Index
+        for row in raw.itertuples()
+        if row.instance in sources
+        or row.event in events
+        or tuple(getattr(row, name) for name in same) in moments
+    ]
 
 
 def _patients(found: pd.DataFrame) -> list:
@@ -108,25 +136,13 @@ def _site(part: str | None) -> tuple[str, ...]:
     return tuple(sorted(set().union(*(_body_parts().get(word, ()) for word in words))))
 
 
-def _date(cell: str | None) -> str | None:
-    """Write a date as YYYY-MM-DD; None where it is neither ISO's nor DICOM's."""
-    match = re.fullmatch(r"(\d{4})-?(\d\d)-?(\d\d)(?:[T ].*)?", cell.strip()) if cell else None
-    return "-".join(match.groups()) if match else None
-
-
-def _cells(file: Path, notes: list[str]) -> pd.DataFrame:
-    cells = datasets.read_table(file, notes, dtype=str)
-    cells = cells.apply(lambda column: column.str.strip())
-    return cells.mask(cells == "")
-
-
 def _with_reports(table: pd.DataFrame, folder: Path, notes: list[str]) -> pd.DataFrame:
     """Join ``reports.csv`` by accession number, else by patient and date; never by a guess."""
-    file = folder / BESIDE[0]
+    file = tables.beside(folder, BESIDE[0])
     if not file.is_file():
         notes.append("There is no reports.csv: no radiograph has a report.")
         return table
-    cells = _cells(file, notes)
+    cells = tables.read(file, notes)
     problems = []
     if not {"text", "path"} & set(cells):
         problems.append("It needs a column 'text', or 'path' of text files.")
@@ -134,25 +150,23 @@ def _with_reports(table: pd.DataFrame, folder: Path, notes: list[str]) -> pd.Dat
         problems.append("It needs a column 'accession', or 'patient' and 'date'.")
     datasets.refuse(problems, file, cure="Add the columns.")
     cells = cells.reindex(columns=["accession", "patient", "date", "text", "path"])
-    texts = [_text(folder, row, notes) for row in cells.itertuples()]
-    dates = [_date(cell) if pd.notna(cell) else None for cell in cells["date"]]
-    odd = [
-        cell for cell, date in zip(cells["date"], dates, strict=True) if pd.notna(cell) and not date
-    ]
-    notes += datasets.counted(odd, "{n} dates of reports are not YYYY-MM-DD, e.g. {names}.")
+    odd: dict[str, list[str]] = {}
+    texts = [_text(folder, row, odd) for row in cells.itertuples()]
+    for what, names in odd.items():
+        notes.append(f"{len(names)} reports, e.g. {names[0]}: {what}")
+    dates = tables.dates(cells["date"], notes, where=f"{file.name}, date")
     keys: dict[tuple, dict[str, int]] = {}
     for number, (row, date, text) in enumerate(zip(cells.itertuples(), dates, texts, strict=True)):
         if text is None:
             continue
         if pd.notna(row.accession):
-            keys.setdefault(("accession", row.accession), {})[text] = number
-        if pd.notna(row.patient) and date:
-            keys.setdefault(("visit", row.patient, date), {})[text] = number
+            keys.setdefault(("accession", patients.key(row.accession)), {})[text] = number
+        if pd.notna(row.patient) and pd.notna(date):
+            keys.setdefault(("visit", patients.key(row.patient), date), {})[text] = number
     reports, used, unclear = [], set(), []
     for row in table.itertuples():
-        choice = keys.get(("accession", row.accession)) or keys.get(
-            ("visit", row.patient, row.date)
-        )
+        visit = ("visit", patients.key(row.patient), row.date)
+        choice = keys.get(("accession", patients.key(row.accession))) or keys.get(visit)
         if choice and len(choice) > 1:
             unclear.append(row.image_id)
         one = next(iter(choice.items())) if choice and len(choice) == 1 else (pd.NA, None)
@@ -171,44 +185,64 @@ def _with_reports(table: pd.DataFrame, folder: Path, notes: list[str]) -> pd.Dat
     return table
 
 
-def _text(folder: Path, row: tuple, notes: list[str]) -> str | None:
-    if pd.notna(row.text):
-        return row.text
-    if pd.isna(row.path):
-        return None
-    path = (folder / row.path).resolve()
+def _text(folder: Path, row: tuple, odd: dict[str, list[str]]) -> str | None:
+    """Return the report of a row; ``odd`` gains its path under what is odd about it."""
+    if pd.notna(row.text) or pd.isna(row.path):
+        return row.text if pd.notna(row.text) else None
+    path, text = (folder / row.path).resolve(), None
     if not path.is_relative_to(folder.resolve()):
-        notes.append(f"The report {row.path} lies outside the folder and is not read.")
-        return None
-    if not path.is_file():
-        notes.append(f"There is no report {row.path}.")
-        return None
-    return datasets.text_of(path, notes)
+        what = "it lies outside the folder and is not read."
+    elif not path.is_file():
+        what = "there is no such file."
+    else:
+        try:
+            text, what = tables.decode(path.read_bytes())
+        except ValueError as error:
+            what = str(error)
+    if what:
+        odd.setdefault(what, []).append(row.path)
+    return text
 
 
 def _with_labels(table: pd.DataFrame, folder: Path, notes: list[str]) -> pd.DataFrame:
     """Join ``labels.csv`` by the first of its keys; a key that says two things says nothing."""
-    file = folder / BESIDE[1]
+    file = tables.beside(folder, BESIDE[1])
     if not file.is_file():
         return table
-    cells = _cells(file, notes)
+    cells = tables.read(file, notes)
     keys = [k for k in (cohort.IMAGE_ID, "accession", cohort.PATIENT) if k in cells]
     names = [task.column for task in cohort.TASKS.values() if task.column in cells]
     problems = [] if keys else ["It needs a column image_id, accession or patient."]
     problems += [] if names else [f"It has no column of a task ({', '.join(cohort.TASKS)})."]
     datasets.refuse(problems, file, cure="Add the columns.")
+    for name in names:
+        cells[name] = own_csv.labels(cells[name], cohort.task(name), problems, notes)
+    datasets.refuse(problems, file, cure="Correct these lines and read it again.")
     key = keys[0]
+    if key == cohort.IMAGE_ID and cohort.PATIENT in cells:
+        table = _with_patients(table, cells, notes)
+    equal = patients.key if key != cohort.IMAGE_ID else str
+    cells[key], joined = (part[key].map(equal, na_action="ignore") for part in (cells, table))
     groups = cells.dropna(subset=[key]).groupby(key)[names]
     unclear = groups.nunique().max(axis=1)
     torn = set(unclear.index[unclear > 1])
     labels = groups.first().drop(index=list(torn))
     for name in names:
-        values = (
-            pd.to_numeric(labels[name]) if cohort.task(name).kind == "regression" else labels[name]
-        )
-        table[name] = table[key].map(values)
+        table[name] = joined.map(labels[name])
     text = f"{{n}} values of {key} have contradicting labels and have none."
     notes += datasets.counted(torn, text)
-    strange = set(labels.index) - set(table[key].dropna())
+    strange = set(labels.index) - set(joined.dropna())
     notes += datasets.counted(strange, "{n} rows of labels.csv belong to no radiograph here.")
     return table
+
+
+def _with_patients(table: pd.DataFrame, cells: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
+    """Take the patients that ``labels.csv`` names for images, where the headers name another."""
+    told = cells.dropna(subset=[cohort.IMAGE_ID]).drop_duplicates(cohort.IMAGE_ID)
+    told = table[cohort.IMAGE_ID].map(told.set_index(cohort.IMAGE_ID)[cohort.PATIENT])
+    changed = told.notna() & (told != table[cohort.PATIENT].astype("object"))
+    notes += datasets.counted(
+        table.loc[changed, cohort.IMAGE_ID],
+        "{n} radiographs have their patient from labels.csv, not from the header, e.g. {names}.",
+    )
+    return table.assign(**{cohort.PATIENT: told.where(changed, table[cohort.PATIENT])})

@@ -1,13 +1,13 @@
-"""How readers find the files of a data set, and read tables whatever program saved them."""
+"""How readers find the files of a data set, and read its tables and texts."""
 
-import io
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
 
-from bonelib.datasets.sentences import counted, refuse
+from bonelib import tables
+from bonelib.datasets.sentences import counted
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".dcm")
 
@@ -107,58 +107,36 @@ def paths(ids: Iterable[str], files: dict[str, Path]) -> list:
     return [str(files[name]) if name in files else pd.NA for name in ids]
 
 
-def read_table(file: Path, notes: list[str], **options) -> pd.DataFrame:
-    """Read a CSV in whatever encoding, or an Excel sheet; names of columns lose their blanks.
+def read_table(
+    file: Path, notes: list[str], *, header: bool = True, numbers: bool = False
+) -> pd.DataFrame:
+    """Read a table of a published set by ``tables.read``, its rows numbered from 0.
 
     Args:
-        notes: Gains a sentence where the encoding had to be guessed.
-        options: Those of ``pandas.read_csv``.
+        header: The first row holds the names of the columns; else they are 0, 1, ….
+        numbers: Make numbers of the columns that hold nothing else; ids stay text.
+        notes: Gains what had to be assumed.
 
     Raises:
         ValueError: It is no table, or a package to read Excel files is missing.
     """
-    if file.suffix.lower() == ".xlsx":
-        try:
-            frame = pd.read_excel(file, dtype=options.get("dtype"))
-        except ImportError as error:
-            raise ValueError(
-                f"{file.name} needs a reader for Excel files. Install it with "
-                f"`pip install openpyxl`, or save the sheet as {file.stem}.csv beside it."
-            ) from error
-    else:
-        text = text_of(file, notes)
-        try:
-            frame = pd.read_csv(io.StringIO(text), **options)
-            header = {k: options[k] for k in ("sep", "skiprows") if k in options}
-            header = pd.read_csv(io.StringIO(text), header=None, nrows=1, dtype=str, **header)
-        except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-            told = str(error).strip()
-            raise ValueError(f"{file} is not a table: {told}. Save it as CSV, UTF-8.") from error
-        names = header.iloc[0].dropna().str.strip()
-        again = sorted(set(names[names.duplicated()]) - {""})
-        if again:  # pandas would call the second "tumor.1", and its labels would be lost
-            refuse([f"The columns {', '.join(again)} occur more than once."], file)
-    frame.columns = [str(column).strip() for column in frame.columns]
+    frame = tables.read(file, notes, header=header).reset_index(drop=True)
+    for column in frame.columns.difference(tables.TEXTS) if numbers else ():
+        values = pd.to_numeric(frame[column], errors="coerce")
+        if values.notna().equals(frame[column].notna()):
+            frame[column] = values
     return frame
 
 
 def text_of(file: Path, notes: list[str]) -> str:
-    """Decode a text file: UTF-8 with or without a BOM, UTF-16, else the western code page.
+    """Decode a text file as ``tables.decode`` does; ``notes`` gains a sentence for a guess.
 
-    Only the last is a guess, as any bytes would fit it; ``notes`` gains a sentence then.
+    Raises:
+        ValueError: Its bytes are no text.
     """
-    content = file.read_bytes()
-    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        name = "utf-16"
-    elif b"\0" in content[:4] and len(content) % 2 == 0:  # plain text holds no zero byte
-        name = "utf-16-be" if content[:1] == b"\0" else "utf-16-le"
-    else:
-        name = "utf-8-sig"
     try:
-        return content.decode(name)
-    except UnicodeDecodeError:
-        notes.append(
-            f"{file.name} is not UTF-8: it was read as Windows-1252 (western European); "
-            "check names with accents."
-        )
-        return content.decode("cp1252", errors="replace")
+        text, assumed = tables.decode(file.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{file} {error}") from error
+    notes += [f"{file.name} {assumed}"] if assumed else []
+    return text

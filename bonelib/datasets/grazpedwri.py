@@ -17,12 +17,16 @@ from pathlib import Path
 import pandas as pd
 
 from bonelib import cohort, datasets
+from bonelib.datasets import outlines
 
 VIEWS = {"1": "frontal", "2": "lateral", "3": "oblique"}
 SIDES = {"L": "left", "R": "right"}
 FLAGS = ("initial_exam", "cast", "diagnosis_uncertain", "osteopenia", "fracture_visible", "metal")
 NEEDED = ("filestem", "patient_id", "study_number", "gender", "age", "laterality", "projection")
-FRACTURE = 3  # of boneanomaly, bonelesion, foreignbody, fracture, metal, periostealreaction, …
+FRACTURE = (
+    "3",
+    "fracture",
+)  # of boneanomaly, bonelesion, foreignbody, fracture, metal, periostealreaction, …
 STEM = re.compile(r"\d+_\d+_\d+_WRI-([LR])(\d)_([MFO])\d+$")
 
 
@@ -44,8 +48,9 @@ def read(root: Path, notes: list[str]) -> pd.DataFrame:
     pictures = {path.stem: path for path in reversed(datasets.pictures(files).values())}
     boxes = {
         path.stem: path
+        for kind in ((".xml", "pascalvoc"), (".txt", "labels"))  # the latter is finer
         for path in reversed(files.values())
-        if path.suffix == ".txt" and path.parent.name == "labels"
+        if (path.suffix, path.parent.name) == kind
     }
     stems = csv["filestem"]
 
@@ -75,7 +80,7 @@ def read(root: Path, notes: list[str]) -> pd.DataFrame:
 
 
 def _metadata(file: Path, notes: list[str]) -> pd.DataFrame:
-    csv = datasets.read_table(file, notes, dtype=str)
+    csv = datasets.read_table(file, notes)
     problems = datasets.lacking(csv, (*NEEDED, *FLAGS))
     datasets.refuse(problems, file)
     # A spreadsheet that saved the file anew writes 1.0 beside empty cells.
@@ -104,29 +109,19 @@ def _metadata(file: Path, notes: list[str]) -> pd.DataFrame:
 
 
 def _outlines(table: pd.DataFrame, boxes: dict[str, Path], notes: list[str]) -> list:
-    """Turn the fracture boxes, in shares of the image, into polygons in its pixels."""
-    from PIL import Image
-
-    cells, broken = [], []
+    """Turn the boxes of fractures into polygons in pixels of the image."""
+    cells, broken = [], {}
     for stem, path in zip(table[cohort.IMAGE_ID], table[cohort.PATH], strict=True):
-        polygons = []
+        cell = None
         if stem in boxes and pd.notna(path):
             try:
-                lines = [line.split() for line in boxes[stem].read_text().splitlines()]
-                found = [tuple(map(float, line[1:5])) for line in lines if line]
-                kinds = [int(line[0]) for line in lines if line]
-                size = Image.open(path).size if FRACTURE in kinds else (0, 0)  # the header alone
-                for kind, (x, y, wide, high) in zip(kinds, found, strict=True):
-                    if kind == FRACTURE:
-                        left, right = ((x + s * wide / 2) * size[0] for s in (-1, 1))
-                        top, bottom = ((y + s * high / 2) * size[1] for s in (-1, 1))
-                        corners = [(left, top), (right, top), (right, bottom), (left, bottom)]
-                        polygons.append(corners)
-            except (OSError, ValueError):  # ValueError: a line that is not five numbers
-                broken.append(stem)
-        cells.append(datasets.polygons_text(polygons) if polygons else pd.NA)
+                shapes = outlines.read_file(boxes[stem], path)
+                cell = outlines.cell(shape for shape in shapes if shape.label in FRACTURE)
+            except (OSError, ValueError) as error:  # OSError: the size of the image
+                broken[stem] = str(error)
+        cells.append(cell or pd.NA)
     if not boxes:
-        notes.append("No yolov5/labels/: no fracture has a box.")
+        notes.append("No yolov5/labels/ and no pascalvoc/: no fracture has a box.")
     text = "{n} files of boxes, or their images, can't be read: {names}."
     notes += datasets.counted(broken, text)
     return cells

@@ -69,7 +69,7 @@ def read(root: Path, notes: list[str]) -> pd.DataFrame:
 
 
 def _cases(file: Path, notes: list[str]) -> pd.DataFrame:
-    cells = datasets.read_table(file, notes, header=None, dtype=str)
+    cells = datasets.read_table(file, notes, header=False)
     problems = [] if cells.shape[1] == 3 else [f"Expected three columns, found {cells.shape[1]}."]
     if not problems:
         cells.columns = ["case", "exam", "label"]

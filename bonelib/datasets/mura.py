@@ -93,7 +93,7 @@ def _studies(root: Path, notes: list[str]) -> pd.Series:
         if not file.is_file():
             notes.append(f"There is no {file.name}: the images of {part} have no label.")
             continue
-        cells = datasets.read_table(file, notes, header=None, dtype=str)
+        cells = datasets.read_table(file, notes, header=False)
         problems = [] if cells.shape[1] == 2 else [f"Expected two columns, found {cells.shape[1]}."]
         if not problems:
             cells.columns = ["folder", "label"]
@@ -119,7 +119,7 @@ def _images(root: Path, notes: list[str]) -> pd.Series:
     for part in PARTS:
         file = root / f"{part}_image_paths.csv"
         if file.is_file():
-            cells = datasets.read_table(file, notes, header=None, dtype=str)
+            cells = datasets.read_table(file, notes, header=False)
             names = _below(cells.iloc[:, 0])
             odd = names[~names.str.rsplit("/", n=1).str[0].str.fullmatch(FOLDER)]
             text = "{n} rows are no path of an image, e.g. {names}."

@@ -49,7 +49,7 @@ def read(
         )
     parts, problems = [], []
     for place in places:
-        csv = datasets.read_table(place / TABLE, notes, skipinitialspace=True)
+        csv = datasets.read_table(place / TABLE, notes, numbers=True)
         name = "" if place == root else f"{place.name}/"
         flags = tuple(column for column in csv if column != "filename")
         wrong = datasets.lacking(csv, ["filename"])

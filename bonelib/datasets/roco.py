@@ -98,7 +98,7 @@ def _first(file: Path, notes: list[str]) -> pd.DataFrame:
     articles, licences = {}, {}
     terms = file.with_name("licences.txt")
     if terms.is_file():
-        cells = datasets.read_table(terms, notes, dtype=str)
+        cells = datasets.read_table(terms, notes)
         datasets.refuse(datasets.lacking(cells, ("ROCO_ID", "PMC_ID", "CC")), terms)
         for name, article, licence in cells[["ROCO_ID", "PMC_ID", "CC"]].itertuples(index=False):
             articles[name] = str(article).split("_")[0]
@@ -127,7 +127,7 @@ def _tabs(file: Path, notes: list[str]) -> dict[str, str]:
 
 def _second(file: Path, notes: list[str]) -> pd.DataFrame:
     """Read one split of the second release; names of columns may carry blanks."""
-    cells = datasets.read_table(file, notes, dtype=str)
+    cells = datasets.read_table(file, notes)
     datasets.refuse(datasets.lacking(cells, ("ID", "Caption")), file)
     concepts = _column(file.with_name(file.name.replace("captions", "concepts")), "CUIs", notes)
     terms = file.with_name("license_information.csv")
@@ -146,7 +146,7 @@ def _second(file: Path, notes: list[str]) -> pd.DataFrame:
 def _column(file: Path, name: str, notes: list[str]) -> dict[str, str]:
     if not file.is_file():
         return {}
-    cells = datasets.read_table(file, notes, dtype=str)
+    cells = datasets.read_table(file, notes)
     if "ID" not in cells or name not in cells:
         notes.append(f"{file.name} lacks the column ID or {name} and is not used.")
         return {}

@@ -96,7 +96,7 @@ def _labels(root: Path, files: dict[str, Path], notes: list[str]) -> pd.DataFram
 
 
 def _one_table(path: Path, notes: list[str]) -> pd.DataFrame:
-    raw = datasets.read_table(path, notes, dtype=str, skipinitialspace=True)
+    raw = datasets.read_table(path, notes)
     named = {column.lower(): column for column in raw}
     column = {
         meaning: next((named[n] for n in names if n in named), None)

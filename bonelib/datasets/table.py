@@ -4,6 +4,7 @@
 view, side, age, sex, mask, report, hardware`` and a column per task (``tumor``, ``malignancy``,
 ``entity``, ``fracture``, …) with class names. Several sites or views in a cell are joined by ``;``.
 Paths count from the folder of the CSV or from ``root``; rows without an image leave theirs empty.
+A ``mask`` is a PNG of the image's size, a file of LabelMe, COCO, VIA, YOLO or VOC, or polygons.
 Any further column is kept as it is.
 
 Labels and licence are yours. Every problem is told at once, with the line of the file.
@@ -16,11 +17,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from bonelib import cohort, datasets
+from bonelib import cohort, datasets, tables
+from bonelib.datasets import outlines
+
+ANNOTATIONS = (".json", ".xml", ".txt")  # a mask in such a file holds shapes, not a picture
 
 
 def read(root: Path, notes: list[str], *, file: str | Path | None = None) -> pd.DataFrame:
-    """Read a CSV with the cohort's columns; comma or semicolon separated, UTF-8 if possible.
+    """Read a CSV with the cohort's columns, by ``tables.read``.
 
     Args:
         root: The folder of the data, or the CSV itself.
@@ -35,7 +39,7 @@ def read(root: Path, notes: list[str], *, file: str | Path | None = None) -> pd.
     """
     file = _choose(root, file)
     folders = (file.parent, root if root.is_dir() else file.parent)
-    raw = _cells(file, notes)
+    raw = tables.read(file, notes)
     problems = datasets.lacking(raw, (cohort.IMAGE_ID, cohort.PATH))
     problems += [] if len(raw) else ["It has no rows."]
     cure = f"Found the columns {', '.join(raw.columns)}. Add what is missing."
@@ -64,18 +68,20 @@ def read(root: Path, notes: list[str], *, file: str | Path | None = None) -> pd.
         problems += _wrong(raw[cohort.AGE], fits.__contains__, "years between 0 and 120")
     for task in cohort.TASKS.values():
         if task.column in raw:
-            table[task.column] = _labels(raw[task.column], task, problems, notes)
+            table[task.column] = labels(raw[task.column], task, problems, notes)
     if cohort.MASK in raw:
         table[cohort.MASK] = [_outline(cell, folders) for cell in raw[cohort.MASK]]
         problems += _wrong(
             raw[cohort.MASK],
             lambda cell: _outline(cell, folders) is not None,
-            "the path of a PNG that exists, or polygons as JSON [[[x, y], …], …]",
+            "the path of a PNG or of a file of LabelMe, COCO, VIA, YOLO or VOC that exists, or "
+            "polygons as JSON [[[x, y], …], …]",
         )
     datasets.refuse(problems, file, cure="Correct these lines and read it again.")
 
     found = [None if pd.isna(cell) else _find(cell, folders) for cell in raw[cohort.PATH]]
     table[cohort.PATH] = [str(path) if path else pd.NA for path in found]
+    table[cohort.MASK] = _annotated(table, notes)
     outside = [path for path in found if path and not _below(path, folders)]
     notes += datasets.counted(
         outside,
@@ -102,26 +108,6 @@ def _choose(root: Path, file: str | Path | None) -> Path:
     raise FileNotFoundError(f"No file {file}, neither as it stands nor in {root}.")
 
 
-def _cells(file: Path, notes: list[str]) -> pd.DataFrame:
-    """Read all cells as stripped text, NA where empty; the index is the line in the file."""
-    text = datasets.text_of(file, [])
-    above = len(text) - len(text.lstrip("\r\n"))
-    above = len(text[:above].splitlines())  # blank lines before the header
-    header = text.splitlines()[above] if text.strip() else ""
-    # Excel writes semicolons where the comma is the decimal sign.
-    separator = max(",;\t", key=header.count)
-    options = dict(sep=separator, dtype=str, skiprows=above, skip_blank_lines=False)
-    raw = datasets.read_table(file, notes, **options)
-    breaks = raw.apply(lambda column: column.str.count("\n")).sum(axis=1)  # in quoted cells
-    raw.index = raw.index + above + 2 + breaks.cumsum().astype(int) - breaks.astype(int)
-    raw = raw.apply(lambda column: column.str.strip())
-    raw = raw.mask(raw == "")
-    blank = raw.isna().all(axis=1)
-    if blank.any():
-        notes.append(f"{int(blank.sum())} lines of {file.name} are blank and passed over.")
-    return raw[~blank]
-
-
 def _wrong(cells: pd.Series, fits: Callable[[str], bool], expected: str) -> list[str]:
     """Say which cells do not fit, what they hold and what was expected; NA always fits."""
     fit = pd.Series([pd.isna(cell) or fits(cell) for cell in cells], cells.index, dtype=bool)
@@ -140,10 +126,13 @@ def _split(cell: str) -> tuple[str, ...]:
     return tuple(sorted({t.strip() for t in cell.split(";")} - {""})) if pd.notna(cell) else ()
 
 
-def _labels(
-    cells: pd.Series, task: cohort.Task, problems: list[str], notes: list[str]
-) -> pd.Series:
-    """Check class names; 0 and 1 of a binary task count as the first and the second class."""
+def labels(cells: pd.Series, task: cohort.Task, problems: list[str], notes: list[str]) -> pd.Series:
+    """Check the labels of a column; 0 and 1 of a binary task are its first and second class.
+
+    Args:
+        cells: Text, the index is the line in the file.
+        problems: Gains a sentence for what is no class or number, with the lines.
+    """
     if task.kind == "regression":
         values = pd.to_numeric(cells, errors="coerce")
         numbers = set(cells[values.notna()])
@@ -151,6 +140,7 @@ def _labels(
         return values
     # "2.0" is what a spreadsheet makes of a grade 2 beside empty cells.
     names = cells.str.replace(r"^(\d+)\.0$", r"\1", regex=True)
+    names = names.where(~names.str.lower().isin(task.classes), names.str.lower())
     if task.kind == "binary":
         index = dict(zip("01", task.classes, strict=True))
         if names.isin(list(index)).any():
@@ -171,7 +161,7 @@ def _below(path: Path, folders: tuple[Path, ...]) -> bool:
 
 
 def _outline(cell: str, folders: tuple[Path, ...]) -> str | None:
-    """Return polygons or the absolute path of a PNG; None where it is neither, NA stays NA."""
+    """Return polygons or the absolute path of a picture; None where it is neither, NA stays NA."""
     if pd.isna(cell):
         return cell
     if not cell.startswith("["):
@@ -183,6 +173,24 @@ def _outline(cell: str, folders: tuple[Path, ...]) -> str | None:
         return datasets.polygons_text(polygons) if sound and polygons else None
     except (ValueError, TypeError):
         return None
+
+
+def _annotated(table: pd.DataFrame, notes: list[str]) -> list:
+    """Turn masks that are files of an annotation tool into polygons; NA where there is nothing."""
+    cells, every, broken = [], [], {}
+    for mask, image in zip(table[cohort.MASK], table[cohort.PATH], strict=True):
+        if not isinstance(mask, str) or not mask.lower().endswith(ANNOTATIONS):
+            cells.append(mask)
+            continue
+        try:
+            shapes = outlines.read_file(Path(mask), None if pd.isna(image) else image)
+        except (OSError, ValueError) as error:
+            broken[Path(mask).name] = str(error)
+            shapes = []
+        every += shapes
+        cells.append(outlines.cell(shapes) or pd.NA)
+    notes += outlines.open_notes(every) + outlines.faults(broken)
+    return cells
 
 
 def _guess(cells: pd.Series) -> pd.Series:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from bonelib import cohort, datasets
+from bonelib import cohort, tables
+from bonelib.datasets import patients
 
 COLUMNS = (
     "report", "text", "annotation", "images", cohort.STUDY, cohort.PATIENT, "accession",
@@ -29,10 +30,12 @@ def report_texts(table: pd.DataFrame, root: str | Path) -> pd.DataFrame:
     Returns:
         ``report`` (a number, as file names can name people), ``text`` (bytes of a file, else str),
         ``annotation`` (BRAT lines, NA where there are none), ``images`` (their ids), ``study,
-        patient, accession, language, birth_date`` (NA where not known) and ``names`` (a tuple).
+        patient, accession, language, birth_date`` (YYYY-MM-DD, NA where not known) and ``names`` (a
+        tuple). ``attrs["notes"]`` says what was assumed of the index.
     """
     root = Path(root)
-    index = _index((root if root.is_dir() else root.parent) / "reports.csv")
+    notes: list[str] = []
+    index = _index(tables.beside(root if root.is_dir() else root.parent, "reports"), notes)
     told = table[table[cohort.REPORT].notna()]
     keys = [c for c in (cohort.STUDY, "accession") if c in told]
     listed, people = {key: _listed(index, key) for key in keys}, _people(index)
@@ -48,17 +51,21 @@ def report_texts(table: pd.DataFrame, root: str | Path) -> pd.DataFrame:
         row = dict.fromkeys(COLUMNS, pd.NA) | image
         for key in keys:
             row |= listed[key].get(row[key], {})
-        row |= people.get(patient, {"names": ()})
+        row |= people.get("" if pd.isna(patient) else patients.key(patient), {"names": ()})
         text, annotation = _text(str(cell))
         row |= {"report": f"r{len(rows) + 1:05d}", "text": text, "annotation": annotation}
         rows[place] = row | {cohort.PATIENT: patient, "images": (image_id,)}
-    return pd.DataFrame(rows.values(), columns=list(COLUMNS), dtype="object")
+    found = pd.DataFrame(rows.values(), columns=list(COLUMNS), dtype="object")
+    found.attrs["notes"] = notes
+    return found
 
 
-def _index(file: Path) -> pd.DataFrame:
+def _index(file: Path, notes: list[str]) -> pd.DataFrame:
     columns = (cohort.STUDY, "accession", cohort.PATIENT, "language", "name", "birth_date")
-    cells = datasets.read_table(file, [], dtype=str) if file.is_file() else pd.DataFrame()
-    return cells.reindex(columns=list(columns))
+    cells = tables.read(file, notes) if file.is_file() else pd.DataFrame()
+    cells = cells.reindex(columns=list(columns))
+    cells["birth_date"] = tables.dates(cells["birth_date"], notes, where=f"{file.name}, birth_date")
+    return cells
 
 
 def _listed(index: pd.DataFrame, key: str) -> dict[str, dict[str, str]]:
@@ -75,7 +82,8 @@ def _people(index: pd.DataFrame) -> dict[str, dict[str, object]]:
     """Return every name of a patient, and the first birth date that is noted."""
     people: dict[str, dict[str, object]] = {}
     for row in index.dropna(subset=[cohort.PATIENT]).to_dict("records"):
-        who = people.setdefault(row[cohort.PATIENT], {"names": (), "birth_date": pd.NA})
+        key = patients.key(row[cohort.PATIENT])
+        who = people.setdefault(key, {"names": (), "birth_date": pd.NA})
         if pd.notna(row["name"]) and row["name"] not in who["names"]:
             who["names"] += (row["name"],)
         if pd.isna(who["birth_date"]) and pd.notna(row["birth_date"]):
