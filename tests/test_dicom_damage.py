@@ -115,6 +115,23 @@ def test_a_thousand_damaged_copies_are_refused_or_keep_shape_type_and_polarity(s
     assert min(alike) > -0.7 and np.mean(np.array(alike) > 0.9) > 0.6
 
 
+def test_damaged_copies_of_twelve_bit_jpeg_keep_their_shape_or_are_refused():
+    imagecodecs = pytest.importorskip("imagecodecs")
+    rng, array = np.random.default_rng(3), smooth(np.random.default_rng(0))
+    frame = imagecodecs.jpeg8_encode(array, bitspersample=12, level=95)
+    header = made.header(array, PhotometricInterpretation="MONOCHROME1")
+    content, refused = made.compressed(header, "1.2.840.10008.1.2.4.51", frame), 0
+    for _ in range(100):
+        try:
+            pixels, facts = dicom.read(damaged(content, rng))
+        except ValueError as error:
+            assert str(error).strip() and str(error).isprintable()
+            refused += 1
+            continue
+        assert pixels.shape == array.shape and facts["inverted"]
+    assert 30 < refused < 90
+
+
 def test_every_cut_of_a_file_is_refused(sound):
     for kind, content in sound.items():
         for share in (0.3, 0.6, 0.9, 0.99):

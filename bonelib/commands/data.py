@@ -30,15 +30,22 @@ def data(name: str, root: Path, task: str, classes: str, decode: int, out: Path 
         root = runs.data_root(name, str(root))
     table = datasets.read(name, root, task=task, classes=datasets.class_names(classes))
     say(summary(table))
+    left: dict[str, list[str]] = {}
     for row in table.attrs.get("refused", []):  # of a DICOM export: no rows of the table
-        say(f"  left out: {row['file']}: {row['reason']}")
+        left.setdefault(row["reason"], []).append(row["file"])
+    for reason, files in left.items():
+        more = f" and {len(files) - 5} more" if len(files) > 5 else ""
+        say(f"  left out: {', '.join(files[:5])}{more}: {reason}")
     if decode:
         folder = runs.cache_folder("images")
         cache = images.cache(table, size=decode, folder=folder, progress=tenths())
         unreadable, notes = cache.excluded, cache.notes
     else:
-        unreadable, notes = images.verify(table, progress=tenths()), []
+        unreadable = images.verify(table, progress=tenths())
+        notes = unreadable.attrs["notes"]
     for note in notes:
+        if note in table.attrs.get("notes", []):  # the header alone said so
+            continue
         say(f"  note: {note}")
     say(f"{len(unreadable)} of {len(table)} files can't be read" + (":" if len(unreadable) else ""))
     for row in unreadable.itertuples():

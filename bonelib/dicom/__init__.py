@@ -7,5 +7,3 @@ without identities are the matter of ``bonelib.deidentify``.
 
 from bonelib.dicom.reading import is_dicom, read
 from bonelib.dicom.tree import walk
-
-__all__ = ["is_dicom", "read", "walk"]

@@ -29,7 +29,8 @@ def decode(syntax: str, data: bytes, plugin: str, **header: Any) -> Any:
     Args:
         syntax: UID of the transfer syntax.
         data: The encapsulated pixel data.
-        plugin: Name of pydicom's decoding plug-in, "" for its own choice.
+        plugin: Name of pydicom's decoding plug-in, "" for its own choice, or ``imagecodecs``, which
+            reads JPEG of 12 bits.
         header: What pydicom's decoders ask for: rows, columns, bits_allocated, ….
 
     Returns:
@@ -76,6 +77,7 @@ def _end(process: subprocess.Popen, pipe: Connection) -> None:
 
 def _serve(pipe: Connection) -> None:
     """Answer requests until the pipe closes: (array, "") or (None, reason)."""
+    from pydicom.encaps import generate_frames
     from pydicom.pixels import get_decoder
 
     errors = tempfile.TemporaryFile()
@@ -93,7 +95,11 @@ def _serve(pipe: Connection) -> None:
         errors.truncate()
         options = {"decoding_plugin": plugin} if plugin else {}
         try:
-            values, _ = get_decoder(syntax).as_array(data, index=0, raw=True, **options, **header)
+            if plugin == "imagecodecs":
+                values = _twelve(next(generate_frames(data, number_of_frames=1)))
+            else:
+                decoder = get_decoder(syntax)
+                values, _ = decoder.as_array(data, index=0, raw=True, **options, **header)
             reason = ""
         except broken as error:
             lines = [line for line in str(error).splitlines() if line.strip()]
@@ -106,6 +112,24 @@ def _serve(pipe: Connection) -> None:
         if complaint and values is not None:
             values, reason = None, complaint.rpartition("Warning: ")[2]
         pipe.send((values, reason))
+
+
+def _twelve(frame: bytes) -> Any:
+    """Decode JPEG Extended of 12 bits.
+
+    imagecodecs keeps libjpeg's warnings to itself, so damage inside the data may go unseen. Where
+    data end too early, libjpeg draws the rest in middle grey, which no radiograph has over all of
+    its last block.
+
+    Raises:
+        ValueError: The data end too early.
+    """
+    import imagecodecs
+
+    values = imagecodecs.jpeg8_decode(frame)
+    if (values[-(values.shape[0] % 8 or 8) :, -(values.shape[1] % 8 or 8) :] == 2048).all():
+        raise ValueError("Premature end of JPEG file")
+    return values
 
 
 if __name__ == "__main__":

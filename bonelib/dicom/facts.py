@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 FACTS = (
     "patient", "issuer", "study", "series", "instance", "accession", "date", "institution",
     "manufacturer", "modality", "sop_class", "rows", "columns", "bits", "photometric", "spacing",
-    "spacing_at", "view", "side", "body_part", "orientation", "age", "sex", "burned_in", "notes",
+    "spacing_at", "view", "side", "body_part", "orientation", "age", "sex", "burned_in", "raw",
+    "event", "acquired", "sources", "notes",
 )  # fmt: skip
 DATES = ("StudyDate", "SeriesDate", "AcquisitionDate", "ContentDate")
 # Facts that are the text of one element.
@@ -24,7 +25,9 @@ WORDS = {
     "institution": "InstitutionName", "manufacturer": "Manufacturer", "modality": "Modality",
     "sop_class": "SOPClassUID", "photometric": "PhotometricInterpretation",
     "body_part": "BodyPartExamined", "burned_in": "BurnedInAnnotation",
+    "event": "IrradiationEventUID",
 }  # fmt: skip
+RAW = "1.2.840.10008.5.1.4.1.1.1.1.1"  # DX image storage, for processing
 WHOLE = {"rows": "Rows", "columns": "Columns", "bits": "BitsStored"}
 # Words of View Position and of the meanings of view codes, PS3.3 C.8.11.5 and CID 4010.
 VIEWS = {
@@ -40,7 +43,9 @@ def read(header: "Dataset") -> dict[str, Any]:
     Returns:
         The keys of ``FACTS``: among them ``date`` (YYYYMMDD), ``spacing`` (mm between rows, between
         columns) with ``spacing_at`` (``detector``, ``patient`` or ``stated``), ``view`` (frontal,
-        lateral, oblique), ``side`` (left, right), ``age`` (years), and ``notes`` on what is odd.
+        lateral, oblique), ``side`` (left, right), ``age`` (years), ``raw`` (FOR PROCESSING), and
+        ``notes`` on what is odd. ``event`` (UID), ``acquired`` (date and time) and ``sources``
+        (instances it was made of) tell which pictures are of one exposure.
     """
 
     def word(keyword: str) -> str | None:
@@ -65,8 +70,32 @@ def read(header: "Dataset") -> dict[str, Any]:
     said |= {"date": next((d for k in DATES if (d := _date(word(k)))), None)}
     said |= {"spacing": spacing, "spacing_at": at, "view": view, "side": side}
     said |= {"orientation": orientation, "age": _age(header, word), "notes": notes}
-    said |= {"sex": sex if sex in ("F", "M", "O") else None}
+    said |= {"sex": sex if sex in ("F", "M", "O") else None, "raw": is_raw(header)}
+    said |= {"acquired": _acquired(word), "sources": _sources(header)}
     return {name: said[name] for name in FACTS}
+
+
+def is_raw(header: "Dataset") -> bool:
+    """Tell whether a picture is what the detector measured, FOR PROCESSING, PS3.3 C.8.11.3."""
+    intent = text(header, "PresentationIntentType")
+    return intent == "FOR PROCESSING" or (not intent and text(header, "SOPClassUID") == RAW)
+
+
+def _acquired(word: Any) -> str | None:
+    """Return date and time of the acquisition as digits, to the second; None without both."""
+    moment = (word("AcquisitionDateTime") or "").partition(".")[0]
+    if not moment:
+        time = (word("AcquisitionTime") or "").replace(":", "").partition(".")[0]
+        moment = (_date(word("AcquisitionDate")) or "") + time
+    return moment if re.fullmatch(r"\d{14}", moment) else None
+
+
+def _sources(header: "Dataset") -> tuple[str, ...]:
+    try:
+        items = header.get("SourceImageSequence") or ()
+        return tuple(text(item, "ReferencedSOPInstanceUID") for item in items)
+    except broken():
+        return ()
 
 
 def _date(value: str | None) -> str | None:

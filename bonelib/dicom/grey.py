@@ -8,7 +8,8 @@ windows is usable, tables as hospitals write them, one polarity, and refusals.
 Inverted is once, if MONOCHROME1 or the presentation LUT shape INVERSE asks for it. DX says both of
 one and the same inversion (PS3.3 C.8.11.3), so two of them never cancel out; files with MONOCHROME1
 beside IDENTITY are known, and are white bones turned black if IDENTITY is believed
-(dcm4chee-arc-light issue 3155), so that word alone never undoes an inversion.
+(dcm4chee-arc-light issue 3155), so that word alone never undoes an inversion. Pictures FOR
+PROCESSING have no such law: there the Pixel Intensity Relationship Sign says which end is bone.
 """
 
 from dataclasses import dataclass
@@ -16,13 +17,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from bonelib.dicom.elements import numbers, text
+from bonelib.dicom import facts
+from bonelib.dicom.elements import numbers, text, whole
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 SHAPES = ("IDENTITY", "INVERSE")
+TAIL = 0.01  # of the pixels at each end that a stretch of logarithms leaves out
 
 
 class Lut(NamedTuple):
@@ -47,6 +50,7 @@ class Chain:
         voi: Lookup table, or (centre, width, function), or None where nothing usable is said.
         presentation: Lookup table of a presentation state, else None.
         inverted: The lowest value is white.
+        log: Values are exposures: their logarithm is shown, as film and detectors do.
         notes: What is odd, in sentences.
     """
 
@@ -54,6 +58,7 @@ class Chain:
     voi: Lut | tuple[float, float, str] | None
     presentation: Lut | None
     inverted: bool
+    log: bool
     notes: tuple[str, ...]
 
     @property
@@ -93,40 +98,96 @@ def chain(header: "Dataset", state: "Dataset | None" = None) -> Chain:
         notes.append("the presentation state turns or mirrors the picture, which is not done here")
     if problems:
         raise ValueError("; ".join(problems))
-    return Chain(modality, voi, presentation, first_white or shape == "INVERSE", tuple(notes))
+    inverted, log = first_white or shape == "INVERSE", False
+    if state is None and facts.is_raw(header):
+        inverted, log = _raw(header, modality, voi, inverted, notes)
+    return Chain(modality, voi, presentation, inverted, log, tuple(notes))
 
 
-def table(
-    steps: Chain, *, stored: int, signed: bool, clipped: bool, bits: int, present: Any
-) -> np.ndarray:
-    """Compute the grey of every 16-bit pattern that a pixel may hold.
+def _raw(
+    header: "Dataset", modality: Any, voi: Any, inverted: bool, notes: list[str]
+) -> tuple[bool, bool]:
+    """Find polarity and logarithm of a picture FOR PROCESSING, PS3.3 C.8.11.3.1.2."""
+    sign = whole(text(header, "PixelIntensityRelationshipSign"))
+    if sign not in (1, -1):
+        notes.append(
+            "FOR PROCESSING without a Pixel Intensity Relationship Sign: the polarity is that of "
+            "the Photometric Interpretation, and may be wrong"
+        )
+        return inverted, False
+    # 1: a lower value is less exposure, which is bone; steps that fall turn that round.
+    rising = all(
+        step.values[-1] >= step.values[0] if isinstance(step, Lut) else step[0] > 0
+        for step in (modality, voi if isinstance(voi, Lut) else (1.0,))
+    )
+    linear = text(header, "PixelIntensityRelationship") == "LIN"
+    log = linear and voi is None and sign == 1 and rising
+    how = ", as the log of a linear exposure, from its 1st to its 99th percentile" if log else ""
+    notes.append(f"FOR PROCESSING: bone bright by the Pixel Intensity Relationship Sign{how}")
+    return rising == (sign == 1), log
+
+
+def values(*, stored: int, signed: bool, clipped: bool) -> np.ndarray:
+    """Compute the stored value of every 16-bit pattern that a pixel may hold, int ``(65536,)``.
 
     Args:
         stored: Bits Stored.
         signed: Values are two's complement.
         clipped: Patterns above the stored bits mean "too bright" (a lossy decoder overshoots); else
             the bits above are something else and are cut off.
-        bits: 8 or 16, of the greys.
-        present: Called for the (lowest, highest) modality value of the picture where no VOI is
-            said.
-
-    Returns:
-        uint8 or uint16 ``(65536,)``, 0 black.
     """
     pattern, half = np.arange(65536), 1 << (stored - 1)
     if not clipped:
         value = pattern & (2 * half - 1)
-        value = (value ^ half) - half if signed else value
-    elif signed:  # patterns are sign-extended by the decoder
-        value = np.clip(pattern - 65536 * (pattern > 32767), -half, half - 1)
-    else:
-        value = np.minimum(pattern, 2 * half - 1)
+        return (value ^ half) - half if signed else value
+    if signed:  # patterns are sign-extended by the decoder
+        return np.clip(pattern - 65536 * (pattern > 32767), -half, half - 1)
+    return np.minimum(pattern, 2 * half - 1)
+
+
+def padding(header: "Dataset", value: np.ndarray) -> np.ndarray | None:
+    """Find the patterns that stand for "no picture here", PS3.3 C.7.5.1.1.2.
+
+    Args:
+        value: What ``values`` returned.
+
+    Returns:
+        bool ``(65536,)``; None where no padding is named. A padding value outside the stored bits,
+        which some writers put into the whole word, is compared with that word.
+    """
+    first = whole(text(header, "PixelPaddingValue"))
+    last = whole(text(header, "PixelPaddingRangeLimit"))
+    if first is None:
+        return None
+    signed, bits = value.min() < 0, int(header.BitsStored)
+    ends = np.array([first, first if last is None else last]) & 0xFFFF
+    if signed:  # writers use US and SS alike, and the stored bits alone
+        ends = np.where(ends > 32767, ends - 65536, ends)
+        ends = np.where(ends >= 1 << (bits - 1), ends - (1 << bits), ends)
+    low, high = sorted(ends.tolist())
+    where = value if signed or high < 1 << bits else np.arange(65536)
+    return (where >= low) & (where <= high)
+
+
+def table(steps: Chain, value: np.ndarray, *, bits: int, present: Any) -> np.ndarray:
+    """Compute the grey of every stored value.
+
+    Args:
+        value: ``(65536,)``, what ``values`` returned.
+        bits: 8 or 16, of the greys.
+        present: Called for the (lowest, highest) of the picture's modality values where no VOI is
+            said, with the share of pixels to leave out at each end.
+
+    Returns:
+        uint8 or uint16 ``(65536,)``, 0 black.
+    """
     if isinstance(steps.modality, Lut):
         x = steps.modality.look_up(value)
     else:
         x = value * steps.modality[0] + steps.modality[1]
     if steps.voi is None:
-        low, high = present(x)
+        x = np.log(np.maximum(x, 1)) if steps.log else x
+        low, high = present(x, TAIL if steps.log else 0)
         y = np.clip((x - low) / max(high - low, 1e-12), 0, 1)
     elif isinstance(steps.voi, Lut):
         y = steps.voi.look_up(x) / steps.voi.highest

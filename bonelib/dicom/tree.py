@@ -8,6 +8,7 @@ DICOMDIR: PS3.3 Annex F, PS3.10 8.6.
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 NOT_DICOM = (".csv", ".txt", ".json", ".xml", ".html", ".htm", ".pdf", ".jpg", ".jpeg", ".png")
 NOT_DICOM += (".zip", ".exe", ".inf", ".md", ".parquet", ".ini", ".js", ".css", ".dll", ".gif")
 COLUMNS = ("path", "file", "reason")
+LISTING = "dicomdir"  # in any case, with an extension or an ISO 9660 version behind it
 
 
 def walk(
@@ -47,15 +49,16 @@ def walk(
         folder, found = root.parent, _listed(root, notes)
     elif root.is_dir():
         folder, found = root, list(_files(root, notes))
-        if (root / "DICOMDIR").is_file():
-            _compare(root, found, notes)
+        listing = next((p for p in found if p.parent == root and _plain(p.name) == LISTING), None)
+        if listing is not None:
+            _compare(listing, found, notes)
     else:
         raise FileNotFoundError(f"No folder or DICOMDIR {root}. Set DATA_ROOT to the export.")
     others = [path for path in found if path.suffix.lower() in NOT_DICOM]
     if others:
         kinds = ", ".join(sorted({path.suffix.lower() for path in others}))
         notes.append(f"{len(others)} files are of other kinds ({kinds}) and are left out.")
-    left = [p for p in found if p.suffix.lower() not in NOT_DICOM and p.name != "DICOMDIR"]
+    left = [p for p in found if p.suffix.lower() not in NOT_DICOM and _plain(p.name) != LISTING]
     rows, seen = [], {}
     for done, path in enumerate(left, 1):
         row = {"path": str(path), "file": path.relative_to(folder).as_posix()} | _look(path)
@@ -107,38 +110,63 @@ def _files(root: Path, notes: list[str]) -> Iterator[Path]:
 
 
 def _listed(file: Path, notes: list[str]) -> list[Path]:
-    """Find the files that a DICOMDIR names; those outside its folder or missing are named."""
-    found, outside, missing = [], [], []
+    """Find the files that a DICOMDIR names; those outside its folder or missing are named.
+
+    Copying a disc changes names: their case, ``.dcm`` or ``;1`` behind them. Where a name is not
+    there, the one file is taken whose name differs by no more than that.
+    """
+    folder = file.parent
+    found, outside, missing, renamed = [], [], [], []
+    alike: dict[tuple[str, ...], list[Path]] = {}
     for parts in _references(file):
-        path = file.parent.joinpath(*parts)
-        if not path.resolve().is_relative_to(file.parent.resolve()):
-            outside.append("/".join(parts))
-        elif not path.is_file():
-            missing.append("/".join(parts))
-        else:
-            found.append(path)
+        path, name = folder.joinpath(*parts), "/".join(parts)
+        if not path.resolve().is_relative_to(folder.resolve()):
+            outside.append(name)
+            continue
+        if not path.is_file():
+            if not alike:
+                for other in _files(folder, []):
+                    alike.setdefault(_key(other.relative_to(folder).parts), []).append(other)
+            others = alike.get(_key(parts), [])
+            if len(others) != 1:
+                missing.append(name)
+                continue
+            renamed.append(name)
+            path = others[0]
+        found.append(path)
     for names, text in (
         (outside, "files outside its folder, which are not read"),
         (missing, "files that are not there"),
+        (renamed, "files that are there under another case or extension, and are read"),
     ):
         if names:
             notes.append(f"The DICOMDIR names {len(names)} {text}, e.g. {names[0]}.")
     return sorted(set(found))
 
 
-def _compare(root: Path, found: list[Path], notes: list[str]) -> None:
+def _plain(name: str) -> str:
+    """Return a file's name in lower case without version and extension of DICOM files."""
+    return re.sub(r"(\.(dcm|dicom|dic|ima|img)|\.)?(;\d+)?$", "", name.lower())
+
+
+def _key(parts: tuple[str, ...]) -> tuple[str, ...]:
+    *folders, name = parts
+    return (*(folder.lower() for folder in folders), _plain(name))
+
+
+def _compare(listing: Path, found: list[Path], notes: list[str]) -> None:
     """Hold the folder's own DICOMDIR against the files that are there; all of them are read."""
     try:
-        named = set(_listed(root / "DICOMDIR", notes))
+        named = set(_listed(listing, notes))
     except ValueError as error:
         notes.append(f"{error} All files of the folder are read.")
         return
-    extra = [p for p in found if p.name != "DICOMDIR" and p.suffix.lower() not in NOT_DICOM]
+    extra = [p for p in found if _plain(p.name) != LISTING and p.suffix.lower() not in NOT_DICOM]
     extra = [path for path in extra if path not in named]
     if extra:
         notes.append(
             f"{len(extra)} files are not named in the DICOMDIR and are read all the same, "
-            f"e.g. {extra[0].relative_to(root).as_posix()}."
+            f"e.g. {extra[0].relative_to(listing.parent).as_posix()}."
         )
 
 
