@@ -6,7 +6,10 @@ used, not here.
 """
 
 import hashlib
+import io
 import json
+import warnings
+import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -73,6 +76,8 @@ def image_features(
 ) -> np.ndarray:
     """Return pooled features ``(N, D)`` in the loader's order, computed once.
 
+    A file that is cut off or whose bytes changed (it ends in their CRC-32) is made anew.
+
     Args:
         encoder: An image tower; it is put into evaluation mode for the pass and back after it.
         loader: Loader over images preprocessed for the tower, in order and as they are.
@@ -86,8 +91,9 @@ def image_features(
     """
     _check(encoder, loader)
     path = folder / f"{key(encoder, weights, content, loader.image_ids)}.npy"
-    if path.exists():
-        return np.load(path)
+    stored = _stored(path)
+    if stored is not None:
+        return stored
     modes = {module: module.training for module in encoder.modules()}
     encoder.eval().to(memory_format=torch.channels_last)
     try:
@@ -95,6 +101,24 @@ def image_features(
     finally:
         for module, training in modes.items():
             module.training = training
-    with replacing(path) as temporary, open(temporary, "wb") as file:
-        np.save(file, found)
+    stream = io.BytesIO()
+    np.save(stream, found)
+    try:
+        with replacing(path) as temporary:
+            temporary.write_bytes(stream.getvalue() + zlib.crc32(stream.getvalue()).to_bytes(4))
+    except OSError as error:  # they serve this run nevertheless
+        told = f"Features can't be kept in {folder} ({error.strerror or error})"
+        warnings.warn(f"{told}: they are computed again by the next run.", stacklevel=2)
     return found
+
+
+def _stored(path: Path) -> np.ndarray | None:
+    """Read a feature file; None where there is none that is whole, so that it is made anew."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    if content and zlib.crc32(content[:-4]) == int.from_bytes(content[-4:]):
+        return np.load(io.BytesIO(content))
+    warnings.warn(f"{path} is cut off or damaged: its features are computed anew.", stacklevel=3)
+    return None

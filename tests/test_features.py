@@ -158,3 +158,26 @@ def test_it_reads_a_loader_of_this_project(tmp_path):
     found = stored(tower, tmp_path / "features", loader, content=cache.key)
     one = images.loader(cache, IDS[7:8], batch_size=1, **tower.preprocessing.pixels())
     assert np.allclose(features.encode(tower.eval(), one), found[7:8], atol=1e-6)
+
+
+def test_a_damaged_file_of_features_is_made_anew(tmp_path):
+    tower = Tower()
+    first = stored(tower, tmp_path)
+    (path,) = tmp_path.iterdir()
+    sound = path.read_bytes()
+    flipped = bytearray(sound)
+    flipped[200] ^= 1
+    for content in (sound[:300], b"", bytes(flipped), sound[:-4], b"\x93NUMPY"):
+        path.write_bytes(content)
+        calls = tower.calls
+        with pytest.warns(UserWarning, match=f"{path.name} is cut off or damaged"):
+            assert (stored(tower, tmp_path) == first).all() and tower.calls > calls
+        assert path.read_bytes() == sound
+    assert (np.load(path) == first).all(), "any reader of npy reads it"
+
+
+def test_features_that_cannot_be_kept_serve_nevertheless(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.warns(UserWarning, match=r"can't be kept in .*Not a directory"):
+        found = stored(Tower(), tmp_path / "file" / "features")
+    assert found.shape == (10, 12)

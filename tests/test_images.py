@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -378,3 +379,90 @@ def test_a_fetch_costs_less_than_a_tenth_of_a_millisecond(tmp_path):
             pass
         best = min(best, time.perf_counter() - start)
     assert best / 64 < 1e-4
+
+
+def flip(path, place):
+    content = bytearray(path.read_bytes())
+    content[place] ^= 4
+    path.write_bytes(content)
+
+
+def test_a_damaged_store_is_noticed_named_and_made_anew(tmp_path, forty):
+    first = images.cache(forty, size=32, folder=tmp_path / "c")
+    assert not first.notes
+    whole, store = np.array(first.images), first.store
+    pixel_file, facts = store / "images.npy", store / "facts.json"
+    damages = {
+        "a pixel": (
+            lambda: flip(pixel_file, 128 + 35 * 32 * 32),
+            "images.npy is damaged: .* block 3 of 3",
+        ),
+        "the header": (lambda: flip(pixel_file, 20), "block 1 of 3"),
+        "cut": (lambda: os.truncate(pixel_file, 9000), "9,000 bytes of 41,088"),
+        "emptied": (lambda: os.truncate(pixel_file, 0), "images.npy"),
+        "gone": (pixel_file.unlink, "images.npy is missing"),
+        "facts": (lambda: flip(facts, 200), "facts.json is cut off or damaged"),
+        "facts, cut": (lambda: os.truncate(facts, 300), "facts.json is cut off or damaged"),
+        "no text": (lambda: facts.write_bytes(b"\xff\xfe"), "facts.json is cut off or damaged"),
+    }
+    for name, (damage, told) in damages.items():
+        damage()
+        os.utime(facts, ns=(1, 1))
+        with pytest.raises(ValueError, match=told):
+            images.reopen(store, first.all_files, size=32)
+        again = images.cache(forty, size=32, folder=tmp_path / "c")
+        assert again.key == first.key and np.array_equal(again.images, whole), name
+        (note,) = again.notes
+        assert "decoded anew" in note and str(store) in note, name
+        assert images.cache(forty, size=32, folder=tmp_path / "c").notes == []
+
+
+def test_a_damaged_index_or_part_costs_only_time(tmp_path, forty, monkeypatch):
+    first = images.cache(forty, size=32, folder=tmp_path / "c")
+    index = tmp_path / "c" / "hashes.json"
+    for content in (b"", b"{", b"\xff\xff", index.read_bytes()[:-9]):
+        index.write_bytes(content)
+        assert images.cache(forty, size=32, folder=tmp_path / "c").key == first.key
+    store = tmp_path / "d" / first.key
+    (store / "parts").mkdir(parents=True)
+    (store / "parts" / "000000.npz").write_bytes(b"PK\x03\x04 cut off")
+    again = images.cache(forty, size=32, folder=tmp_path / "d")
+    assert np.array_equal(again.images, first.images)
+
+
+def test_a_store_is_compared_with_its_checksums_once_in_a_process(tmp_path, forty, monkeypatch):
+    first = images.cache(forty, size=32, folder=tmp_path / "c")
+    seen, whole = [], zlib.crc32
+    monkeypatch.setattr("zlib.crc32", lambda data, *rest: seen.append(len(data)) or whole(data))
+    for _ in range(3):
+        images.reopen(first.store, first.all_files, size=32)
+    assert [length for length in seen if length in (128, 32**3, 8 * 32**2)] == [128, 32**3, 8192]
+
+
+def test_a_folder_that_cannot_be_made_or_written_is_said_in_a_sentence(
+    tmp_path, forty, monkeypatch
+):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(
+        OSError, match=r"image cache can't be kept in .*Not a directory.*BONELIB_CACHE"
+    ):
+        images.cache(forty, size=32, folder=tmp_path / "file" / "cache")
+    whole = images.cache(forty, size=32, folder=tmp_path / "c")
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / "c" / "hashes.json").unlink()
+    monkeypatch.setattr("tempfile.mkstemp", full)
+    again = images.cache(forty, size=32, folder=tmp_path / "c")  # what is there needs no writing
+    assert np.array_equal(again.images, whole.images)
+    with pytest.raises(OSError, match="No space left on device. Make room"):
+        images.cache(forty, size=16, folder=tmp_path / "c")
+
+
+def test_a_file_system_without_modes_serves(tmp_path, forty, monkeypatch):
+    def refused(*_, **__):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "chmod", refused)
+    assert len(images.cache(forty, size=32, folder=tmp_path / "c")) == 40

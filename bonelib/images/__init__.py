@@ -11,18 +11,3 @@ from bonelib.images.batches import Loader, augment, loader
 from bonelib.images.orders import Balanced, OneSet, UniqueCaptions
 from bonelib.images.pixels import FITS, mask
 from bonelib.images.store import Cache, cache, reopen, verify
-
-__all__ = [
-    "FITS",
-    "Balanced",
-    "Cache",
-    "Loader",
-    "OneSet",
-    "UniqueCaptions",
-    "augment",
-    "cache",
-    "loader",
-    "mask",
-    "reopen",
-    "verify",
-]

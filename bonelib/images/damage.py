@@ -12,7 +12,8 @@ A PNG carries a checksum in every chunk, so any changed byte of it is found. A J
 - not found, by any decoder, is a change that keeps the number of blocks: other grey values in some
   blocks or in all (the tables of quantisation), or a size that changes by less than a block;
 - not looked for are damaged data of progressive JPEGs and of formats other than these two, as far
-  as PIL itself does not stumble.
+  as PIL itself does not stumble; of the TIFFs that OpenCV reads in its stead, it fills in silence
+  what can't be unpacked.
 
 Keep the sha256 of published files (``cache.files``) where that matters.
 """

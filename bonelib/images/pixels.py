@@ -1,7 +1,7 @@
 """One file becomes one square of grey pixels, and an outline lands on the same square.
 
-The path of a JPEG, PNG or DICOM file comes in; uint8 ``(size, size)`` goes out with the facts of
-the file and the place of the image in the square, which ``mask`` uses to draw a lesion's outline
+The path of a JPEG, PNG, TIFF or DICOM file comes in; uint8 ``(size, size)`` goes out with the facts
+of the file and the place of the image in the square, which ``mask`` uses to draw a lesion's outline
 there.
 
 Outlines are in pixels of the image as a viewer shows it, which for a JPEG may be turned by its EXIF
@@ -21,10 +21,10 @@ import numpy as np
 import pandas as pd
 
 from bonelib import cohort, dicom
-from bonelib.images import damage
+from bonelib.images import damage, greys
 
 FITS = ("pad", "squash")
-RECIPE = 4  # part of the key of a store: raise it when decoding changes, and stores are made anew
+RECIPE = 5  # part of the key of a store: raise it when decoding changes, and stores are made anew
 GEOMETRY = ("width", "height", "scale_x", "scale_y", "offset_x", "offset_y", "turn")
 FILES = ("sha256", "width", "height", "bytes", "mean_grey", "mode", "format")
 PIXELS = 89_478_485  # PIL's own limit against files that unpack to fill the memory
@@ -40,7 +40,8 @@ def decode(path: str, *, size: int, fit: str) -> tuple[np.ndarray | None, dict[s
     """Decode one file to ``(size, size)`` with its facts, or to None with the ``reason``.
 
     ``pad`` shows the image upright, keeps its aspect, shrinks by area and continues its
-    edges by their mean. ``squash`` is PIL's bicubic resize of the whole image as stored.
+    edges by their mean. ``squash`` is PIL's bicubic resize of the whole image as PIL loads it:
+    turned upright if it is a TIFF, else as stored. ``notes`` in the facts say what was assumed.
     What is damaged is refused as far as it can be seen; ``damage`` says how far that is.
     """
     from PIL import Image, UnidentifiedImageError
@@ -58,16 +59,9 @@ def decode(path: str, *, size: int, fit: str) -> tuple[np.ndarray | None, dict[s
         if fault:
             return None, {"reason": fault}
         if dicom.is_dicom(content):
-            grey, facts, turn = *_radiograph(content), 1
+            grey, facts = _radiograph(content)
         else:
-            with Image.open(io.BytesIO(content)) as image:
-                facts = {"stored_width": image.width, "stored_height": image.height}
-                facts |= {"mode": image.mode, "format": image.format}
-                if image.width * image.height > PIXELS:
-                    raise Image.DecompressionBombError
-                turn = image.getexif().get(0x0112, 1)
-                turn = turn if turn in _UPRIGHT else 1
-                grey, fault = _luminance(image, content, size, whole=fit == "squash")
+            grey, facts, fault = _picture(content, size, whole=fit == "squash")
     except UnidentifiedImageError:
         return None, {"reason": "not a picture in a format that PIL knows"}
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -80,9 +74,8 @@ def decode(path: str, *, size: int, fit: str) -> tuple[np.ndarray | None, dict[s
     if fault:
         return None, {"reason": fault}
 
-    facts["bytes"] = len(content)
-    width, height = facts["stored_width"], facts["stored_height"]
-    width, height = (width, height) if turn < 5 else (height, width)
+    facts["bytes"], turn = len(content), facts["turn"]
+    width, height = facts.pop("shown", (facts["stored_width"], facts["stored_height"]))
     if fit == "squash":
         content = np.asarray(grey.resize((size, size), Image.Resampling.BICUBIC))
         pixels, left, top = content, 0, 0
@@ -91,6 +84,8 @@ def decode(path: str, *, size: int, fit: str) -> tuple[np.ndarray | None, dict[s
         pixels, content, left, top = _pad(np.asarray(upright), width, height, size)
         turn = 1
     facts |= {"width": width, "height": height, "offset_x": left, "offset_y": top, "turn": turn}
+    if facts["format"] != "DICOM" and greys.narrow(content):
+        facts["notes"] = [*facts.get("notes", ()), greys.NARROW]
     facts |= {"scale_x": content.shape[1] / width, "scale_y": content.shape[0] / height}
     return pixels, facts | {"mean_grey": round(float(content.mean()), 3), "reason": None}
 
@@ -101,12 +96,47 @@ def _radiograph(content: bytes) -> tuple[Any, dict[str, Any]]:
 
     values, header = dicom.read(content, bits=8)
     facts = {"stored_width": header["columns"], "stored_height": header["rows"]}
-    facts |= {"mode": f"{header['photometric']} {header['bits']}", "format": "DICOM"}
+    facts |= {"mode": f"{header['photometric']} {header['bits']}", "format": "DICOM", "turn": 1}
     return Image.fromarray(values), facts | {"notes": list(header["notes"])}
 
 
-def _luminance(image: Any, content: bytes, size: int, *, whole: bool) -> tuple[Any, str | None]:
-    """Decode an opened file to "L"; also say what is wrong with it, and then the first is None.
+def _picture(content: bytes, size: int, *, whole: bool) -> tuple[Any, dict[str, Any], str | None]:
+    """Decode a file that PIL or OpenCV knows to "L", its facts, and what is wrong with it.
+
+    ``shown`` are the width and height after turning, ``turn`` the orientation left to be turned:
+    PIL turns a TIFF itself when it loads the pixels, and no other format.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        image = Image.open(io.BytesIO(content))
+    except UnidentifiedImageError:
+        if not content.startswith(greys.TIFFS):
+            raise
+        return *greys.tiff(content), None
+    if image.format == "TIFF" and greys.swapped(image):
+        return *greys.tiff(content), None
+    with image:
+        if image.width * image.height > PIXELS:
+            raise Image.DecompressionBombError
+        facts = {"stored_width": image.width, "stored_height": image.height}
+        facts |= {"mode": image.mode, "format": image.format}
+        if image.format == "TIFF":
+            tags = (greys.WIDTH, greys.HEIGHT)
+            facts |= dict(zip(facts, (image.tag_v2[tag] for tag in tags), strict=False))
+            turn = 1
+        else:
+            turn = image.getexif().get(0x0112, 1)
+            turn = turn if turn in _UPRIGHT else 1
+        grey, notes, fault = _luminance(image, content, size, whole=whole)
+        facts |= {"turn": turn, "shown": image.size if turn < 5 else image.size[::-1]}
+    return grey, facts | ({"notes": notes} if notes else {}), fault
+
+
+def _luminance(
+    image: Any, content: bytes, size: int, *, whole: bool
+) -> tuple[Any, list[str], str | None]:
+    """Decode an opened file to "L"; also say what was assumed, and what is wrong with it.
 
     Args:
         size: Side of the square it is for: a JPEG need not be decoded to much more.
@@ -117,31 +147,21 @@ def _luminance(image: Any, content: bytes, size: int, *, whole: bool) -> tuple[A
     found = damage.frame(content) if image.format in ("JPEG", "MPO") else None
     longer = damage.lengthened(content, found) if found else None
     if longer is None:
-        return _grey(image), None
+        return *greys.grey(image), None
     # Twice the wanted size or more comes out of the JPEG decoder, the rest by area.
     most = min(max(image.size) / (2 * size), *image.size)
     step = next((step for step in (8, 4, 2) if step <= most), 1)
     with Image.open(io.BytesIO(longer)) as opened:
         drafted = damage.draft(opened, step)
         if drafted.mode != "L":  # components are RGB, not luminance and colour
-            return _grey(image), None
+            return *greys.grey(image), None
         pixels = np.asarray(drafted)
     fault = damage.jpeg(pixels, longer, found, step)
     if fault:
-        return None, fault
-    return _grey(image) if whole else Image.fromarray(pixels[: -(-image.height // step)]), None
-
-
-def _grey(image: Any) -> Any:
-    """Turn any mode into PIL's "L"; more than 8 bits are scaled by the image's own maximum."""
-    from PIL import Image
-
-    if not image.mode.startswith(("I", "F")):
-        return image.convert("L")  # loads the pixels, so a truncated file raises here
-    # convert("L") would clip these modes at 255: a white picture.
-    values = np.clip(np.nan_to_num(np.asarray(image).astype(np.float32)), 0, None)
-    highest = float(values.max())
-    return Image.fromarray(np.rint(values * (255 / highest if highest else 0)).astype(np.uint8))
+        return None, [], fault
+    if whole:
+        return *greys.grey(image), None
+    return Image.fromarray(pixels[: -(-image.height // step)]), [], None
 
 
 def _pad(

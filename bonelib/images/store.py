@@ -8,12 +8,18 @@ than their noise, and the file stays small enough for the page cache. On disk:
     folder/hashes.json        path → size, times, sha256: unchanged files aren't read again
     folder/<key>/images.npy   the pixels; ``parts/`` holds them while a pass is under way
     folder/<key>/facts.json   one entry per file; written last, so its presence means "finished"
+
+Each of them carries checksums: ``facts.json`` those of the pixels too, a block of files at a time.
+A process looks at them once. A store that is damaged is made anew and said to be so.
 """
 
+import functools
 import hashlib
 import json
 import os
 import shutil
+import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -25,7 +31,7 @@ import pandas as pd
 from bonelib import cohort
 from bonelib.images import pixels
 from bonelib.runs.files import hashes as file_hashes
-from bonelib.runs.files import replacing
+from bonelib.runs.files import read_checked, replacing, write_checked
 
 SUFFIXES = {"png": "PNG", "jpg": "JPEG", "jpeg": "JPEG", "bmp": "BMP", "webp": "WEBP"}
 SUFFIXES |= {"tif": "TIFF", "tiff": "TIFF", "gif": "GIF", "dcm": "DICOM"}
@@ -112,6 +118,7 @@ def cache(
 
     Raises:
         ValueError: A setting is wrong, ids repeat, or no image at all can be decoded.
+        OSError: The folder can't be made or written, or the disk is full.
     """
     if fit not in pixels.FITS or size < 1 or workers < 1:
         raise ValueError(
@@ -128,10 +135,21 @@ def cache(
     folder = Path(folder)
     with ThreadPoolExecutor(workers) as pool:
         hashes = file_hashes(paths, index=folder / "hashes.json", workers=workers)
-        key = _key(size, fit, hashes)
-        if not (folder / key / "facts.json").exists():
-            _build(folder / key, paths, size, fit, pool, progress)
-    return _open(folder / key, ids, paths, hashes, size=size, fit=fit)
+        store, notes = folder / _key(size, fit, hashes), []
+        facts = store / "facts.json"
+        try:
+            if facts.exists() and (fault := _fault(store)):
+                notes.append(f"{fault} The images were decoded anew.")
+                facts.unlink(missing_ok=True)
+            if not facts.exists():
+                _build(store, paths, size, fit, pool, progress)
+        except OSError as error:
+            raise OSError(
+                f"The image cache can't be kept in {folder}: {error.strerror or error}. Make room "
+                "or change its permissions, or set BONELIB_CACHE to a folder that can be written. "
+                "Images that are decoded already stay so."
+            ) from error
+    return _open(store, ids, paths, hashes, size=size, fit=fit, notes=notes)
 
 
 def reopen(store: str | Path, files: pd.DataFrame, *, size: int, fit: str = "pad") -> Cache:
@@ -144,7 +162,7 @@ def reopen(store: str | Path, files: pd.DataFrame, *, size: int, fit: str = "pad
 
     Raises:
         FileNotFoundError: No finished store lies there.
-        ValueError: It was made from other files or with other settings.
+        ValueError: It was made from other files or with other settings, or it is damaged.
     """
     store = Path(store)
     if not (store / "facts.json").exists():
@@ -152,6 +170,11 @@ def reopen(store: str | Path, files: pd.DataFrame, *, size: int, fit: str = "pad
     hashes = files["sha256"].tolist()
     if store.name != _key(size, fit, hashes):
         raise ValueError(f"{store} was made from other files, or not with size={size}, fit={fit}.")
+    if fault := _fault(store):
+        raise ValueError(
+            f"{fault} Decoded images are lost, nothing else: copy the whole folder there again, or "
+            "delete it and run notebook 01 where the files are."
+        )
     columns = (files[name].astype(str).tolist() for name in (cohort.IMAGE_ID, cohort.PATH))
     return _open(store, *columns, hashes, size=size, fit=fit)
 
@@ -173,16 +196,21 @@ def verify(
         progress: Called with (images done, images in all).
 
     Returns:
-        ``image_id``, ``path``, ``reason`` of each file that ``cache`` would exclude.
+        ``image_id``, ``path``, ``reason`` of each file that ``cache`` would exclude;
+        ``attrs["notes"]`` says what is odd about the others.
     """
-    found, columns = [], (table[cohort.IMAGE_ID], _paths(table))
+    found, good, columns = [], [], (table[cohort.IMAGE_ID], _paths(table))
     for done, (name, path) in enumerate(zip(*columns, strict=True), 1):
         _, facts = pixels.decode(path, size=32, fit="pad")
         if facts["reason"]:
             found.append((name, path, facts["reason"]))
+        else:
+            good.append({cohort.IMAGE_ID: name, cohort.PATH: path} | facts)
         if progress is not None:
             progress(done, len(table))
-    return pd.DataFrame(found, columns=[cohort.IMAGE_ID, cohort.PATH, "reason"])
+    unreadable = pd.DataFrame(found, columns=[cohort.IMAGE_ID, cohort.PATH, "reason"])
+    unreadable.attrs["notes"] = _notes(pd.DataFrame(good)) if good else []
+    return unreadable
 
 
 def _paths(table: pd.DataFrame) -> list[str]:
@@ -190,10 +218,52 @@ def _paths(table: pd.DataFrame) -> list[str]:
     return ["" if pd.isna(path) else os.path.abspath(path) for path in table[cohort.PATH]]
 
 
+def _fault(store: Path) -> str | None:
+    """Say what is damaged in a finished store, or None."""
+    try:
+        blocks = read_checked(store / "facts.json")["blocks"]
+        path = store / "images.npy"
+        _check(path, path.stat().st_mtime_ns, tuple(map(tuple, blocks)))
+    except FileNotFoundError as error:
+        return f"{error.filename} is missing."
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+@functools.cache
+def _check(path: Path, changed: int, blocks: tuple[tuple[int, int], ...]) -> None:
+    """Compare a file with the length and CRC-32 of its blocks, once for each state of it.
+
+    Args:
+        changed: The time of the file, only to tell its states apart.
+
+    Raises:
+        ValueError: They don't fit.
+    """
+    size, expected = path.stat().st_size, sum(length for length, _ in blocks)
+    if size != expected:
+        raise ValueError(f"{path} is damaged: it has {size:,} bytes of {expected:,}.")
+    content, start = np.memmap(path, np.uint8, mode="r"), 0
+    for number, (length, checksum) in enumerate(blocks, 1):
+        if zlib.crc32(content[start : start + length]) != checksum:
+            raise ValueError(
+                f"{path} is damaged: the checksum of block {number} of {len(blocks)} is wrong."
+            )
+        start += length
+
+
 def _open(
-    store: Path, ids: list[str], paths: list[str], hashes: list[str], *, size: int, fit: str
+    store: Path,
+    ids: list[str],
+    paths: list[str],
+    hashes: list[str],
+    *,
+    size: int,
+    fit: str,
+    notes: Sequence[str] = (),
 ) -> Cache:
-    facts = pd.DataFrame(json.loads((store / "facts.json").read_text(encoding="utf-8")))
+    facts = pd.DataFrame(read_checked(store / "facts.json")["files"])
     facts = facts.assign(**{cohort.IMAGE_ID: ids, cohort.PATH: paths, "sha256": hashes})
     unread = facts["reason"].notna()
     good = facts[~unread].reset_index(drop=True)
@@ -208,7 +278,7 @@ def _open(
         geometry=good[[cohort.IMAGE_ID, *pixels.GEOMETRY]],
         files=stored[[cohort.IMAGE_ID, *pixels.FILES]],
         excluded=facts.loc[unread, [cohort.IMAGE_ID, cohort.PATH, "reason"]].reset_index(drop=True),
-        notes=_notes(good),
+        notes=[*notes, *_notes(good)],
         key=store.name,
         size=size,
         fit=fit,
@@ -224,11 +294,9 @@ def _notes(good: pd.DataFrame) -> list[str]:
     # PIL calls a JPEG with a second picture behind the first MPO.
     true = good["format"].replace({"MPO": "JPEG"})
     lies = suffix.isin(list(SUFFIXES)) & (suffix.map(SUFFIXES) != true)
-    deep = good["mode"].str.startswith(("I", "F"))
     found = []
     for which, text in (
         (lies, "files hold another format than their extension says and were read by content"),
-        (deep, "files have more than 8 bits and were scaled by their own maximum"),
         (good["turn"] != 1, "files are turned by EXIF and kept as stored"),
     ):
         if which.any():
@@ -254,7 +322,7 @@ def _build(
     parts = [store / "parts" / f"{n:06d}.npz" for n in range(len(chunks))]
 
     def decode(chunk: list[str], part: Path) -> int:
-        if not part.exists():
+        if not _whole(part):
             decoded = [pixels.decode(path, size=size, fit=fit) for path in chunk]
             images = [image for image, _ in decoded if image is not None]
             array = np.stack(images) if images else np.empty((0, size, size), np.uint8)
@@ -281,6 +349,15 @@ def _build(
     shutil.rmtree(store / "parts", ignore_errors=True)
 
 
+def _whole(part: Path) -> bool:
+    """Tell whether a part of an earlier pass is there and sound; its zip has checksums."""
+    try:
+        with np.load(part) as content:
+            return all(content[name] is not None for name in ("images", "facts"))
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
+        return False
+
+
 def _join(store: Path, parts: list[Path], paths: list[str], size: int) -> None:
     facts = []
     for part in parts:  # one open file at a time
@@ -299,11 +376,14 @@ def _join(store: Path, parts: list[Path], paths: list[str], size: int) -> None:
         images = np.lib.format.open_memmap(
             temporary, mode="w+", dtype=np.uint8, shape=(readable, size, size)
         )
-        row = 0
+        with open(temporary, "rb") as file:
+            header = file.read(images.offset)
+        row, blocks = 0, [(len(header), zlib.crc32(header))]
         for part in parts:
             with np.load(part) as content:
-                images[row : row + len(content["images"])] = content["images"]
-                row += len(content["images"])
+                block = content["images"]
+            images[row : row + len(block)] = block
+            row += len(block)
+            blocks.append((block.size, zlib.crc32(block)))
         images.flush()
-    with replacing(store / "facts.json") as temporary:
-        temporary.write_text(json.dumps(facts), encoding="utf-8")
+    write_checked(store / "facts.json", {"blocks": blocks, "files": facts})
