@@ -11,15 +11,3 @@ from .hospital import write_dicom
 from .reports import write_reports
 from .sheet import SHEETS, contact_sheet
 from .writer import write
-
-__all__ = [
-    "SHEETS",
-    "Radiograph",
-    "agreement",
-    "contact_sheet",
-    "draw",
-    "realism",
-    "write",
-    "write_dicom",
-    "write_reports",
-]

@@ -123,6 +123,7 @@ def _header(row: dict, number: int, image: np.ndarray, report: dict) -> Dataset:
     made.StudyDate = made.SeriesDate = made.ContentDate = told["date"].replace("-", "")
     made.StudyTime, made.AccessionNumber = "120000", told["accession"]
     made.StudyDescription = "Synthetic radiograph"
+    made.ReferringPhysicianName = made.PatientOrientation = ""  # type 2: there, and not known
     made.PatientName, made.PatientID = told["name"].replace(", ", "^"), row["patient"]
     made.PatientBirthDate, made.PatientSex = told["birth_date"].replace("-", ""), row["gender"]
     made.PatientAge = f"{int(float(row['age'])):03d}Y"

@@ -13,6 +13,7 @@ the index, last.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -24,10 +25,10 @@ from .files import clear_parts, other_settings, rows, save, save_table
 from .sampling import archive_case, plan
 from .slots import Slots, Study, studies
 
-VERSION = 1  # raised whenever the same settings would give other texts
+VERSION = 2  # raised whenever the same settings would give other texts
 LANGUAGES = ("fr", "en")
 FACT_COLUMNS = ("report", "kind", "value", "polarity")
-_MADE = "settings.json"
+_MADE, _SLOT = "settings.json", re.compile(r"{\w+}")
 # What a picture may show beside a lesion: all that can be said of bone without one.
 FINDINGS = ("fracture", "implant", "osteoarthritis", "cast", "variant")
 SECTIONS = ("indication", "technique", "comparison", "findings", "conclusion")
@@ -123,6 +124,7 @@ class _Writer:
 
     def __init__(self, study: Study, language: str, seed: int, rng: Random) -> None:
         self.study, self.rng = study, rng
+        self.wording = Random(f"wording {seed} {study.case.study}")
         self.slots = Slots(study, language, seed, rng)
         self.frames = _frames(language)
         self.used: list[str] = []
@@ -146,6 +148,9 @@ class _Writer:
     def _say(self, section: str, topic: str, polarity: str = "") -> str:
         """One sentence; what it states is noted."""
         frame = self.rng.choice(self.frames[section, topic, polarity])
+        same = self.frames.get(("reworded", topic, polarity), ())  # wordings that state the same
+        same = [other for other in same if _SLOT.findall(other) == _SLOT.findall(frame)]
+        frame = self.wording.choice(same) if same and self.wording.random() < 0.25 else frame
         self.used.append(frame)
         for part in topic.split("+"):
             if "=" in part:

@@ -12,15 +12,3 @@ from bonelib.reports.languages import Language, language, names
 from bonelib.reports.sources import PatientIndex, read
 from bonelib.reports.statements import agreement, facts, table
 from bonelib.reports.structure import sections
-
-__all__ = [
-    "Language",
-    "PatientIndex",
-    "agreement",
-    "facts",
-    "language",
-    "names",
-    "read",
-    "sections",
-    "table",
-]

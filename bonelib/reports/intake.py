@@ -107,6 +107,14 @@ def problem(text: str, language: Language) -> str:
     return ""
 
 
+def uncapitalised(text: str) -> bool:
+    """Whether a text is typed without capitals, so that nothing tells a name from a word."""
+    words = re.findall(r"[^\W\d_]{2,}", text[:20000])
+    small = sum(word.islower() for word in words)
+    capitals = sum(word[0].isupper() and not word.isupper() for word in words)
+    return small >= 3 and 50 * capitals <= small and 5 * sum(map(str.isupper, words)) <= small
+
+
 def letters_of_other_scripts(text: str) -> int:
     """Count letters that are not Latin."""
     return len(re.findall(r"[\u0370-\u1cff\u2c00-\ud7ff\uf900-\ufdff\ufe70-\ufefe]", text[:20000]))

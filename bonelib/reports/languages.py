@@ -122,8 +122,8 @@ class Language:
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 CUES = (
     "title_patient", "title_person", "label_patient", "label_person", "label_place",
-    "label_institution", "relation", "signed", "role", "typist", "born", "credential", "street",
-    "street_after", "institution", "institution_after", "place",
+    "label_institution", "relation", "weak", "signed", "role", "typist", "born", "credential",
+    "street", "street_after", "institution", "institution_after", "place",
 )  # fmt: skip
 
 

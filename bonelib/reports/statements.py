@@ -75,8 +75,10 @@ def _sentence(
         term = language.vocabulary.at(words, i)
         cue = triggers.at(words, i)
         if cue and (not term or len(cue.tokens) > len(term.tokens)):
-            cues.append(_Hit(i, i + len(cue.tokens), cue.kind, ""))
-            i += len(cue.tokens)
+            end = i + len(cue.tokens)  # "possible" governs what stands before it or behind it
+            same = (c for c in triggers.all(words, i) if c.tokens == cue.tokens)
+            cues += [_Hit(i, end, c.kind, "") for c in same]
+            i = end
         elif term:
             terms.append(_Hit(i, i + len(term.tokens), term.kind, term.value))
             i += len(term.tokens)
@@ -92,7 +94,7 @@ def _sentence(
         if kind not in PLACE_KINDS and not told:
             continue
         past = bool(history) and history[0] < term.first
-        polarity = PRESENT if kind in PLACE_KINDS else _polarity(words, term, cues)
+        polarity = PRESENT if kind in PLACE_KINDS else _polarity(words, term, cues, terms, language)
         if kind == "sign":
             kind = "attribute"
             if polarity == ABSENT:
@@ -117,8 +119,14 @@ def _meant(term: _Hit, terms: list[_Hit], part: Section) -> bool:
     )
 
 
-def _polarity(words: list[str], term: _Hit, cues: list[_Hit]) -> str:
-    """Say whether a term is present, absent or uncertain by the nearest trigger that reaches it."""
+def _polarity(
+    words: list[str], term: _Hit, cues: list[_Hit], terms: list[_Hit], language: Language
+) -> str:
+    """Say whether a term is present, absent or uncertain by the nearest trigger that reaches it.
+
+    What negates a doubt makes absent ("not suspicious for"), what negates an exclusion uncertain
+    ("does not exclude").
+    """
     before, after = [], []
     reach = structure.REACH + 20  # and the words of a trigger itself
     low = bisect_left(cues, term.first - reach, key=lambda cue: cue.first)
@@ -126,18 +134,79 @@ def _polarity(words: list[str], term: _Hit, cues: list[_Hit]) -> str:
     cues = cues[low:high]
     for cue in cues:
         if cue.last <= term.first and cue.kind in ("negation_pre", "uncertain_pre"):
-            if _reaches(words, cue.last, term.first, cues, len(words)):
+            asked = words[cue.first] == "?" and term.first - cue.last > QUERY
+            if not asked and _reaches(words, cue.last, term.first, cues, len(words)):
                 before.append(cue)
         elif cue.first >= term.last and cue.kind in ("negation_post", "uncertain_post"):
-            if _reaches(words, term.last, cue.first, cues, cue.first):
+            end = cue.first - (words[cue.first - 1] == "(")  # "fracture (?)"
+            closes = _closes(words, cue, cues, terms, language)
+            if closes and _reaches(words, term.last, end, cues, cue.first):
                 after.append(cue)
-    if before:
-        nearest = max(before, key=lambda cue: cue.first)
-        return UNCERTAIN if nearest.kind == "uncertain_pre" else ABSENT
-    if after:
-        nearest = min(after, key=lambda cue: cue.first)
-        return UNCERTAIN if nearest.kind == "uncertain_post" else ABSENT
-    return PRESENT
+    if not before and not after:
+        return PRESENT
+    behind = min(after, key=lambda cue: cue.first, default=None)
+    settled = _judged(words, behind, cues, terms, term.last, language) if behind else PRESENT
+    if not before:
+        return settled
+    nearest = max(before, key=lambda cue: cue.first)
+    polarity = _judged(words, nearest, cues, terms, 0, language)
+    # "the suspicion of a fracture is ruled out"
+    return ABSENT if polarity == UNCERTAIN and settled == ABSENT else polarity
+
+
+def _judged(
+    words: list[str], cue: _Hit, cues: list[_Hit], terms: list[_Hit], start: int, language: Language
+) -> str:
+    """Say what a trigger makes of its term, by what negates the trigger from ``start`` on."""
+    own = set(words[cue.first : cue.last])
+    excludes = not own.isdisjoint(language.kind("exclusion"))
+    doubts = cue.kind.startswith("uncertain")
+    no = set(language.kind("not")) | set(language.kind("unable") if excludes else ())
+    if doubts and (excludes or "?" in own or not own.isdisjoint(no)):
+        return UNCERTAIN  # "cannot exclude" has its negation in it
+    if not doubts and not excludes:
+        return ABSENT
+    first = max(start, cue.first - NEGATED)
+    parts = [i for i in range(first, cue.first) if words[i] in PARTS]
+    parts += [c.last - 1 for c in cues if c.kind == "ends" and first <= c.first < cue.first]
+    pseudo = [c for c in cues if c.kind == "negation_pseudo"]
+    denied = any(
+        words[i] in no and not any(c.first <= i < c.last for c in pseudo)
+        for i in range(max(parts, default=first - 1) + 1, cue.first)
+    )
+    for other in cues if doubts and not start else ():
+        if other.kind == "negation_pre" and 0 <= cue.first - other.last <= REACHES_DOUBT:
+            between = words[other.last : cue.first]
+            aside = words[other.first] in language.kind("aside") and any(
+                other.last <= t.first < cue.first and t.kind not in PLACE_KINDS for t in terms
+            )  # "a lesion without a rim suggestive of" speaks of the lesion
+            joined = aside or not PARTS.isdisjoint(between)
+            denied |= not joined and _reaches(words, other.last, cue.first, cues, cue.first)
+    if doubts:
+        return ABSENT if denied else UNCERTAIN
+    return UNCERTAIN if denied else ABSENT
+
+
+def _closes(
+    words: list[str], cue: _Hit, cues: list[_Hit], terms: list[_Hit], language: Language
+) -> bool:
+    """Whether a trigger that may stand on both sides governs what stands before it.
+
+    It does not before a finding ("lesion, possible fracture") or an adjective ("likely benign").
+    """
+    both = cue.kind.replace("_post", "_pre")
+    two_sided = any(c.first == cue.first and c.kind == both for c in cues)
+    ahead = words[cue.last] if cue.last < len(words) else "."
+    if not two_sided or words[cue.first] in language.kind("between") or not ahead.isalpha():
+        return True
+    near = range(cue.last, cue.last + NEXT)
+    finding = any(t.first in near and t.kind not in PLACE_KINDS for t in terms)
+    return not finding and (ahead in language.function or ahead in language.kind("not"))
+
+
+NEGATED, REACHES_DOUBT = 4, 8  # words in which "not", or a phrase of negation, governs a trigger
+QUERY, NEXT = 4, 3  # words that "?" governs behind it; in which a finding follows a trigger
+PARTS = frozenset((",", "(", ":", "et", "and", "avec", "with"))
 
 
 def _reaches(words: list[str], start: int, end: int, cues: list[_Hit], last: int) -> bool:

@@ -69,6 +69,7 @@ SHORT = frozenset(
     "dr pr mme mlle m mr mrs ms st ste no n env ex cf vs fig art tel av bd resp ca al".split()
 )
 STOP = re.compile(r"\n|[.!?]+(?=[\s\"»)]|$)|(?<=[a-zà-ÿ)])[.!](?=[A-ZÀ-Þ][a-zà-ÿ])|;")
+QUERY = re.compile(r"[ \t]+[a-zà-ÿ]")
 WRAP = 40  # characters: a shorter line ends a statement even without a full stop
 
 
@@ -86,6 +87,10 @@ def sentences(text: str, start: int = 0, end: int | None = None) -> list[tuple[i
     for match in STOP.finditer(text, start, end):
         if match.group() == "\n" and not _breaks(text, match.start()):
             continue
+        if match.group() == "?" and QUERY.match(text, match.end()):
+            before = text[at : match.start()]
+            if not re.search(r"\w", before) or before[-1] in " ,;:-(/":
+                continue  # "? fracture", "fall, ? fracture": a question to come
         if match.group()[0] == ".":
             before = re.search(r"[^\W\d_]+$", text[max(start, match.start() - 6) : match.start()])
             word = fold(before.group()) if before else ""
@@ -135,6 +140,7 @@ def triggers(language: Language) -> Phrases:
             (hypothesis.following, "uncertain_post"),
         ):
             rows += [(t, kind, "") for t in terms if fold(t) not in own | NOT_OURS]
+            own |= {fold(t) for t in terms}  # theirs govern one side: "non" what stands behind it
     return Phrases(rows)
 
 

@@ -1,0 +1,207 @@
+"""Protects what labels are made of: doubt and negation, names without capitals, other wordings."""
+
+import csv
+import os
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from bonelib import deidentify, phantom, reports
+from bonelib.phantom import reports as drawn
+from bonelib.phantom import sampling, slots
+from bonelib.reports import intake, structure
+
+CASES = Path(os.environ.get("BONELIB_DATA", "/nowhere")).parent / "cases"
+
+# The statements of polarity.csv, then siblings: language, kind, meaning, statement.
+STATEMENTS = [
+    line.split("|")
+    for line in """\
+fr|fracture|uncertain|L'examen ne permet pas d'exclure une fracture du scaphoïde.
+fr|fracture|uncertain|Fracture suspectée du cinquième métacarpien.
+fr|fracture|absent|Élimination d'une fracture.
+fr|osteosarcoma|absent|Ostéosarcome éliminé.
+fr|osteosarcoma|absent|Pas d'élément en faveur d'un ostéosarcome.
+fr|osteosarcoma|absent|Aspect non évocateur d'ostéosarcome.
+fr|fracture|absent|Le trait de fracture n'est plus visible.
+fr|fracture|uncertain|Douleurs sur chute, fracture ?
+fr|fracture|uncertain|Fracture ? à confronter à la clinique.
+en|osteosarcoma|absent|Findings are not suspicious for osteosarcoma.
+en|fracture|absent|Fracture of the distal radius is no longer visible.
+en|fracture|uncertain|? fracture
+en|fracture|uncertain|Cannot rule out fracture.
+fr|fracture|uncertain|Fracture possible.
+fr|fracture|uncertain|Fracture probable.
+fr|osteosarcoma|uncertain|Ostéosarcome ?
+fr|fracture|absent|Fracture éliminée.
+fr|fracture|absent|L'examen élimine une fracture.
+fr|fracture|present|Fracture non déplacée.
+fr|fracture|present|Fracture du radius avec probable arthrose.
+fr|fracture|present|Fracture du radius, possible lésion associée.
+fr|fracture|present|Fracture du radius. Luxation ?
+fr|fracture|present|La fracture n'est pas consolidée.
+fr|fracture|present|Trait de fracture toujours visible.
+fr|lesion|present|Lésion probablement bénigne du fémur.
+fr|lesion|present|Lésion suspecte du fémur.
+fr|osteosarcoma|uncertain|Lésion lytique sans liseré de sclérose évoquant un ostéosarcome.
+fr|fracture|uncertain|Fracture non déplacée probable.
+fr|fracture|uncertain|Fracture (?) du radius.
+fr|fracture|uncertain|L'absence d'anomalie n'élimine pas une fracture.
+fr|fracture|uncertain|Ces clichés ne permettent pas d'éliminer une fracture.
+fr|fracture|absent|Ces clichés permettent d'éliminer une fracture.
+fr|fracture|absent|L'hypothèse d'une fracture est écartée.
+fr|fracture|absent|Pas de suspicion radiologique de fracture.
+fr|fracture|uncertain|Pas de luxation et probable fracture.
+fr|fracture|uncertain|Pas de luxation, suspicion de fracture.
+fr|fracture|uncertain|Chute, ? fracture.
+en|fracture|uncertain|Fracture likely.
+en|fracture|absent|Fracture absent.
+en|fracture|uncertain|A fracture is not ruled out.
+en|fracture|uncertain|The study does not exclude a fracture.
+en|fracture|uncertain|Fall ? fracture.
+en|fracture|uncertain|Fracture or dislocation?
+en|fracture|uncertain|Unable to exclude a fracture.
+en|fracture|uncertain|No dislocation but possible fracture.
+en|osteosarcoma|uncertain|Lytic lesion without sclerotic rim suggestive of osteosarcoma.
+en|osteosarcoma|uncertain|Osteosarcoma versus Ewing sarcoma.
+en|fracture|absent|CT has excluded a fracture.
+en|fracture|absent|No lesion suspicious for fracture.
+en|lesion|present|Lesion likely benign.
+en|fracture|present|The fracture is not displaced.
+en|fracture|present|Fracture not seen previously.
+en|fracture|present|Healing fracture, callus is not yet seen.
+""".splitlines()
+]
+
+# The lines of names.csv, then siblings: language, text, what must go ("" where all stays).
+NAMES = [
+    line.split("|")
+    for line in """\
+en|pt john smith, 45 yo m.|john smith
+en|patient john smith seen.|john smith
+en|pt is john smith.|john smith
+en|referred by smith.|smith
+en|ordering: smith j.|smith j
+en|rad: j. smith|j. smith
+en|r/v with smith.|smith
+en|Results called to smith at 1400.|smith
+fr|patient dupont jean.|dupont jean
+fr|pat. : dupont jean|dupont jean
+fr|M dupont|dupont
+fr|m. dupont|dupont
+fr|pt dupont lucette, 45 ans.|dupont lucette
+fr|demandé par lebrun|lebrun
+fr|avis lebrun.|lebrun
+fr|interne : c. petit|c. petit
+fr|manip : julie|julie
+fr|Hôpital Sud.|Hôpital Sud
+fr|né(e) en 51|51
+en|Smith's fracture of the wrist.|
+fr|suivi à l'hôpital nord.|hôpital nord
+fr|suivi à la clinique de l'est.|clinique de l'est
+fr|né en 51, suivi.|51
+fr|née en juin 68.|juin 68
+fr|née en 1963.|1963
+en|born in 48.|48
+en|transferred from north hospital for advice.|north hospital
+en|seen at oakwood orthopedic clinic.|oakwood orthopedic clinic
+en|patient name: turner, george|turner, george
+en|d/w smith today.|smith
+fr|nom : marchand|marchand
+fr|le jeune hugo boite.|hugo
+fr|5 m de chute.|
+fr|m. droit fémoral, calcification.|
+fr|la clinique est rassurante.|
+fr|le centre au nord du trait est lytique.|
+fr|né à 36 semaines.|
+fr|avis chirurgical souhaité.|
+fr|patient âgé, os porotique.|
+en|born at 36 weeks.|
+en|mr imaging of the thigh is advised.|
+en|the patient reports night pain.|
+en|dr to review.|
+en|referred by primary care.|
+en|hospital course unremarkable.|
+""".splitlines()
+]
+
+
+@pytest.mark.parametrize(("language", "kind", "meant", "statement"), STATEMENTS)
+def test_a_statement_is_read_as_it_is_meant(language, kind, meant, statement):
+    facts = reports.facts(statement, reports.language(language))
+    assert {f.polarity for f in facts if f.value == kind} == {meant}
+
+
+@pytest.mark.parametrize(("language", "text", "identity"), NAMES)
+def test_a_name_without_capitals_is_found_and_words_stay(language, text, identity):
+    spans = deidentify.find(text, reports.language(language))
+    at = text.index(identity) if identity else 0
+    gone = {i for s in spans for i in range(s.start, s.end)}
+    named = {i for i in range(at, at + len(identity)) if text[i].isalnum()}
+    assert named <= gone and {i for i in gone if text[i].isalnum()} <= named
+
+
+@pytest.mark.skipif(not CASES.is_dir(), reason="no folder of cases beside the data")
+def test_the_shared_statements_are_those_of_this_file():
+    with (CASES / "polarity.csv").open(encoding="utf-8", newline="") as file:
+        rows = [
+            (r["language"], r["kind"], r["expected"], r["statement"]) for r in csv.DictReader(file)
+        ]
+    assert {*rows} <= {*map(tuple, STATEMENTS)}
+    with (CASES / "names.csv").open(encoding="utf-8", newline="") as file:
+        rows = [(r["language"], r["text"], r["identity"]) for r in csv.DictReader(file)]
+    assert {*rows} <= {*map(tuple, NAMES)}
+
+
+def test_a_text_without_capitals_and_index_is_held_back():
+    english = reports.language("en")
+    text = "pt john smith, 45 yo m. no fracture."
+    assert deidentify.report(text, english).held.startswith("no capitals")
+    known = reports.PatientIndex(names=("SMITH^John",))
+    out = deidentify.report(text, english, index=known)
+    assert not out.held and "smith" not in out.text and "no fracture" in out.text
+    assert not deidentify.report("No fracture is seen. MRI advised.", english).held
+    assert not intake.uncapitalised("PAS DE FRACTURE VISIBLE SUR CES CLICHES.")
+    assert not intake.uncapitalised("Pas de fracture visible.") and intake.uncapitalised(
+        "irm du genou : pas de lésion, IRM normale, pas de fracture."
+    )
+
+
+def test_a_question_mark_before_a_word_ends_no_sentence():
+    text = "Fall, ? fracture. Pain? No lesion."
+    ends = [text[a:b] for a, b in structure.sentences(text)]
+    assert ends == ["Fall, ? fracture.", "Pain?", "No lesion."]
+
+
+@pytest.mark.parametrize("language", drawn.LANGUAGES)
+def test_the_drawn_reports_hold_such_wordings_and_they_are_read(language):
+    """Each wording of the synthetic reports states what its row says, read by the rules."""
+    study = next(s for s in slots.studies(sampling.plan(200, 3)) if s.case.entity)
+    own, count = reports.language(language), 0
+    for (section, topic, polarity), frames in drawn._frames(language).items():
+        for frame in frames if section == "reworded" else ():
+            filled = slots.Slots(study, language, 3, Random(count))
+            filled.polarity = polarity
+            text = phantom.layout.sentence(frame.format_map(filled))
+            wanted = {(v, p) for k, v, p in filled.facts if k == "entity"} or {(topic, polarity)}
+            found = {(f.value, f.polarity) for f in reports.facts(text, own)}
+            assert wanted <= found, (text, found)
+            count += 1
+    assert count >= 15
+
+
+def test_other_wordings_state_what_the_first_did(monkeypatch):
+    cases = sampling.plan(80, 5)
+    studies = list(slots.studies(cases))
+    after = [drawn.compose(s, seed=5) for s in studies]
+    plain = {
+        name: {key: v for key, v in drawn._frames(name).items() if key[0] != "reworded"}
+        for name in drawn.LANGUAGES
+    }
+    monkeypatch.setattr(drawn, "_frames", plain.__getitem__)
+    before = [drawn.compose(s, seed=5) for s in studies]
+    assert [r.facts for r in after] == [r.facts for r in before]
+    assert [r.index for r in after] == [r.index for r in before]
+    changed = sum(a.text != b.text for a, b in zip(after, before, strict=True))
+    assert 0.1 * len(studies) < changed < 0.8 * len(studies)
