@@ -62,12 +62,14 @@ def kind_of(source: Path) -> str:
 def _reports(source: Path, out: Path, ledger: Path, language: str = "", **options: Any) -> int:
     from bonelib import deidentify, reports
 
-    if not language:
-        named = " or ".join(f"--language {name}" for name in reports.names())
-        raise ValueError(f"{source} holds reports. Say in which language: {named}.")
-    done = deidentify.reports(source, out, reports.language(language), ledger=ledger, **options)
+    told = reports.language(language) if language else None
+    done = deidentify.reports(source, out, told, ledger=ledger, **options)
     passed = done.number - done.held.total()
+    for note in done.notes:
+        say(f"  note: {note}")
     say(f"{passed} of {done.number} reports written to {out}; the key is in {ledger}")
+    for note in done.notes:
+        say(f"  note: {note}")
     for name, count in done.removed.most_common():
         say(f"  {name} {count}")
     for reason, count in done.held.most_common():
@@ -77,9 +79,15 @@ def _reports(source: Path, out: Path, ledger: Path, language: str = "", **option
 
 def _radiographs(source: Path, out: Path, ledger: Path, report: Path | None = None) -> int:
     from bonelib import cohort, datasets, deidentify, figures, runs
+    from bonelib.dicom import burnt_in
 
     deidentify.check_places(source, out, ledger, report)
-    copies = deidentify.radiographs(source, out, ledger=ledger, progress=tenths())
+    try:
+        ocr = burnt_in.reader()
+    except ImportError as error:
+        ocr = None
+        say(f"  note: burnt-in characters are estimated, not read. {error}")
+    copies = deidentify.radiographs(source, out, ledger=ledger, ocr=ocr, progress=tenths())
     for note in copies.notes:
         say(f"  note: {note}")
     count = copies.files["status"].value_counts()
@@ -95,6 +103,10 @@ def _radiographs(source: Path, out: Path, ledger: Path, report: Path | None = No
         if labels.shape[1] > 1:  # keyed anew, without whatever else stood in the table
             write(labels, out / "labels.csv")
             say(f"{len(labels)} labels written to {out / 'labels.csv'}")
+    texts = (source if source.is_dir() else source.parent) / "reports.csv"
+    if texts.is_file():
+        say(f"{texts} is not copied. Make it safe with the same ledger:")
+        say(f"  bonelib deidentify {texts} {out / 'reports.csv'} --ledger {ledger}")
     if report is not None:
         for name in ("files", "elements"):
             write(getattr(copies, name), report / f"{name}.csv")

@@ -15,17 +15,3 @@ from bonelib.deidentify.identities import find
 from bonelib.deidentify.leaks import check, count, count_copy, leak_table, read_brat
 from bonelib.deidentify.ledger import check_places
 from bonelib.deidentify.texts import MODES, report
-
-__all__ = [
-    "MODES",
-    "check",
-    "check_places",
-    "count",
-    "count_copy",
-    "find",
-    "leak_table",
-    "radiographs",
-    "read_brat",
-    "report",
-    "reports",
-]

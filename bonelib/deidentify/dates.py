@@ -82,7 +82,7 @@ def _read(match: re.Match, rule: str, language: Language) -> Date | None:
     if year is not None and not 1880 <= year <= 2100:
         return None
     parts.sort(key=lambda part: part[1])
-    start = parts[0][1] if rule == "date: day/month" else match.start()
+    start = parts[0][1] if rule in ("date: day/month", "date: born") else match.start()
     return Date(start, match.end(), rule, year, month, day, tuple(parts))
 
 

@@ -1,6 +1,6 @@
 """Institutions by their head word: "CHU de Lyon", "St Mary's Hospital", "Clinique du Parc"."""
 
-from bonelib.deidentify import addresses
+from bonelib.deidentify import addresses, lower_case
 from bonelib.deidentify.token_scan import INSTITUTION, LOCATION, TokenScan
 from bonelib.reports.languages import Phrase
 
@@ -8,8 +8,10 @@ from bonelib.reports.languages import Phrase
 def announced(scan: TokenScan, cue: Phrase, i: int) -> int:
     """Read an institution: the name after its head word, or before it, or both."""
     j = i + len(cue.tokens)
+    if found := uncapitalised(scan, cue, i, j):
+        return after_institution(scan, scan.add(*found, INSTITUTION, "institution"))
     if scan.shapes[i] == "l" and len(scan.words[i]) <= 3:
-        return j
+        return directed(scan, cue, i, j)
     if cue.kind == "institution_after":
         start, end, proper = around(scan, i, j)
     else:
@@ -19,9 +21,56 @@ def announced(scan: TokenScan, cue: Phrase, i: int) -> int:
                 return j  # "HISTOIRE CLINIQUE"
         start, (end, proper) = i, forwards(scan, j)
     if not proper:
-        return j
+        return directed(scan, cue, i, j)
     start = scan.back(start, lambda k: scan.of(k, "institution_before") and scan.large(k))
     return after_institution(scan, scan.add(start, end, INSTITUTION, "institution"))
+
+
+def directed(scan: TokenScan, cue: Phrase, i: int, j: int) -> int:
+    """Read an institution that a direction names: "hôpital nord", "West Clinic"."""
+    if not (scan.of(i, "institution_lower") or scan.large(i) or len(cue.tokens) > 1):
+        return j
+    if cue.kind == "institution_after":
+        start = scan.back(i, lambda k: scan.of(k, "adjective") and not scan.of(k, "town_join"))
+        named = any(scan.of(k, "direction") for k in range(start, i))
+        return scan.add(start, j, INSTITUTION, "institution by direction") if named else j
+    k = scan.forward(j, lambda k: scan.near(k) and (scan.of(k, "town_join") or scan.sign(k, "-'")))
+    linked = k > j and scan.sign(k - 1, "-'")
+    if not (scan.near(k) and scan.of(k, "direction")) or k > j and not linked:
+        return j  # "le centre au nord du trait"
+    # "la clinique est rassurante": a verb, unless an article or a capital says otherwise
+    verb = scan.words[k] == "est" and not linked and scan.shapes[k] == "l"
+    return j if verb else scan.add(i, k + 1, INSTITUTION, "institution by direction")
+
+
+def uncapitalised(scan: TokenScan, cue: Phrase, i: int, j: int) -> tuple[int, int] | None:
+    """Return the tokens of an institution in lower case, named by a saint or an unknown word."""
+    heads = scan.of(i, "institution_lower") or len(cue.tokens) > 1
+    if scan.shapes[i] != "l" or not heads or scan.of(i - 1, "institution_common"):
+        return None
+
+    def names(k: int) -> bool:
+        return (
+            lower_case.unknown(scan, k) or scan.letters(k) and scan.words[k] in scan.language.towns
+        )
+
+    if cue.kind == "institution_after":
+        k = scan.back(i, lambda k: scan.of(k, "adjective"), most=3)
+        placed = scan.near(k - 1) and (scan.of(k - 2, "place") or scan.of(k - 2, "article"))
+        placed |= scan.near(k - 1) and scan.of(k - 2, "institution_common")
+        named = k > 0 and scan.near(k) and names(k - 1) and scan.shapes[k - 1] == "l"
+        return (k - 1, j) if named and placed else None
+    if not (scan.of(i - 1, "article") or scan.of(i - 1, "place") or scan.sign(i - 1, "'")):
+        return None  # "examen clinique"
+    k = scan.forward(j, lambda k: scan.near(k) and scan.of(k, "town_join"))
+    saint = scan.near(k) and scan.words[k] in ("saint", "sainte", "st", "ste")
+    if saint:
+        k += 1 + scan.sign(k + 1, "-.")
+    if not (scan.near(k) and scan.letters(k) and (saint or names(k))):
+        return None
+    while scan.sign(k + 1, "-'") and scan.glued(k + 1) and scan.letters(k + 2):
+        k += 2
+    return i, k + 1
 
 
 def around(scan: TokenScan, i: int, j: int) -> tuple[int, int, int]:

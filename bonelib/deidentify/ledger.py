@@ -2,17 +2,22 @@
 
 One ledger serves the reports and the radiographs of a house: a folder, readable by its owner alone,
 with ``ledger.json`` (the secret, and the pseudonyms of patients, accessions and files) and, of
-reports, ``reports.csv`` and ``removals.csv``. Whoever has it can undo all pseudonyms.
+reports, ``reports.csv`` and ``removals.csv``. Whoever has it can undo all pseudonyms. A patient or
+an accession number has one pseudonym in both, so that safe reports find their safe radiographs.
 """
 
+import base64
 import contextlib
 import csv
+import hmac
 import json
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+OWNER = 0o600  # of every file of a ledger, also while it is written
 
 
 @dataclass
@@ -35,23 +40,43 @@ class Ledger:
         from bonelib import runs
 
         what = "Ledger of bonelib: whoever has it can undo the pseudonyms. Keep it apart."
-        with runs.replacing(self.path) as temporary:
+        with runs.replacing(self.path, mode=OWNER) as temporary:
             book = {"what": what} | {k: v for k, v in asdict(self).items() if k != "path"}
             temporary.write_text(json.dumps(book, indent=1), encoding="utf-8")
-        self.path.chmod(0o600)
+
+    def patient(self, number: str, issuer: str | None = None) -> str:
+        """Return the pseudonym of a patient number: 12 capitals and figures.
+
+        Args:
+            number: As the header or an index has it. issuer: Of the number, "" for none; an index
+                (None) does not tell it, and means the one issuer of whom the ledger knows it.
+        """
+        who = f"{issuer or ''}/{number}"
+        if issuer is None and who not in self.patients:
+            same = [known for known in self.patients if known.endswith(who)]
+            who = same[0] if len(same) == 1 else who
+        return self.patients.get(who) or self._drawn("patient", who)
+
+    def accession(self, number: str) -> str:
+        """Return the pseudonym of an accession number; none has none."""
+        return self.accessions.get(number) or self._drawn("accession", number) if number else ""
+
+    def _drawn(self, kind: str, number: str) -> str:
+        """Draw a pseudonym from the secret: the same in any order, without a table in memory."""
+        message = f"{kind}\0{number}".encode()
+        drawn = hmac.digest(bytes.fromhex(self.secret), message, "sha256")
+        return base64.b32encode(drawn)[:12].decode()
 
     @contextlib.contextmanager
     def table(self, name: str, columns: Sequence[str]) -> Iterator[Any]:
         """Give a CSV writer for a table of the ledger, which appears when the block succeeds."""
         from bonelib import runs
 
-        path = self.path.with_name(name)
-        with runs.replacing(path) as temporary:
+        with runs.replacing(self.path.with_name(name), mode=OWNER) as temporary:
             with temporary.open("w", newline="", encoding="utf-8") as file:
                 writer = csv.writer(file)
                 writer.writerow(columns)
                 yield writer
-        path.chmod(0o600)
 
 
 def open_ledger(path: Path) -> Ledger:
@@ -66,7 +91,11 @@ def open_ledger(path: Path) -> Ledger:
     alone = path.is_file() or path.suffix == ".json"
     file, key = (path if alone else path / "ledger.json"), path / "key"
     if not alone:
-        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.mkdir(parents=True, exist_ok=True)
+        path.chmod(0o700)  # also one that was there, and what versions before left readable
+        for name in ("ledger.json", "key", "reports.csv", "removals.csv"):
+            if (path / name).is_file():
+                (path / name).chmod(OWNER)
     if not file.exists():
         # Ledgers of reports once were a folder with the secret in a file of its own.
         ledger = Ledger(file, key.read_text().strip() if key.is_file() else secrets.token_hex(32))

@@ -1,6 +1,6 @@
 """Names of people: after titles, labels, relations and verbs, and by form alone."""
 
-from bonelib.deidentify import addresses
+from bonelib.deidentify import addresses, lower_case
 from bonelib.deidentify.token_scan import LOCATION, PATIENT, PERSON, TokenScan
 from bonelib.reports.languages import Phrase
 
@@ -21,13 +21,20 @@ def announced(scan: TokenScan, cue: Phrase, i: int) -> int:
         return scan.person(j, end, PATIENT, "name after 'née'") if end > j else j
     if cue.kind == "credential":
         return credited(scan, i, j)
-    return weakly(scan, cue.kind, j)
+    return weakly(scan, cue.kind, i, j)
+
+
+def small(scan: TokenScan, j: int) -> bool:
+    """Whether a word in lower case stands at ``j``, behind particles."""
+    k = scan.over_particles(j)
+    return k < scan.size and scan.shapes[k] == "l"
 
 
 def titled(scan: TokenScan, kind: str, i: int, j: int) -> int:
     """Read after "Dr", "Mme", "M.": one name, or several with "et" or a slash between them."""
     if scan.words[i] == "m" and (scan.shapes[i] == "l" or scan.glued(j)):
-        return j  # a unit, or an initial: "M.Smith"
+        if scan.glued(j) or scan.figures(i - 1) or not small(scan, j):
+            return j  # a unit, or an initial: "M.Smith"
     while j < scan.size and j - i < 12 and (scan.near(j) or scan.line_end(j)):
         if scan.glued(j) and (scan.sign(j, ".()") or scan.words[j] == "e"):
             j += 1
@@ -47,9 +54,13 @@ def titled(scan: TokenScan, kind: str, i: int, j: int) -> int:
     elif not scan.near(j):
         return j
     of = PATIENT if kind == "title_patient" and not related(scan, i) else PERSON
-    end = scan.name(j, sure=True, comma=of == PATIENT)
+    if small(scan, j):
+        weak = scan.of(i, "weak_title") or scan.of(i + 1, "weak_title") or scan.words[i] == "m"
+        end = lower_case.name(scan, j, sure=not weak, comma=of == PATIENT)
+    else:
+        end = scan.name(j, sure=True, comma=of == PATIENT)
     if end == j:
-        return initials(scan, j)
+        return j if small(scan, j) and scan.plain(j) else initials(scan, j)
     scan.person(j, end, of, "name after a title")
     return others(scan, end, of, "name after a title")
 
@@ -121,19 +132,25 @@ def labelled(scan: TokenScan, kind: str, i: int, j: int) -> int:
         if title.tokens[0] != "m" or kind != "label_person":  # "Interne : M. Roux": an initial
             of = "title_person" if kind == "label_person" else title.kind
             return titled(scan, of, j, j + len(title.tokens))
-    end = scan.name(j, sure=marked, comma=True) if marked or scan.large(j) else j
-    ordinary = not marked and not all(scan.named(k) or scan.plain(k) for k in range(j, end))
-    if ordinary or end == j + 1 and scan.shapes[j] == "l" and not scan.plain(j):
-        end = j
+    if small(scan, j):
+        common = marked and any(scan.of(k, "says_name") for k in range(i, j))
+        end = lower_case.name(scan, j, sure=marked, comma=marked, common=common)
+    else:
+        end = scan.name(j, sure=marked, comma=True) if marked or scan.large(j) else j
+        if not marked and not all(scan.named(k) or scan.plain(k) for k in range(j, end)):
+            end = j
     if end == j:
-        return initials(scan, j)
+        return initials(scan, j) if marked or scan.large(j) else j
     of = PATIENT if kind == "label_patient" else PERSON
     scan.person(j, end, of, "name after a label")
     return others(scan, end, of, "name after a label")
 
 
-def weakly(scan: TokenScan, kind: str, j: int) -> int:
-    """Read a name after a relation ("sa fille Marie"), a verb ("relu par") or a role."""
+def weakly(scan: TokenScan, kind: str, i: int, j: int) -> int:
+    """Read a name after a relation ("sa fille Marie"), a verb ("relu par") or a role.
+
+    What names nobody else's name ("avis", "M" without its stop) announces one in lower case alone.
+    """
     rule = {"relation": "name after a relation", "signed": "name after a verb"}.get(kind)
     rule = rule or "name after a role"
 
@@ -153,6 +170,12 @@ def weakly(scan: TokenScan, kind: str, j: int) -> int:
     initial = scan.words[j] == "m" and scan.sign(j + 1, ".") and kind == "role"
     if scan.kind_at(j).startswith(("title", "label_id", "institution")) and not initial:
         return j
+    if small(scan, j) or kind == "weak":
+        letter = j == i + 1 and len(scan.words[i]) == 1  # "M dupont", no unit and no "m"
+        if letter and (scan.shapes[i] != "I" or scan.figures(i - 1)) or not small(scan, j):
+            return j
+        end = lower_case.name(scan, j, sure=False)
+        return scan.person(j, end, PERSON, "name in lower case") if end > j else initials(scan, j)
     end = scan.name(j, sure=False) if scan.large(scan.over_particles(j)) else j
     if kind != "relation" and scan.large(j):
         surely = scan.name(j, sure=True)  # "Dictated by STREET": a signature, if nothing follows

@@ -61,7 +61,8 @@ def report(
 
     Returns:
         The safe text with its removals; or, where it can't be judged safe (no text, lost letters,
-        another language, a known name that remains), no text and the reason.
+        another language, no capitals and no name in the index, a known name that remains), no text
+        and the reason.
 
     Raises:
         ValueError: An unknown mode, or surrogates without a key.
@@ -75,6 +76,8 @@ def report(
     if reason := intake.problem(text, language):
         return Outcome("", held=reason)
     index = index or PatientIndex()
+    if not index.names and intake.uncapitalised(text):
+        return Outcome("", held="no capitals: names can't be told from words without an index")
     names = {fold(part) for part in pieces(" ".join((*index.names, *index.others)))}
     surrogates = None
     if mode == "surrogates":

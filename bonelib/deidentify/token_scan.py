@@ -71,16 +71,14 @@ class TokenScan(Page):
         if not self.letters(i):
             return False
         word, shape, caps = self.words[i], self.shapes[i], self.caps[i]
-        if word in self.not_name or (shape == "l" and len(word) < 3):
-            return False
+        if word in self.not_name or shape == "l":
+            return False  # ``lower_case``
         if shape == "I":
             if self.sign(i + 1, "'") and self.glued(i + 1) and self.large(i + 2):
                 return sure or self.named(i + 2)  # "N'Diaye"
             return self.sign(i + 1, ".-") or (sure and self.capital(i + 1))
         if self.named(i) and shape in "CX":
             return sure or not caps or self.plain(i) or word in self.language.given
-        if shape == "l":
-            return sure and (self.plain(i) or (self.named(i) and word not in self.language.stops))
         if word in self.language.function:
             followed = self.capital(i + 1) and self.words[i + 1] not in self.not_name
             return sure and followed and (not caps or self.named(i + 1))
@@ -148,7 +146,6 @@ class TokenScan(Page):
         said = i > start and self.large(i) and sure and self.words[i] not in self.not_name
         if not said and not self.first(i, sure=sure):
             return start
-        loose = self.shapes[i] == "l"
         given = self.words[i] in self.language.given or self.shapes[i] == "I"
         end = i = i + 1
         for _ in range(LONGEST):
@@ -171,15 +168,12 @@ class TokenScan(Page):
             elif self.near(i) and self.more(i, sure=sure, after_given=given):
                 given = self.words[i] in self.language.given
                 i += 1
-            elif self.near(i) and loose and self.lower(i):
-                i += 1
             elif self.near(i) and (word in self.particles or word == "'"):
                 after = self.over_particles(i)
                 if after == i or not self.near(after):
                     break
                 lone = sure and self.large(after) and self.closes(after + 1)
-                sound = self.more(after, sure=sure, after_given=True) or lone
-                if not (sound or (loose and self.lower(after))):
+                if not (self.more(after, sure=sure, after_given=True) or lone):
                     break
                 i = after + 1
             else:
@@ -190,10 +184,6 @@ class TokenScan(Page):
     def _second(self, i: int, shape: str) -> bool:
         """Whether the token goes on after a dash with spaces: "Anne - Marie"."""
         return self.capital(i) and self.named(i) and not self.kind_at(i) and self.shapes[i] == shape
-
-    def lower(self, i: int) -> bool:
-        """Whether the token is a long word that the language does not know."""
-        return self.letters(i) and len(self.words[i]) > 2 and self.plain(i)
 
     def shortened(self, i: int) -> bool:
         """Whether the full stop after token ``i`` marks an initial or a shortened first name."""
