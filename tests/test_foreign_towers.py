@@ -104,6 +104,92 @@ def test_a_hugging_face_folder_that_does_not_fit_is_refused(tmp_path):
         encoders.image(f"hf:{tmp_path}")
 
 
+def test_a_masked_autoencoder_sees_the_whole_picture(tmp_path):
+    # transformers 5.23 masks by config.mask_ratio in eval mode too, at random
+    import transformers as tr
+
+    torch.manual_seed(0)
+    decoder = {"decoder_num_attention_heads": 2, "decoder_hidden_size": 32}
+    decoder |= {"decoder_num_hidden_layers": 1, "decoder_intermediate_size": 32}
+    net = tr.ViTMAEForPreTraining(tr.ViTMAEConfig(**SEEING, **decoder, mask_ratio=0.75))
+    net.save_pretrained(tmp_path)
+    processor(tmp_path)
+    tower = encoders.image(f"hf:{tmp_path}").eval()
+    image = pixels(1).requires_grad_()
+    before = torch.get_rng_state()
+    once, again = tower(image), tower(image)
+    assert torch.equal(once, again) and torch.equal(torch.get_rng_state(), before)
+    once.square().sum().backward()
+    assert (image.grad.abs().sum(dim=1) > 0).all(), "no patch is masked"
+    folder = models.save_bundle(tmp_path / "b", models.Classifier(tower, outputs=1).eval())
+    with torch.no_grad():
+        assert torch.equal(models.load_bundle(folder).image(image), once)
+
+
+def test_a_tower_that_draws_in_eval_mode_is_refused_with_the_reason(tmp_path, monkeypatch):
+    net, _ = vision("vit")
+    net.save_pretrained(tmp_path)
+    processor(tmp_path)
+    see = encoders.huggingface.see
+    noisy = lambda trunk, image: F.dropout(see(trunk, image), 0.5)  # noqa: E731
+    monkeypatch.setattr(encoders.huggingface, "see", noisy)
+    with pytest.raises(ValueError, match="different features each time, by .* of the largest"):
+        encoders.image(f"hf:{tmp_path}")
+
+
+def test_a_timm_repository_on_the_hub_is_sent_to_timm(tmp_path):
+    import transformers as tr
+
+    tr.TimmWrapperConfig(architecture="resnet18").save_pretrained(tmp_path)
+    known = json.loads((tmp_path / "config.json").read_text())
+    del known["architecture"]
+    (tmp_path / "config.json").write_text(json.dumps(known | {"model_type": "timm_wrapper"}))
+    with pytest.raises(ValueError, match="is a repository of timm. Pass timm:<model>"):
+        encoders.image(f"hf:{tmp_path}")
+
+
+# ---------------------------------------------------------------------- no pixel is cut off
+def unseen(tower):
+    """How many of the last rows and columns leave the features unmoved."""
+    side = tower.preprocessing.size
+    image = pixels(1, side, tower.preprocessing.channels).requires_grad_()
+    tower.eval()(image).square().sum().backward()
+    seen = image.grad.abs().sum(dim=(0, 1)) > 0
+    return [int((~seen.any(dim=axis).flip(0)).long().cumprod(0).sum()) for axis in (0, 1)]
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "grown"),
+    [
+        ("timm:vit_tiny_patch16_224", 72, 80),
+        ("timm:vit_small_patch14_dinov2", 64, 70),
+        ("open_clip:ViT-S-32-alt", 80, 96),
+        ("timm:vit_tiny_patch16_224", 64, 64),
+        ("timm:test_convnext", 66, 68),  # its stem is patches too
+    ],
+)
+def test_a_patch_tower_enlarges_a_picture_that_its_patches_would_cut(tmp_path, name, size, grown):
+    tower = encoders.image(name, weights="random", size=size)
+    assert unseen(tower) == [0, 0]
+    assert (tower.preprocessing.size, tower.side) == (size, grown)
+    assert any(f"enlarges images to {grown} pixels" in n for n in tower.notes) == (size != grown)
+    if size != grown:
+        saved = models.save_bundle(tmp_path / "b", models.Classifier(tower, outputs=1).eval())
+        again = models.load_bundle(saved).image
+        with torch.no_grad():
+            assert torch.equal(again(pixels(size=size)), tower(pixels(size=size)))
+
+
+def test_a_hugging_face_tower_enlarges_too_whatever_its_size_is(tmp_path):
+    net, expected = vision("dinov2")
+    net.eval().save_pretrained(tmp_path)
+    processor(tmp_path)
+    for size in (36, 45):
+        tower = encoders.image(f"hf:{tmp_path}", size=size).eval()
+        assert unseen(tower) == [0, 0] and tower.preprocessing.size == size
+        assert "patches of 8 pixels, which would cut off" in tower.notes[0]
+
+
 # ---------------------------------------------------------------------- text, Hugging Face
 def test_a_sentence_encoder_pools_by_the_mean_or_by_its_first_token(bert):
     mean = encoders.text(f"hf:{bert}", cached=False).eval()
@@ -167,6 +253,19 @@ def test_a_bundle_keeps_a_hugging_face_text_tower_with_its_tokenizer(tmp_path, b
         assert torch.equal(again.encode_text(again.tokenize(ENGLISH)), expected)
     kept = again.text.encoder if cached else again.text
     assert (kept.context, kept.pooling) == (30, "cls")
+
+
+def test_a_tokenizer_of_sentencepiece_names_the_packages_that_read_it(tmp_path, monkeypatch):
+    import transformers as tr
+
+    own = {"vocab_size": 99, "pad_token_id": 1}
+    tr.CamembertModel(tr.CamembertConfig(**SMALL, **own)).save_pretrained(tmp_path)
+    (tmp_path / "sentencepiece.bpe.model").write_bytes(b"\x0a\x05not one")
+    find = importlib.util.find_spec
+    lacking = lambda m, *a: None if m.startswith(("sentencep", "google")) else find(m, *a)  # noqa: E731
+    monkeypatch.setattr(importlib.util, "find_spec", lacking)
+    with pytest.raises(ValueError, match="pip install sentencepiece protobuf"):
+        encoders.text(f"hf:{tmp_path}")
 
 
 # ---------------------------------------------------------------------- multilingual E5

@@ -117,6 +117,100 @@ def test_lora_never_sits_where_torchs_attention_would_pass_it_by():
     assert grown and all(g is not None and g.abs().max() > 0 for g in grown.values())
 
 
+# One small net of each way of building layers, with what LoRA can take of it (timm 1.0.31). Where
+# a number is given: layers that are left out since attention reads their weights itself.
+FAMILIES = {
+    "timm:test_resnet": (32, 0),
+    "timm:test_vit2": (32, 0),
+    "timm:test_vit3": (32, 0),
+    "timm:test_byobnet": (32, 0),
+    "timm:test_convnext": (64, 0),
+    "timm:test_efficientnet_ln": (32, 0),
+    "timm:mobilenetv3_small_050": (64, 0),
+    "timm:mobilenetv4_conv_small_035": (64, 0),
+    "timm:regnetx_002": (64, 0),
+    "timm:efficientvit_b0": (64, 0),
+    "timm:efficientvit_m0": (224, 0),
+    "timm:inception_next_atto": (64, 0),
+    "timm:edgenext_xx_small": (64, 0),
+    "timm:mobilevit_xxs": (64, 0),
+    "timm:fastvit_t8": (64, 0),
+    "timm:repvit_m0_9": (64, 0),
+    "timm:poolformerv2_s12": (64, 0),
+    "timm:pvt_v2_b0": (64, 0),
+    "timm:tf_efficientnet_b0": (64, 0),
+    "timm:eva02_tiny_patch14_224": (56, 12),
+    "timm:test_nfnet": (32, None),
+    "timm:nf_resnet26": (32, None),
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_adapter_of_every_family_is_used_and_merges(name):
+    size, aside = FAMILIES[name]
+    tower = encoders.image(name, weights="random", size=size, seed=1)
+    model = models.Classifier(tower, outputs=1).eval()
+    if aside is None:  # weight-standardised: merging would change the features
+        with pytest.raises(ValueError, match="can take LoRA.*merging it would change"):
+            models.add_lora(model)
+        assert not models.has_lora(model)
+        return
+    with torch.no_grad():
+        for parameter in tower.parameters():  # gains that start at zero
+            if not parameter.any() or parameter.abs().max() < 1e-3:
+                torch.nn.init.normal_(parameter, std=0.2)
+    names = models.add_lora(model, rank=2)
+    stir(model)
+    adapted = model.image(pixels(2, size))
+    adapted.square().sum().backward()
+    dead = [k for k, p in tower.named_parameters() if "lora_" in k and not p.grad.any()]
+    assert len(names) > 5 and not dead
+    with torch.no_grad():
+        models.merge_lora(model)
+        merged = model.image(pixels(2, size))
+    assert (merged - adapted).abs().max() <= 1e-3 * adapted.abs().max()
+    assert len(tower.notes) == bool(aside)
+    if aside:
+        assert f"LoRA is not on {aside} layers" in tower.notes[0]
+
+
+@pytest.mark.parametrize("kind", ["standardised", "read past", "aside", "fine"])
+def test_a_layer_is_judged_by_what_it_does_and_not_by_its_class(kind):
+    class Odd(torch.nn.Linear):
+        def forward(self, x):
+            weight = self.weight - self.weight.mean(dim=1, keepdim=True)
+            return F.linear(x, weight / self.weight.std(), self.bias)
+
+    class Trunk(torch.nn.Module):
+        head_hidden_size = 8
+
+        def __init__(self):
+            super().__init__()
+            self.enter = torch.nn.Linear(3, 8)
+            self.odd = (Odd if kind == "standardised" else torch.nn.Linear)(8, 8)
+
+        def forward(self, image):
+            x = self.enter(image.mean(dim=(2, 3))).tanh()
+            if kind == "read past":
+                return F.linear(x, self.odd.weight, self.odd.bias)
+            return x + 0 * self.odd(x).detach() if kind == "aside" else self.odd(x)
+
+    pixels_of = encoders.Preprocessing(8, (0.5,) * 3, (0.5,) * 3)
+    tower = encoders.ImageEncoder("own", Trunk(), pixels_of, "random")
+    names = models.add_lora(models.Classifier(tower, outputs=1), rank=2)
+    assert names == (["enter", "odd"] if kind == "fine" else ["enter"])
+    said = {"standardised": "merging", "read past": "never calls", "aside": "no gradient"}
+    assert kind == "fine" and not tower.notes or said[kind] in tower.notes[0]
+
+
+def test_a_resnet_of_open_clip_has_lora_on_its_convolutions():
+    # its pooling gives the weights of its linear layers to torch's attention
+    tower = encoders.image("open_clip:RN50", weights="random", size=64)
+    names = models.add_lora(models.Classifier(tower, outputs=1), rank=2)
+    assert len(names) == 36 and not [name for name in names if "attnpool" in name]
+    assert "4 layers of open_clip:RN50 (first attnpool" in tower.notes[0]
+
+
 def test_only_low_rank_changes_train_and_the_bundle_holds_them_merged(tmp_path):
     model = dual()
     before, plain = kept(model), model.image(pixels()).detach()

@@ -18,20 +18,3 @@ from bonelib.encoders.weights import (
     packaged_file,
     weights_hash,
 )
-
-__all__ = [
-    "PACKAGED_IMAGE",
-    "PACKAGED_TEXT",
-    "TOKENS",
-    "CachedText",
-    "ImageEncoder",
-    "Preprocessing",
-    "TextEncoder",
-    "WeightsNotAvailable",
-    "image",
-    "packaged_file",
-    "rebuild_image",
-    "rebuild_text",
-    "text",
-    "weights_hash",
-]

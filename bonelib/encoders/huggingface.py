@@ -6,7 +6,11 @@ model gives the side that is asked for.
 """
 
 import contextlib
+import importlib.util
 import inspect
+import json
+import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -65,7 +69,12 @@ def text(folder: str, *, weights: str = "pretrained") -> tuple[nn.Module, Any]:
 def see(trunk: nn.Module, image: Tensor) -> Tensor:
     """Return pooled features ``(B, width)``: the tower's own pooling, else the class token."""
     asked = inspect.signature(trunk.forward).parameters
-    options = {"interpolate_pos_encoding": True} if "interpolate_pos_encoding" in asked else {}
+    options: dict[str, Any] = {}
+    if "interpolate_pos_encoding" in asked:
+        options["interpolate_pos_encoding"] = True
+    if "noise" in asked:  # ViT-MAE puts its patches in the order of this, else in a random one
+        patches = math.prod(n // trunk.config.patch_size for n in image.shape[-2:])
+        options["noise"] = torch.arange(patches, device=image.device).expand(len(image), -1)
     out = trunk(pixel_values=image, **options)
     pooled = getattr(out, "pooler_output", None)
     if pooled is not None:
@@ -91,10 +100,43 @@ def from_config(config: dict[str, Any]) -> nn.Module:
     from transformers import AutoConfig, AutoModel
 
     known = dict(config["transformers"])
-    trunk = AutoModel.from_config(AutoConfig.for_model(known.pop("model_type"), **known))
+    trunk = AutoModel.from_config(_unmasked(AutoConfig.for_model(known.pop("model_type"), **known)))
     if not config["pooler"] and getattr(trunk, "pooler", None) is not None:
         trunk.pooler = None
     return trunk
+
+
+def of_timm(folder: str) -> tuple[str, Path] | None:
+    """Return timm's architecture and the weight file of a folder that timm wrote; else None."""
+    known = timm_config(Path(folder))
+    if "architecture" not in known:
+        return None
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        if (Path(folder) / name).is_file():
+            return known["architecture"], Path(folder) / name
+    raise WeightsNotAvailable(
+        f"{folder} holds no model.safetensors. Fetch it with its config.json."
+    )
+
+
+def timm_config(folder: Path) -> dict[str, Any]:
+    """Return timm's ``config.json`` of a folder; empty where there is none, or another's."""
+    file = folder / "config.json"
+    try:
+        known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    except ValueError:
+        return {}  # of something else that lies there
+    # Files of early timm have no table of their own for the pixels.
+    if not isinstance(known, dict) or "architecture" not in known:
+        return {}
+    return known | {"pretrained_cfg": known.get("pretrained_cfg") or known}
+
+
+def _unmasked(config: Any) -> Any:
+    """Turn off the mask of masked autoencoders, which transformers draws in eval mode too."""
+    if getattr(config, "mask_ratio", None):
+        config.mask_ratio = 0.0
+    return config
 
 
 def _network(folder: str, side: str, weights: str) -> nn.Module:
@@ -104,6 +146,12 @@ def _network(folder: str, side: str, weights: str) -> nn.Module:
     found = _from(AutoConfig, folder)
     if hasattr(found, side):
         found = getattr(found, side)
+    if found.model_type == "timm_wrapper":
+        raise ValueError(
+            f"hf:{folder} is a repository of timm. Pass timm:<model> with its name, or fetch it "
+            "into a folder and pass hf:FOLDER."
+        )
+    _unmasked(found)
     if weights == "random":
         return AutoModel.from_config(found)
     if weights != "pretrained":
@@ -145,11 +193,25 @@ def _from(kind: Any, folder: str, **options: Any) -> Any:
     local = Path(folder).is_dir() or not hub_answers()
     try:
         return kind.from_pretrained(folder, local_files_only=local, **options)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, ImportError, AttributeError) as error:
         first = " ".join(str(error).split())[:160]
+        lacks = [m for m in ("sentencepiece", "google.protobuf") if not _installed(m)]
+        pieces = [*Path(folder).glob("*.model")] or re.search("sentencepiece|tiktoken", str(error))
+        if kind.__name__ == "AutoTokenizer" and lacks and pieces:
+            raise ValueError(
+                f"The tokenizer of {folder} is a file of sentencepiece. Run: pip install "
+                "sentencepiece protobuf"
+            ) from error
         if Path(folder).is_dir():
             raise ValueError(f"{folder} can't be read by {kind.__name__}: {first}") from error
         raise WeightsNotAvailable(
             f"Weights of hf:{folder} can't be downloaded here ({first}). Fetch the repository on a "
             "machine with a network (hf download NAME --local-dir FOLDER) and pass hf:FOLDER."
         ) from error
+
+
+def _installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # of its parent
+        return False

@@ -7,16 +7,17 @@ not fit raises ``ValueError``, which names the tensors.
 import hashlib
 import importlib.util
 import pickle
+import re
 import socket
 import urllib.parse
 import urllib.request
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-# Where the tensors of a trunk stand in the files of timm, of our bundles, of open_clip and of DDP.
-PREFIXES = ("", "trunk.", "image.trunk.", "visual.trunk.", "module.")
 
 
 class WeightsNotAvailable(RuntimeError):
@@ -45,12 +46,15 @@ def packaged_file(package: str, file: str, sha256: str) -> Path:
     return path
 
 
-def read(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a ``.safetensors`` file or of a torch checkpoint, on the CPU.
+def read(path: Path) -> dict[str, Any]:
+    """Return what a ``.safetensors`` file or a torch checkpoint holds, tensors on the CPU.
+
+    Plain data beside the tensors (numbers of numpy, an ``argparse.Namespace``, paths) is read; no
+    other object is made, since making one can run code.
 
     Raises:
         WeightsNotAvailable: There is no such file.
-        ValueError: The file is damaged, or holds pickled objects in place of tensors.
+        ValueError: The file is damaged, or holds pickled objects of other kinds.
     """
     if not path.is_file():
         raise WeightsNotAvailable(f"No weight file {path}. Pass the path of a checkpoint on disk.")
@@ -59,39 +63,105 @@ def read(path: Path) -> dict[str, Tensor]:
 
     try:
         if path.suffix == ".safetensors":
-            state = load_file(path)
-        else:
+            return load_file(path)
+        with torch.serialization.safe_globals(_plain_data()):
             state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        named = re.search(r"GLOBAL ([\w.]+)", str(error))
+        kind = f"it holds a {named[1]}" if named else type(error).__name__
         raise ValueError(
-            f"{path.name} can't be read as a file of tensors ({type(error).__name__}). It is "
-            "damaged, or it is a pickled model: then write its state_dict() to a file where it "
-            "came from, and pass that."
+            f"{path.name} can't be read as a file of tensors ({kind}). It is damaged, or holds "
+            "pickled objects, which could run code: write the model's state_dict() to a file where "
+            "it came from, and pass that."
         ) from error
-    # Training scripts keep the weights beside their optimiser, under one of these names.
-    state = next((state[k] for k in ("state_dict", "model") if k in state), state)
-    return {k: v for k, v in state.items() if isinstance(v, Tensor)}
+    return state if isinstance(state, dict) else {}
 
 
-def load_by_name(trunk: nn.Module, path: Path) -> None:
+def _plain_data() -> list[Any]:
+    """List the classes beside tensors that training scripts save and that can't run code."""
+    import argparse
+    import types
+    from pathlib import PurePosixPath, PureWindowsPath
+
+    import numpy as np
+
+    made: list[Any] = [argparse.Namespace, types.SimpleNamespace, np.dtype, np.ndarray]
+    made += {type(np.dtype(code)) for code in "?bBhHiIlLqQefdFDSU"}
+    for core in ("numpy.core", "numpy._core"):  # numpy 1 and 2
+        made.append((np.asarray(0.0)[()].__reduce__()[0], f"{core}.multiarray.scalar"))
+        made.append((np.zeros(1).__reduce__()[0], f"{core}.multiarray._reconstruct"))
+    for module in ("pathlib", "pathlib._local"):
+        made += [(PurePosixPath, f"{module}.PosixPath"), (PureWindowsPath, f"{module}.WindowsPath")]
+    return made
+
+
+def _nested(state: dict, place: str = "") -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Yield each dict with named tensors in a checkpoint, with the keys that lead there."""
+    tensors = {k: v for k, v in state.items() if isinstance(k, str) and isinstance(v, Tensor)}
+    if tensors:
+        yield place, tensors
+    for key, value in state.items():
+        if isinstance(value, dict):
+            yield from _nested(value, f"{place}[{key!r}]")
+
+
+def load_by_name(trunk: nn.Module, path: Path) -> str:
     """Load a checkpoint into ``trunk``; tensors it has besides (a head, a text tower) are left.
+
+    The tensors are looked for in each dict of the file, under any one prefix that their names have
+    in common, as wrappers and training scripts add them (``module.``, ``_orig_mod.backbone.``).
+
+    Returns:
+        Where they were, for readers; empty for a plain file.
 
     Raises:
         WeightsNotAvailable: There is no such file.
-        ValueError: Tensors are missing or have another shape: the file is of another architecture.
+        ValueError: Tensors are missing or have another shape: the file is of another architecture;
+            or several sets of different tensors fit, such as a teacher's and a student's.
     """
-    state, own = read(path), trunk.state_dict()
-    prefix = max(PREFIXES, key=lambda p: sum(p + k in state for k in own))
-    state = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-    missing = sorted(set(own) - set(state))
-    wrong = [k for k in own if k in state and own[k].shape != state[k].shape]
+    own = trunk.state_dict()
+    # Files older than torch 0.4.1 lack the counters, which serve only training without a momentum.
+    needed = {k for k in own if not k.endswith("num_batches_tracked")}
+    found = []
+    for place, tensors in _nested(read(path)):
+        counts: Counter[str] = Counter()
+        for key in tensors:
+            dots = [0, *(i + 1 for i, letter in enumerate(key) if letter == ".")]
+            counts.update(key[:i] for i in dots if key[i:] in needed)
+        for prefix in counts:
+            state = {k: tensors[prefix + k] for k in own if prefix + k in tensors}
+            wrong = [k for k in state if own[k].shape != state[k].shape]
+            missing = sorted(needed - state.keys())
+            found.append((len(missing) + len(wrong), place, prefix, state, missing, wrong))
+        if not counts:
+            found.append((len(needed), place, next(iter(tensors)), {}, sorted(needed), []))
+    if not found:
+        raise ValueError(f"{path.name} holds no named tensors. Pass a file of a state_dict().")
+    _, place, prefix, state, missing, wrong = min(found, key=lambda fit: fit[0])
     if missing or wrong:
         raise ValueError(
             f"{path.name} does not fit: {len(missing)} tensors missing (first {missing[:1]}), "
-            f"{len(wrong)} of another shape (first {wrong[:1]}); the file begins with "
-            f"{next(iter(state), 'nothing')!r}. Choose the architecture it was made with."
+            f"{len(wrong)} of another shape (first {wrong[:1]}); nearest are its tensors "
+            f"{_where(place, prefix) or 'at the top'}. Choose the architecture it was made with."
         )
-    trunk.load_state_dict({k: state[k] for k in own})
+    fits = [fit for fit in found if not fit[0]]
+    if any(not _equal(state, other[3]) for other in fits[1:]):
+        named = " and ".join(_where(fit[1], fit[2]) or "at the top" for fit in fits)
+        raise ValueError(
+            f"{path.name} holds {len(fits)} sets of tensors that fit and differ: {named}. Write "
+            "the one you mean to a file of its own (torch.save of these tensors), and pass that."
+        )
+    trunk.load_state_dict({k: state.get(k, own[k]) for k in own})
+    return _where(place, prefix)
+
+
+def _equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+
+
+def _where(place: str, prefix: str) -> str:
+    """Say where in a checkpoint tensors are."""
+    return " ".join([*([f"in {place}"] if place else []), *([f"under {prefix}"] if prefix else [])])
 
 
 def load_in_order(trunk: nn.Module, state: dict[str, Tensor]) -> None:

@@ -9,21 +9,3 @@ from bonelib.models.bundles import Model, load_bundle, save_bundle, tower
 from bonelib.models.exchange import export_open_clip, from_open_clip
 from bonelib.models.heads import Classifier, DualEncoder, MultiHead, pool_studies
 from bonelib.models.tuning import add_lora, has_lora, lora_targets, merge_lora, tell_apart
-
-__all__ = [
-    "Classifier",
-    "DualEncoder",
-    "Model",
-    "MultiHead",
-    "add_lora",
-    "export_open_clip",
-    "from_open_clip",
-    "has_lora",
-    "load_bundle",
-    "lora_targets",
-    "merge_lora",
-    "pool_studies",
-    "save_bundle",
-    "tell_apart",
-    "tower",
-]

@@ -97,10 +97,12 @@ def export_open_clip(folder: Path, model: DualEncoder) -> Path:
         if "hf_model_name" in text_cfg:
             text_cfg |= {"hf_model_name": str(folder), "hf_tokenizer_name": str(folder)}
         pixels = asdict(model.image.preprocessing)
-        preprocess = {"size": pixels["size"], "mean": pixels["mean"], "std": pixels["std"]}
+        preprocess = {"size": model.image.side, "mean": pixels["mean"], "std": pixels["std"]}
         preprocess |= {"interpolation": "bicubic", "resize_mode": "longest"}
         record = {"model_cfg": config, "preprocess_cfg": preprocess}
-        (temporary / "open_clip_config.json").write_text(json.dumps(record, indent=1) + "\n")
+        (temporary / "open_clip_config.json").write_text(
+            json.dumps(record, indent=1) + "\n", encoding="utf-8"
+        )
     return folder
 
 
@@ -120,7 +122,7 @@ def _vision(model: DualEncoder) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "timm_model_pretrained": False,
         "timm_pool": "",  # the network's own, whatever it is
         "timm_proj": model.projection,
-        "image_size": image.preprocessing.size,
+        "image_size": image.side,
     }
     state = {f"visual.trunk.{k}": v for k, v in image.trunk.state_dict().items()}
     head = model.image_projection.state_dict()

@@ -3,6 +3,11 @@
 A model comes in and is changed in place. LoRA: Hu et al. 2021, arXiv:2106.09685, by peft.
 """
 
+import copy
+import re
+from collections.abc import Container
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -13,34 +18,59 @@ RIDGE = 0.1  # share of the mean variance within meanings that `tell_apart` adds
 def add_lora(model: nn.Module, *, rank: int = 8) -> list[str]:
     """Freeze the image trunk and add trainable low-rank changes to its layers, zero at first.
 
-    The changes are multiplied by two (alpha is twice the rank).
+    The changes are multiplied by two (alpha is twice the rank). What a layer is called does not say
+    that a change of it is used and can be merged, so each is tried on a copy first. What fails is
+    left out, and the tower's ``notes`` say so.
 
     Returns:
-        The names of the layers that were changed, those of ``lora_targets``.
+        The names of the layers that were changed.
 
     Raises:
-        ValueError: The tower has LoRA already, or no layer can take it.
+        ValueError: The tower has LoRA already, or most of its layers can't take it.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
     if has_lora(model):
         raise ValueError("The image tower has LoRA already. Call merge_lora first.")
-    trunk = model.image.trunk
-    targets = lora_targets(trunk)
-    if not targets:
-        raise ValueError(f"No layer of {model.image.name} can take LoRA. Choose another tower.")
-    trunk.requires_grad_(False)
-    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets)
-    inject_adapter_in_model(config, trunk)
+    faults: dict[str, str] = {}
+    while True:  # what is left out may leave other layers as the tower's main ones
+        targets = lora_targets(model.image.trunk, without=faults)
+        found = _lora_faults(model.image, targets) if targets else {}
+        faults |= found
+        if not found:
+            break
+    said = [
+        f"LoRA is not on {len(names)} layers of {model.image.name} (first {names[0]}): {why}."
+        for why in dict.fromkeys(faults.values())
+        if (names := [name for name, fault in faults.items() if fault == why])
+    ]
+    if len(targets) < len(faults) or not targets:
+        why = " ".join(["", *said])
+        raise ValueError(
+            f"{len(targets) or 'No'} layers of {model.image.name} can take LoRA.{why} Choose "
+            "another tower, or lora=0."
+        )
+    model.image.notes += said
+    model.image.trunk.requires_grad_(False)
+    inject_adapter_in_model(_lora(LoraConfig, rank, targets), model.image.trunk)
     return targets
 
 
-def lora_targets(trunk: nn.Module) -> list[str]:
-    """Return the layers that LoRA changes: linear ones, or in a convolutional net the pointwise.
+def _lora(config: type, rank: int, targets: list[str]) -> Any:
+    # by a pattern of whole names: a list would also match "stages.0.conv" by "conv"
+    names = "|".join(re.escape(name) for name in targets)
+    return config(r=rank, lora_alpha=2 * rank, target_modules=f"(?:{names})")
+
+
+def lora_targets(trunk: nn.Module, *, without: Container[str] = ()) -> list[str]:
+    """Return the layers that LoRA changes: linear ones and pointwise convolutions.
 
     Left out: the output layers of torch's own attention, which reads their weights past the layer
-    so that a change would never be used. A net without linear and pointwise layers has LoRA on
-    every convolution that is not grouped, but for the first.
+    so that a change would never be used. A net in which these are few has LoRA on every convolution
+    that is not grouped, but for the first.
+
+    Args:
+        without: Names of layers that can't take it.
     """
     hidden = {
         id(inner)
@@ -48,14 +78,90 @@ def lora_targets(trunk: nn.Module) -> list[str]:
         if isinstance(module, nn.MultiheadAttention)
         for inner in module.modules()
     }
-    named = [(name, m) for name, m in trunk.named_modules() if name and id(m) not in hidden]
-    linear = [name for name, m in named if isinstance(m, nn.Linear)]
-    if linear:
-        return linear
-    plain = [(name, m) for name, m in named if isinstance(m, nn.Conv2d) and m.groups == 1]
-    pointwise = [name for name, m in plain if m.kernel_size == (1, 1)]
+    plain = [
+        (name, m)
+        for name, m in trunk.named_modules()
+        if name and name not in without and id(m) not in hidden
+        if isinstance(m, nn.Linear) or isinstance(m, nn.Conv2d) and m.groups == 1
+    ]
+    dense = [name for name, m in plain if getattr(m, "kernel_size", (1, 1)) == (1, 1)]
     # the few pointwise layers of a plain residual net are its shortcuts
-    return pointwise if 2 * len(pointwise) >= len(plain) else [name for name, _ in plain[1:]]
+    return dense if 2 * len(dense) >= len(plain) else [name for name, _ in plain[1:]]
+
+
+def _lora_faults(tower: nn.Module, targets: list[str]) -> dict[str, str]:
+    """Return why layers can't take LoRA, by name, from one forward and backward of a copy.
+
+    Adapters are stirred. Each layer must put out the same after they are merged (layers that
+    standardise their weights don't), and each adapter must have a gradient (attention that reads
+    the weights of its layers, as a fused one does, never calls them).
+    """
+    from peft import LoraConfig, inject_adapter_in_model
+
+    tried, faults, seen = copy.deepcopy(tower).float().cpu().eval(), {}, {}
+    trunk, side = tried.trunk.requires_grad_(False), tower.preprocessing.size
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        for parameter in tried.parameters():  # gains that start at zero let no gradient through
+            if not parameter.any():
+                nn.init.normal_(parameter, std=0.1)
+        pixels = torch.randn(1, tower.preprocessing.channels, side, side)
+        named = {trunk.get_submodule(name): name for name in targets}
+
+        def see(module: nn.Module, given: tuple[Tensor, ...], by_name: dict[str, Tensor]) -> None:
+            first = next(iter([*given, *by_name.values()]))
+            seen[named[module]] = first.clone()  # a later layer may change it in place
+
+        handles = [m.register_forward_pre_hook(see, with_kwargs=True) for m in named]
+        with torch.no_grad():
+            tried(pixels)
+            for handle in handles:
+                handle.remove()
+            for name in targets:
+                if name not in seen:
+                    faults[name] = "the tower reads their weights and never calls them"
+                elif not _merges(trunk.get_submodule(name), seen[name]):
+                    faults[name] = "merging it would change what they put out"
+        seen.clear()
+        sound = [name for name in targets if name not in faults]
+        if not sound:
+            return faults
+        inject_adapter_in_model(_lora(LoraConfig, 2, sound), trunk)
+        _stir(trunk)
+        with torch.enable_grad():
+            tried(pixels).square().sum().backward()
+        for name in sound:
+            layer = trunk.get_submodule(name)
+            if not all(_moves(part) for part in (layer.lora_A, layer.lora_B)):
+                faults[name] = "no gradient reaches it there"
+    return faults
+
+
+def _merges(layer: nn.Module, given: Tensor) -> bool:
+    """Whether a stirred LoRA of one layer is the same merged."""
+    from peft import LoraConfig, inject_adapter_in_model
+
+    alone = nn.ModuleDict({"layer": copy.deepcopy(layer)})
+    try:
+        inject_adapter_in_model(_lora(LoraConfig, 2, ["layer"]), alone)
+        _stir(alone)
+        adapted = alone["layer"](given)
+        alone["layer"].merge()
+        apart = (alone["layer"](given) - adapted).abs().max()
+    except (RuntimeError, ValueError, TypeError):  # peft can't rebuild it: other padding, say
+        return False
+    return bool(apart <= 1e-3 * adapted.abs().max())
+
+
+def _stir(module: nn.Module) -> None:
+    """Give low-rank changes something to say; they start at zero."""
+    for name, parameter in module.named_parameters():
+        if "lora_B" in name:
+            nn.init.normal_(parameter, std=0.05)
+
+
+def _moves(part: nn.Module) -> bool:
+    return all(p.grad is not None and bool(p.grad.any()) for p in part.parameters())
 
 
 def merge_lora(model: nn.Module) -> int:
