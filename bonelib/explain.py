@@ -6,11 +6,53 @@ Grad-CAM: Selvaraju et al. 2017, arXiv:1610.02391. Pointing game: Zhang et al. 2
 Energy: Score-CAM, Wang et al. 2020, arXiv:1910.01279.
 """
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
+
+_COUNT = "There are {} targets for {} images. Pass one for each, or a single one for all."
+PREFIX = 16  # most tokens of a transformer that stand for no patch
+
+
+@dataclass
+class _Pass:
+    """What one image leaves in a model: the outputs of its modules, in order, and of all of it."""
+
+    outputs: list[tuple[Any, Any]]  # a module and the shape of what it puts out, or its type
+    logits: tuple[int, ...]
+
+
+def _look(model: Any, image: Any) -> _Pass:
+    """Send one image through a model in eval mode, and leave the model as it was."""
+    import torch
+
+    outputs: list[tuple[Any, Any]] = []
+
+    def hook(module: Any, _: Any, output: Any) -> None:
+        tensor = isinstance(output, torch.Tensor)
+        outputs.append((module, tuple(output.shape) if tensor else type(output).__name__))
+
+    modes = {module: module.training for module in model.modules()}
+    handles = [module.register_forward_hook(hook) for module in modes]
+    try:
+        with torch.no_grad():
+            found = model.eval()(image[:1])
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module, training in modes.items():
+            module.training = training
+    return _Pass(outputs, tuple(found.shape))
+
+
+def _fits(rows: int, columns: int, image: Any) -> bool:
+    """Whether a map has the shape of the image; (B, H, W, C) and attention weights do not."""
+    height, width = image.shape[-2:]
+    return min(rows, columns) > 1 and abs(rows * width - columns * height) <= max(height, width)
 
 
 def target_layer(model: Any, image: Any) -> Any:
@@ -22,42 +64,61 @@ def target_layer(model: Any, image: Any) -> Any:
         ValueError: The features are no map but tokens (a transformer), or nothing is left of rows
             and columns (an image that is too small).
     """
-    import torch
+    return _last_map(_look(model, image), image)
 
-    height, width = image.shape[-2:]
-    seen: list[Any] = []
-    tokens = 0
 
-    def hook(module: Any, _: Any, output: Any) -> None:
-        nonlocal tokens
-        if not isinstance(output, torch.Tensor):
-            return
-        if output.ndim == 4 and min(output.shape[2:]) > 1:
-            rows, columns = output.shape[2:]
-            # Maps keep the shape of the image; (B, H, W, C) and attention weights do not.
-            if abs(rows * width - columns * height) <= max(height, width):
-                seen.append(module)
-        elif output.ndim == 3:
-            tokens += 1
-
-    modes = {module: module.training for module in model.modules()}
-    handles = [module.register_forward_hook(hook) for module in modes]
-    try:
-        with torch.no_grad():
-            model.eval()(image[:1])
-    finally:
-        for handle in handles:
-            handle.remove()
-        for module, training in modes.items():
-            module.training = training
+def _last_map(seen: _Pass, image: Any) -> Any:
+    shapes = [(module, shape) for module, shape in seen.outputs if isinstance(shape, tuple)]
+    maps = [module for module, shape in shapes if len(shape) == 4 and _fits(*shape[2:], image)]
+    tokens = sum(len(shape) == 3 for _, shape in shapes)
     # A transformer cuts its patches by a convolution and then speaks in tokens; pooling by
     # attention speaks in a few tokens after many maps.
-    if not seen or tokens > len(seen):
+    if not maps or tokens > len(maps):
+        height, width = image.shape[-2:]
         raise ValueError(
             f"No layer of this model puts out a feature map of a {height} × {width} image that its "
             "features are made of; Grad-CAM needs one. Pass a layer, or a convolutional model."
         )
-    return seen[-1]
+    return maps[-1]
+
+
+def _as_map(layer: Any, seen: _Pass, image: Any) -> Callable[[Any], Any]:
+    """Return what makes ``(B, C, H, W)`` of a layer's output: a map or tokens.
+
+    A map may have its channels last. Tokens are rows and columns of the image after some that stand
+    for all of it (a class token, registers). How many rows there are is read off the maps that the
+    model made of the image before, its patches, or is the largest grid that leaves at most
+    ``PREFIX`` tokens.
+
+    Raises:
+        ValueError: The output is none of these.
+    """
+    shape = next((shape for module, shape in seen.outputs[::-1] if module is layer), None)
+    name = type(layer).__name__
+    if isinstance(shape, tuple) and len(shape) == 4:
+        if _fits(*shape[2:], image):
+            return lambda output: output
+        if _fits(*shape[1:3], image):
+            return lambda output: output.movedim(-1, 1)
+    elif isinstance(shape, tuple) and len(shape) == 3:
+        height, width = image.shape[-2:]
+        made = {s[2:] for _, s in seen.outputs if isinstance(s, tuple) and len(s) == 4}
+        every = {(rows, round(rows * width / height)) for rows in range(2, shape[1])}
+        for grids in (made, every):  # what the model cut itself comes before a guess
+            near = [g for g in grids if _fits(*g, image) and 0 <= shape[1] - g[0] * g[1] <= PREFIX]
+            if near:
+                rows, columns = max(near, key=math.prod)
+                return lambda output: (
+                    output[:, -rows * columns :].unflatten(1, (rows, columns)).movedim(-1, 1)
+                )
+    if shape is None:
+        reason = "the model does not call it"
+    elif isinstance(shape, str):
+        reason = f"it puts out a {shape}, no tensor"
+    else:
+        sides = " × ".join(map(str, image.shape[-2:]))
+        reason = f"its output {shape} has no rows and columns of a {sides} image"
+    raise ValueError(f"Grad-CAM can't look at {name}: {reason}. Pass another layer.")
 
 
 def targets(labels: np.ndarray, *, outputs: int) -> np.ndarray:
@@ -94,10 +155,14 @@ def grad_cam(
         loader: Batches in contract form, in order.
         target: Column of the logits to explain, one for all images or one for each in the loader's
             order, -1 for the highest of the image; or a function of one row of the output.
-        layer: Module whose output is weighed; by default the last feature map.
+        layer: Module whose output is weighed; by default the last feature map. Its output is a map
+            ``(B, C, H, W)`` or ``(B, H, W, C)``, or tokens ``(B, T, C)``, as of a block of a
+            transformer; tokens that stand for no patch are left out.
 
     Raises:
-        ValueError: No gradient of the target reaches the layer, so every map would be blank.
+        ValueError: Images and targets differ in number, a target is no column, the layer's output
+            has no rows and columns, or no gradient of the target reaches them, so that every map
+            would be blank.
     """
     import torch
     from pytorch_grad_cam import GradCAM
@@ -134,34 +199,56 @@ def grad_cam(
     wanted = [p.requires_grad for p in model.parameters()]
     kept = [p.grad for p in model.parameters()]
     model.eval().requires_grad_(True)
-    parts, reached = [], False
+    parts, reached, done, reshape = [], False, 0, None
+    listed = not callable(target) and np.ndim(target) > 0
     try:
         for batch in loader:
             image = batch["image"].to(device)
-            layer = layer if layer is not None else target_layer(model, image)
-            if callable(target):
-                asked = [target] * len(image)
-            else:
-                done = sum(map(len, parts))
-                columns = np.broadcast_to(target, max(done + len(image), np.size(target)))
-                asked = [
-                    ClassifierOutputTarget(int(c)) if c >= 0 else torch.max
-                    for c in columns[done : done + len(image)]
-                ]
-            with Raw(model=model, target_layers=[layer]) as cam:
+            if reshape is None:
+                seen = _look(model, image)
+                layer = layer if layer is not None else _last_map(seen, image)
+                reshape = _as_map(layer, seen, image)
+                _check_columns(target, seen.logits)
+            columns = target[done : done + len(image)] if listed else [target] * len(image)
+            done += len(image)
+            if len(columns) < len(image):
+                raise ValueError(_COUNT.format(len(target), f"{done} or more"))
+            asked = [
+                c if callable(c) else ClassifierOutputTarget(int(c)) if c >= 0 else torch.max
+                for c in columns
+            ]
+            # Not by "with": leaving it, the package swallows an IndexError, and a map is lost.
+            cam = Raw(model=model, target_layers=[layer], reshape_transform=reshape)
+            try:
                 parts.append(cam(input_tensor=image, targets=asked))
+            finally:
+                cam.activations_and_grads.release()
     finally:
         for module, training in modes.items():
             module.training = training
         for parameter, flag, grad in zip(model.parameters(), wanted, kept, strict=True):
             parameter.requires_grad_(flag)
             parameter.grad = grad
+    if listed and done < len(target):
+        raise ValueError(_COUNT.format(len(target), done))
     if not reached:
         raise ValueError(
             f"No gradient of the target reaches {type(layer).__name__}: every map would be blank. "
-            "Pass another layer."
+            "Pass another layer; where a head reads a class token alone, one before the last "
+            "attention (norm1 of the last block)."
         )
     return np.concatenate(parts).astype(np.float32)
+
+
+def _check_columns(target: Any, logits: tuple[int, ...]) -> None:
+    """Refuse targets that are no column of the logits, before a map is made."""
+    outside = [] if callable(target) else sorted({*np.ravel(target).tolist()})
+    outside = [c for c in outside if not (c == int(c) and -1 <= c < logits[-1])]
+    if outside:
+        raise ValueError(
+            f"The targets {outside[:5]} are no columns: the model puts out {logits[-1]}. Pass 0 to "
+            f"{logits[-1] - 1}, or -1 for the highest."
+        )
 
 
 def center_prior(size: int) -> np.ndarray:

@@ -327,3 +327,120 @@ def test_without_a_label_the_predicted_class_is_explained():
         same = explain.grad_cam(model, batches(), target=column)[row]
         np.testing.assert_allclose(maps[row], same, atol=1e-6)
     assert explain.targets(np.array([110.0, np.nan]), outputs=1).tolist() == [0, 0]
+
+
+# ---------------------------------------------------------------------- nothing is lost
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_as_many_targets_as_images_are_needed(count):
+    for size in (1, 2, 3):  # of a batch
+        with pytest.raises(ValueError, match=f"There are {count} targets for .* Pass one for each"):
+            explain.grad_cam(Planted(), batches(size), target=[0] * count)
+
+
+@pytest.mark.parametrize("target", [2, [0, 1, 2], [0, -2, 0], 7, np.array([0.5, 0, 0])])
+def test_a_target_that_is_no_column_is_refused_before_a_map_is_made(target):
+    model, seen = Planted(), []
+    model.register_forward_hook(lambda *_: seen.append(1))
+    with pytest.raises(ValueError, match="are no columns: the model puts out 2"):
+        explain.grad_cam(model, batches(1), target=target)
+    assert len(seen) == 1
+
+
+def test_an_index_error_in_a_target_is_not_swallowed():
+    # grad-cam 1.5.7: leaving its "with", BaseCAM.__exit__ swallows an IndexError
+    with pytest.raises(IndexError):
+        explain.grad_cam(Planted(), batches(1), target=lambda row: row[5])
+
+
+# ---------------------------------------------------------------------- tokens as maps
+class Tokens(nn.Module):
+    """A transformer's way of speaking: patches of 4 pixels behind tokens that stand for all."""
+
+    def __init__(self, prefix=0, *, layout="tokens", convolution=True):
+        super().__init__()
+        self.prefix, self.layout = prefix, layout
+        self.patch = nn.Conv2d(3, 2, 4, stride=4) if convolution else nn.Linear(48, 2)
+        self.convolution, self.block, self.head = convolution, nn.Identity(), nn.Linear(2, 2)
+        with torch.no_grad():
+            self.patch.weight.fill_(1 / 48)
+            self.patch.bias.zero_()
+            self.head.weight.copy_(torch.tensor([[3.0, 0.0], [0.0, 0.0]]))
+
+    def forward(self, image):
+        if self.convolution:
+            found = self.patch(image).movedim(1, -1)  # (B, H, W, C)
+        else:
+            found = self.patch(image.unfold(2, 4, 4).unfold(3, 4, 4).movedim(1, 3).flatten(3))
+        if self.layout == "channels last":
+            return self.head(self.block(found).mean(dim=(1, 2)))
+        found = found.flatten(1, 2)
+        first = found.new_full((len(image), self.prefix, 2), 9.0)
+        found = torch.cat([first, found], dim=1)
+        if self.layout == "tuple":
+            return self.head(self.block((found, None))[0].mean(dim=1))
+        return self.head(self.block(found).mean(dim=1))
+
+
+@pytest.mark.parametrize("convolution", [True, False])
+@pytest.mark.parametrize("prefix", [0, 1, 5])
+def test_tokens_lie_where_their_patches_are_whatever_stands_before_them(prefix, convolution):
+    model = Tokens(prefix, convolution=convolution)
+    maps = explain.grad_cam(model, batches(), layer=model.block)
+    for number, heat in enumerate(maps):
+        assert inside(number)[np.unravel_index(heat.argmax(), heat.shape)]
+        assert heat[inside(number)].sum() > 0.4 * heat.sum()
+    wide = [{"image": torch.zeros(1, 3, 24, 40)}]
+    wide[0]["image"][:, :, 4:8, 32:36] = 1
+    heat = explain.grad_cam(model, wide, layer=model.block)[0]
+    row, column = np.unravel_index(heat.argmax(), heat.shape)
+    assert 4 <= row < 8 and 32 <= column < 36
+
+
+def test_a_map_with_its_channels_last_is_the_same_map():
+    model = Tokens(layout="channels last")
+    last = explain.grad_cam(model, batches(), layer=model.block)
+    as_tokens = Tokens()
+    np.testing.assert_allclose(
+        last, explain.grad_cam(as_tokens, batches(), layer=as_tokens.block), atol=1e-6
+    )
+
+
+def test_an_output_without_rows_and_columns_is_refused_with_its_reason():
+    model = Tokens(layout="tuple")
+    with pytest.raises(ValueError, match="can't look at Identity: it puts out a tuple"):
+        explain.grad_cam(model, batches(), layer=model.block)
+    with pytest.raises(ValueError, match=r"its output \(1, 2\) has no rows and columns of a 32 ×"):
+        explain.grad_cam(model, batches(), layer=model.head)
+    with pytest.raises(ValueError, match="can't look at ReLU: the model does not call it"):
+        explain.grad_cam(model, batches(), layer=nn.ReLU())
+
+
+@pytest.mark.parametrize(
+    ("name", "block"),
+    [
+        ("timm:test_vit", "blocks.2"),  # a class token
+        ("timm:test_vit3", "blocks.2"),  # none
+        ("timm:vit_pwee_patch16_reg1_gap_256", "blocks.3"),  # a register
+        ("timm:swin_s3_tiny_224", "layers.2"),  # rows and columns, channels last
+    ],
+)
+def test_blocks_of_real_transformers_give_maps(name, block):
+    size = 224 if "swin" in name else 64
+    tower = encoders.image(name, weights="random", size=size)
+    model = nn.Sequential(tower, nn.Linear(tower.width, 2))
+    image = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+    layer = tower.trunk.get_submodule(block)
+    maps = explain.grad_cam(model, [{"image": image}], layer=layer)
+    assert maps.shape == (1, size, size) and np.isfinite(maps).all()
+
+
+def test_patches_that_a_class_token_no_longer_reads_are_refused_with_the_cure():
+    tower = encoders.image("timm:test_vit", weights="random", size=64)
+    blocks = tower.trunk.blocks
+    if tower.trunk.global_pool != "token":
+        pytest.skip("it pools otherwise")
+    batch = [{"image": torch.rand(1, 3, 64, 64)}]
+    model = nn.Sequential(tower, nn.Linear(tower.width, 2))
+    with pytest.raises(ValueError, match="norm1 of the last block"):
+        explain.grad_cam(model, batch, layer=blocks[-1])
+    assert explain.grad_cam(model, batch, layer=blocks[-1].norm1).shape == (1, 64, 64)
