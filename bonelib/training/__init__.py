@@ -4,16 +4,6 @@ The same loop trains dual encoders and classifiers, on one device or, under ``to
 """
 
 from bonelib.training.loop import fit
-from bonelib.training.machine import precision, to_device
+from bonelib.training.machine import precision, take_ranks, to_device
 from bonelib.training.rules import Options, parameter_groups, schedule
 from bonelib.training.state import toward
-
-__all__ = [
-    "Options",
-    "fit",
-    "parameter_groups",
-    "precision",
-    "schedule",
-    "to_device",
-    "toward",
-]

@@ -1,6 +1,8 @@
 """Where a training runs: devices, processes, precision, and the state of random numbers."""
 
 import atexit
+import os
+import re
 from typing import Any
 
 import torch
@@ -25,14 +27,53 @@ def precision(model: nn.Module, *, accelerator: str = "auto") -> str:
 def fabric(precision: str, accelerator: str, devices: int, nodes: int) -> Any:
     """Return Lightning's Fabric on this machine, its processes joined where there are several."""
     from lightning.fabric import Fabric
+    from lightning.fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 
     several = devices * nodes > 1
     where = dict(accelerator=accelerator, devices=devices, num_nodes=nodes)
+    # Named, not detected: one process inside an allocation of two tasks is still one process, and
+    # Fabric refuses it there ("You set --ntasks=2") or, under srun, waits for others.
+    where |= dict(plugins=[TorchElasticEnvironment() if several else LightningEnvironment()])
     made = Fabric(**where, strategy="ddp" if several else "auto", precision=precision)
     if several:
         made.launch()
         atexit.register(_leave_group)
     return made
+
+
+def take_ranks() -> None:
+    """Let the tasks of ``srun`` train together, as the processes of ``torchrun`` do.
+
+    What ``torchrun`` puts into the environment is put there from what Slurm says of the job step
+    (srun(1), output environment variables). Nothing happens outside a step of several tasks, under
+    ``torchrun``, or in a terminal that ``srun --pty`` opened.
+
+    Raises:
+        ValueError: The nodes run different numbers of tasks, or a task sees fewer GPUs than there
+            are tasks on its node.
+    """
+    told = os.environ
+    ranks = int(told.get("SLURM_STEP_NUM_TASKS", 1))
+    if "RANK" in told or "SLURM_PTY_PORT" in told or ranks < 2:
+        return
+    spread = told["SLURM_STEP_TASKS_PER_NODE"]  # 2, or 2(x3), or 2,1
+    if not re.fullmatch(r"\d+(\(x\d+\))?", spread):
+        raise ValueError(
+            f"srun started {spread} tasks on its nodes; a training needs the same number on each. "
+            "Ask for --ntasks-per-node in place of --ntasks."
+        )
+    local = int(spread.partition("(")[0])
+    if 0 < torch.cuda.device_count() < local:  # not run here
+        raise ValueError(
+            f"{local} tasks run on this node and this one sees {torch.cuda.device_count()} GPUs. "
+            f"Give each task all of them: --gpus-per-node={local}, not --gpus-per-task."
+        )
+    node = re.sub(r"\[(\w+)[^\]]*\]", r"\1", told["SLURM_STEP_NODELIST"]).split(",")[0]
+    port = 15000 + (int(told["SLURM_JOB_ID"]) * 31 + int(told["SLURM_STEP_ID"])) % 15000
+    names = {"RANK": "PROCID", "LOCAL_RANK": "LOCALID", "GROUP_RANK": "NODEID"}
+    own = {name: told[f"SLURM_{theirs}"] for name, theirs in names.items()}
+    own |= {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(local)}
+    os.environ.update({"MASTER_ADDR": node, "MASTER_PORT": str(port)} | own)
 
 
 def _leave_group() -> None:
