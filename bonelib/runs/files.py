@@ -13,9 +13,11 @@ import shutil
 import stat
 import tempfile
 import time
+import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 # A file that changed so shortly before it was read may change again within the same tick of the
 # clock of its file system (2 s on FAT), which size and time would not tell.
@@ -23,7 +25,7 @@ SETTLED = 2 * 10**9  # nanoseconds
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, mode: int = 0o644) -> Iterator[Path]:
     """Give a temporary path beside ``path`` that takes its place only if the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
@@ -31,7 +33,8 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        temporary.chmod(0o644)
+        with contextlib.suppress(PermissionError):  # file systems without modes (FAT, SMB)
+            temporary.chmod(mode)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -44,12 +47,41 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
     try:
         yield temporary
-        temporary.chmod(0o755)
+        with contextlib.suppress(PermissionError):
+            temporary.chmod(0o755)
         if folder.exists():
             shutil.rmtree(folder)
         temporary.replace(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_checked(path: Path, content: Any) -> None:
+    """Write what JSON can hold with a checksum, which ``read_checked`` looks at."""
+    text = json.dumps(content)
+    with replacing(path) as temporary:
+        temporary.write_text(f"{_seal(text)}{text}}}", encoding="utf-8")
+
+
+def read_checked(path: Path) -> Any:
+    """Read what ``write_checked`` wrote.
+
+    Raises:
+        ValueError: The file is cut off or a byte of it changed; the message names it.
+        FileNotFoundError: There is none.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        head = len(_seal(""))
+        if text[:head] == _seal(text[head:-1]) and text[-1:] == "}":
+            return json.loads(text[head:-1])
+    except UnicodeDecodeError:
+        pass
+    raise ValueError(f"{path} is cut off or damaged: its checksum does not fit.")
+
+
+def _seal(text: str) -> str:
+    return f'{{"crc32": "{zlib.crc32(text.encode()):08x}", "content": '
 
 
 def file_hash(path: Path) -> str:
@@ -61,13 +93,17 @@ def file_hash(path: Path) -> str:
 def hashes(paths: Sequence[str | Path], *, index: Path, workers: int = 1) -> list[str]:
     """Return the sha256 of each file, empty where there is none that can be read.
 
-    A file whose size and times are those of an earlier call is not read again.
+    A file whose size and times are those of an earlier call is not read again. An index that is
+    damaged, or that can't be written, costs only that files are read again.
 
     Args:
         index: A JSON file that keeps size, times and hash of each absolute path.
         workers: Threads that read.
     """
-    known = json.loads(index.read_text(encoding="utf-8")) if index.exists() else {}
+    try:
+        known, kept = read_checked(index), True
+    except (OSError, ValueError):
+        known, kept = {}, False
     now = time.time_ns()
 
     def look(path: str) -> list:
@@ -89,7 +125,7 @@ def hashes(paths: Sequence[str | Path], *, index: Path, workers: int = 1) -> lis
         for path, entry in looked.items()
         if entry[-1] and known.get(path) != entry and max(entry[1:3]) < now - SETTLED
     }
-    if fresh or not index.exists():
-        with replacing(index) as temporary:
-            temporary.write_text(json.dumps(known | fresh), encoding="utf-8")
+    if fresh or not kept:
+        with contextlib.suppress(OSError):
+            write_checked(index, known | fresh)
     return [looked[name][-1] for name in names]

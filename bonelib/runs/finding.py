@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from bonelib.runs import code, freshness, machine, stages
+from bonelib.runs import code, cures, freshness, machine, stages
 from bonelib.runs import data as data_sets
 from bonelib.runs.paths import data_name, data_root, folder, run_path
 from bonelib.runs.record import Record, Run, as_json, hold, openings
@@ -103,7 +103,10 @@ def _stands(path: Path, head: dict[str, Any]) -> bool:
     Raises:
         ValueError: All that it reads is the same, but the settings are not.
     """
-    old = freshness.read(path)
+    try:
+        old = freshness.read(path)
+    except freshness.Damaged:  # what it said is lost; it is made anew
+        return False
     if old.get("format") != freshness.FORMAT or freshness.differs(old, head):
         return False
     if changed := freshness.setting_changes(old, head):
@@ -124,6 +127,8 @@ def _clear(path: Path, head: dict[str, Any], *, reuse: bool) -> None:
     path.mkdir(parents=True, exist_ok=True)
     (path / "record.json").unlink(missing_ok=True)
     kept = {*KEPT}
+    # A training that was carried out elsewhere and not evaluated yet was asked for just so.
+    reuse = reuse or (path / "plan.json").exists() and (path / "trained.json").exists()
     if reuse and freshness.trained(path, head):
         made = freshness.read(path, "trained.json")["outputs"]
         kept |= {"trained.json", "bundle", *made}
@@ -169,8 +174,7 @@ def find(
     if not (path / "record.json").exists():
         have = sorted(p.parent.name for p in path.parent.glob("*/record.json"))
         others = [one.removesuffix(f"-s{seed}") for one in have if one.endswith(f"-s{seed}")]
-        again = stages.cure(stage, **made_by)
-        again += f" -p VARIANT {variant}" if variant != "default" else ""
+        again = cures.cure(stage, **made_by, task=task, variant=variant)
         again += f", or read one that is there: -p FROM {stage}:{others[0]}" if others else ""
         raise FileNotFoundError(
             f"No finished {stage!r} run {path.name} for PROFILE={profile!r}, DATA={name!r}, "
@@ -178,7 +182,8 @@ def find(
             f"{again}"
         )
     record = Record(path)
-    freshness.refuse(record.name, record.head, stale(record, data=data, root=root))
+    look = _look(record, data=data, root=root)
+    freshness.refuse(record.name, record.head, look.reasons(record.head), look=look)
     expected = json.loads(as_json(expected))  # as the record has it: tuples are lists
     wrong = {k: record.settings.get(k) for k, v in expected.items() if record.settings.get(k) != v}
     if wrong:
@@ -190,16 +195,19 @@ def find(
     return record
 
 
-def stale(record: Record, *, data: str = "", root: str | Path = "") -> list[str]:
+def stale(record: Record, *, data: str = "", root: str | Path = "") -> list[freshness.Reason]:
     """Return why a record is stale, in sentences; none if it is fresh. See ``freshness``.
 
     Args:
         data: The data set that is asked for, where it is not as recorded: a CSV that was moved.
         root: Its folder, where it is not as recorded.
     """
+    return _look(record, data=data, root=root).reasons(record.head)
+
+
+def _look(record: Record, *, data: str, root: str | Path) -> freshness.Look:
     name = record.head["data_name"] if data or root else ""
-    look = freshness.Look(data=data or record.head["data"], root=str(root), name=name)
-    return look.reasons(record.head)
+    return freshness.Look(data=data or record.head["data"], root=str(root), name=name)
 
 
 def collect(*, profile: str, data: str = "", root: str | Path = "") -> pd.DataFrame:
@@ -218,14 +226,20 @@ def collect(*, profile: str, data: str = "", root: str | Path = "") -> pd.DataFr
     rows, look = [], freshness.Look(data=data, root=str(root), name=name)
     found = (above / name).glob("*/*/*/record.json") if name else above.glob("*/*/*/*/record.json")
     for path in sorted(found):
-        record = freshness.read(path.parent)
-        reasons = look.reasons(record)
+        run = "/".join(path.parts[-6:-1])
+        try:
+            record = freshness.read(path.parent)
+            reasons = look.reasons(record)
+        except freshness.Damaged as error:
+            record, _ = freshness.look_at(run)
+            reasons = [str(error)]
         current = record.get("format") == freshness.FORMAT
         columns = ("stage", "data", "task", "variant", "seed", "seconds", "commit")
         rows.append(
-            {key: record[key] for key in (*columns, "settings", "metrics")}
+            {key: record.get(key) for key in columns}
+            | {key: record.get(key, {}) for key in ("settings", "metrics")}
             | {
-                "run": "/".join(path.parts[-6:-1]),
+                "run": run,
                 "data_name": path.parts[-5],
                 "stale": bool(reasons),
                 "why": "; ".join(reasons),

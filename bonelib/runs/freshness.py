@@ -21,19 +21,73 @@ from typing import Any
 
 from bonelib.runs import code
 from bonelib.runs import data as data_sets
+from bonelib.runs.cures import commands
 from bonelib.runs.paths import data_name, folder
-from bonelib.runs.stages import JUDGING, JUDGING_STAGE, cure
+from bonelib.runs.stages import JUDGING, JUDGING_STAGE
 
-FORMAT = 2  # of record.json; a record of another one is refused
+FORMAT = 3  # of record.json; a record of another one is refused
 OLD = "it was made by an older version of bonelib, whose records can't be compared"
 # The runner passes on what it executes, so that a changed notebook is a changed record.
 NOTEBOOK = "BONELIB_NOTEBOOK"
 
 
+class Damaged(ValueError):
+    """A file of a run folder can't be read; the message names it."""
+
+
+class Reason(str):
+    """Why a record is stale, in a sentence.
+
+    Attributes:
+        run: The record that changed or must be made again; empty for the one that is asked about.
+        code: Whether nothing but the code changed.
+    """
+
+    run, code = "", False
+
+    @classmethod
+    def of(cls, text: str, *, run: str = "", code: bool = False) -> "Reason":
+        """Make a reason."""
+        made = cls(text)
+        made.run, made.code = run, code
+        return made
+
+
 def read(run: Path, name: str = "record.json") -> dict[str, Any]:
-    """Return a JSON file of a run folder, empty where there is none."""
+    """Return a JSON file of a run folder, empty where there is none.
+
+    Raises:
+        Damaged: It is cut off, say.
+    """
     file = run / name
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    if not file.exists():
+        return {}
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise Damaged(f"{file} can't be read: it is cut off or damaged")
+    return found
+
+
+def look_at(name: str) -> tuple[dict[str, Any], str]:
+    """Return the record of a run by its name below the folder of runs, or why there is none.
+
+    Where there is none, what its name says of it stands in its place, without inputs.
+    """
+    why = "was removed since"
+    try:
+        if there := read(folder() / name):
+            if there.get("format") == FORMAT:
+                return there, ""
+            why = "was made by an older version of bonelib"
+    except Damaged:
+        why = "can't be read: its record.json is damaged"
+    profile, data, task, stage, last = name.split("/")
+    variant, _, seed = last.rpartition("-s")
+    told = dict(profile=profile, data=data, data_name=data, task=task, stage=stage, root="")
+    return told | dict(variant=variant, seed=int(seed), inputs=[]), why
 
 
 class Look:
@@ -46,44 +100,69 @@ class Look:
 
     def __init__(self, *, data: str = "", root: str = "", name: str = ""):
         self._asked, self._name = (data, root), name
-        self._of_run: dict[str, list[str]] = {}
+        self._of_run: dict[str, list[Reason]] = {}
         self._closure = functools.cache(code.code_closure)
         self._fingerprint = functools.cache(data_sets.fingerprint)
 
-    def reasons(self, head: dict[str, Any]) -> list[str]:
+    def reasons(self, head: dict[str, Any]) -> list[Reason]:
         """Return why a record is stale, in sentences; none if it is fresh."""
         if head.get("format") != FORMAT:
-            return [OLD]
+            return [Reason(OLD)]
         return list(dict.fromkeys(self.of_inputs(head["inputs"]) + self._own(head)))
 
     def other_code(self, head: dict[str, Any]) -> list[str]:
         """Name the rooms that changed since a record was made."""
         return code.changed_rooms(head["code"], self._closure(head["module"]))
 
-    def of_inputs(self, inputs: list[dict[str, str]]) -> list[str]:
+    def of_inputs(self, inputs: list[dict[str, str]]) -> list[Reason]:
         """Follow inputs down to what changed; those in between are not named."""
         found = []
         for entry in inputs:
             name = entry["run"]
-            there = read(folder() / name)
-            if not there:
-                found.append(f"the input {name} was removed since")
+            there, why = look_at(name)
+            if why:
+                found.append(Reason.of(f"the input {name} {why}", run=name))
             elif there.get("hash") != entry["hash"]:
-                found.append(f"the input {name} was remade since")
+                found.append(Reason.of(f"the input {name} was remade since"))
             else:
                 if name not in self._of_run:
-                    own = [f"the input {name} is stale: {reason}" for reason in self._own(there)]
+                    own = [
+                        Reason.of(f"the input {name} is stale: {one}", run=name, code=one.code)
+                        for one in self._own(there)
+                    ]
                     self._of_run[name] = self.of_inputs(there["inputs"]) + own
                 found += self._of_run[name]
         return found
 
-    def _own(self, head: dict[str, Any]) -> list[str]:
-        found = [*self._content(head), *self._files(head)]
+    def remake(self, head: dict[str, Any]) -> list[dict[str, Any]]:
+        """Return the heads of what must be made again for a record, it last, inputs first.
+
+        Data that were moved stand where they are looked for now.
+        """
+        found: dict[str, dict[str, Any]] = {}
+        for entry in head.get("inputs", ()):
+            there, why = look_at(entry["run"])
+            for one in self.remake(there) if not why else [self._moved(there, head)]:
+                found["/".join(map(str, _place(one)))] = one
+        return [*found.values(), self._moved(head, head)] if found or self._due(head) else []
+
+    def _due(self, head: dict[str, Any]) -> bool:
+        return bool(head.get("format") != FORMAT or self.reasons(head))
+
+    def _moved(self, head: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
+        """Return a head with its data as they are called and lie now."""
+        if head["data_name"] == self._name and asked["data"] != "phantom":
+            return head | {"data": self._asked[0] or asked["data"], "root": self._asked[1]}
+        return head | {key: asked[key] for key in ("data", "root") if key in asked}
+
+    def _own(self, head: dict[str, Any]) -> list[Reason]:
+        found = [Reason(one) for one in (*self._content(head), *self._files(head))]
         there = head["reads"]
-        if there and reads(there["runs"], head["stage"]) != there:
-            found.append("the records it read changed: some were made, remade or removed since")
+        if there and reads(there["runs"], head["stage"], self) != there:
+            text = "the records it read changed: some were made, remade or removed, or are stale"
+            found.append(Reason(text))
         if not code.keeping() and (rooms := self.other_code(head)):
-            found.append(f"it was made by other code: {', '.join(rooms)}")
+            found.append(Reason.of(f"it was made by other code: {', '.join(rooms)}", code=True))
         return found
 
     def _content(self, head: dict[str, Any]) -> list[str]:
@@ -124,16 +203,24 @@ def _in_data_folder(head: dict[str, Any]) -> bool:
         return False
 
 
-def reads(patterns: Iterable[str], stage: str) -> dict[str, Any]:
+def _place(head: dict[str, Any]) -> list[Any]:
+    return [head[key] for key in ("profile", "data_name", "task", "stage", "variant", "seed")]
+
+
+def reads(patterns: Iterable[str], stage: str, look: Look | None = None) -> dict[str, Any]:
     """Describe the records that match patterns below the folder of runs, those of ``stage`` apart.
 
     Args:
         patterns: As ``Path.glob`` takes them, e.g. ``demo/*/*/pretraining/*``.
     """
-    patterns = sorted(patterns)
+    patterns, look = sorted(patterns), look or Look()
     matching = {p.parent for one in patterns for p in folder().glob(f"{one}/record.json")}
-    heads = {"/".join(path.parts[-5:]): read(path) for path in sorted(matching)}
-    facts = [[name, one.get("hash", "")] for name, one in heads.items() if one["stage"] != stage]
+    names = ["/".join(path.parts[-5:]) for path in sorted(matching)]
+    facts = []
+    for name in (name for name in names if name.split("/")[-2] != stage):
+        head, why = look_at(name)
+        stale = bool(why or look.reasons(head))
+        facts.append([name, head.get("hash", ""), stale])
     digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
     return {"runs": patterns, "hash": digest} if patterns else {}
 
@@ -188,7 +275,10 @@ def trained(run: Path, head: dict[str, Any]) -> bool:
     ``trained.json`` says so, written last by whoever trained: the notebook, or ``bonelib train``.
     Rooms that only draw or judge do not count.
     """
-    there = read(run, "trained.json")
+    try:
+        there = read(run, "trained.json")
+    except Damaged as error:
+        raise ValueError(f"{error}. Delete it to train from the start.") from None
     return (
         there.get("format") == FORMAT
         and there["settings"] == head["settings"]
@@ -198,20 +288,30 @@ def trained(run: Path, head: dict[str, Any]) -> bool:
     )
 
 
-def refuse(name: str, head: dict[str, Any], reasons: list[str]) -> None:
-    """Complain of a stale record, with the command that remakes it.
+def refuse(
+    name: str, head: dict[str, Any], reasons: list[Reason], *, look: Look | None = None
+) -> None:
+    """Complain of a stale record, with the commands that remake it and what it needs.
+
+    Args:
+        look: Knows where the data lie that are asked for.
 
     Raises:
-        ValueError: There are reasons; all are listed.
+        Stale: There are reasons; all are listed.
     """
     if not reasons:
         return
-    one = {key: head[key] for key in ("profile", "data", "seed")}
-    root = head.get("root", "") if head["data"] != "phantom" else ""
-    again = cure(head["stage"], root=root, **one)
-    whole = f"bonelib run --profile {head['profile']} -p DATA {head['data']}"
-    code_only = all("other code" in reason for reason in reasons)
-    raise ValueError(
-        f"{name} is stale: {'; '.join(reasons)}.\nMake it again: {again}, or all: {whole}"
+    again = commands((look or Look()).remake(head) or [head])
+    code_only = all(reason.code for reason in reasons)
+    error = Stale(
+        f"{name} is stale: {'; '.join(reasons)}.\nMake it again: {again}"
         + (", or keep such numbers: --keep-other-code" if code_only else "")
     )
+    error.reasons = reasons
+    raise error
+
+
+class Stale(ValueError):
+    """A record is not what would be made now; ``reasons`` says why."""
+
+    reasons: list[Reason] = []

@@ -25,13 +25,15 @@ def seed_everything(seed: int) -> None:
 
 def commit() -> str | None:
     """Name the commit of the checkout, with a plus if tracked files differ from it."""
+    options = dict(capture_output=True, encoding="utf-8", errors="replace")
 
     def git(*words: str) -> str:
-        done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True)
+        done = subprocess.run(["git", *words], cwd=ROOT, check=True, **options)
         return done.stdout.strip()
 
     try:
-        dirty = git("status", "--porcelain", "--untracked-files=no", "--", "bonelib", "notebooks")
+        # Not the status: it calls a notebook changed whose outputs a filter strips (`make lab`).
+        dirty = git("diff", "--name-only", "HEAD", "--", "bonelib", "notebooks")
         return git("rev-parse", "--short", "HEAD") + ("+" if dirty else "")
     except (OSError, subprocess.CalledProcessError):
         return None  # not a checkout: the hash of the sources still tells
@@ -44,6 +46,13 @@ def versions() -> dict[str, str]:
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
     return found
+
+
+def threads() -> int:
+    """Count the threads that compute: with another number, sums are rounded in another order."""
+    if "torch" in sys.modules:
+        return sys.modules["torch"].get_num_threads()
+    return int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
 
 
 def device() -> str:

@@ -5,14 +5,14 @@
 with, so nothing is dropped in silence.
 """
 
-import fcntl
+import contextlib
 import hashlib
 import io
 import json
 import os
 import shutil
-import socket
 import time
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bonelib.runs import freshness, machine
+from bonelib.runs import cures, freshness, locks, machine
 from bonelib.runs.files import file_hash, replacing
 from bonelib.runs.paths import figures_folder, folder
 from bonelib.runs.stages import PUBLISHING
@@ -60,7 +60,8 @@ class _Folder:
         if not path.exists():
             have = ", ".join(sorted(p.stem for p in self.path.glob("*.parquet"))) or "none"
             raise FileNotFoundError(f"{self.name} has no table {name!r} (tables: {have}).")
-        table = pd.read_parquet(path)
+        with _named(path):
+            table = pd.read_parquet(path)
         for column in (name for name in table if table[name].dtype == object):
             cells = [tuple(c.tolist()) if isinstance(c, np.ndarray) else c for c in table[column]]
             table[column] = pd.Series(cells, index=table.index, dtype="object")
@@ -68,7 +69,8 @@ class _Folder:
 
     def array(self, name: str) -> Any:
         """Read ``<name>.npy``."""
-        return np.load(self.path / f"{name}.npy")
+        with _named(path := self.path / f"{name}.npy"):
+            return np.load(path)
 
     def upstream(self, stage: str) -> "Record":
         """Return the input of that stage, refusing one that was remade or is stale.
@@ -82,6 +84,20 @@ class _Folder:
             raise ValueError(f"{self.name} has no input {stage!r} (inputs: {have}).")
         freshness.refuse(self.name, self.head, freshness.Look().of_inputs([inputs[stage]]))
         return Record(folder() / inputs[stage]["run"])
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Name a file that can't be read."""
+    try:
+        yield
+    except (ValueError, EOFError, OSError) as error:  # those of pyarrow among them
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise ValueError(
+            f"{path} can't be read: it is cut off or damaged. Delete the record.json beside it, "
+            "and the notebook that made it makes it again."
+        ) from error
 
 
 class Record(_Folder):
@@ -104,12 +120,19 @@ class Record(_Folder):
             FileNotFoundError: There is none.
             ValueError: It was written by an older version; the message says what remakes it.
         """
-        head = freshness.read(path)
+        try:
+            head = freshness.read(path)
+        except freshness.Damaged as error:
+            told, _ = freshness.look_at("/".join(path.parts[-5:]))
+            raise ValueError(
+                f"{error}. What the run had found is lost with it, but the openings of the test "
+                f"labels are not. Make it again: {cures.commands([told])}"
+            ) from None
         if not head:
             raise FileNotFoundError(f"{path} holds no record.json: no run has finished there.")
         super().__init__(path, head)
         if head.get("format") != freshness.FORMAT:
-            freshness.refuse(self.name, head, [freshness.OLD])
+            freshness.refuse(self.name, head, [freshness.Reason(freshness.OLD)])
         self.hash: str = head["hash"]
         self.notes: dict[str, Any] = head["notes"]
         self.metrics: dict[str, Any] = head["metrics"]
@@ -230,6 +253,7 @@ class Run(_Folder):
             "seconds": round(time.monotonic() - self._started, 1),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "device": machine.device(),
+            "threads": machine.threads(),
             "commit": machine.commit(),
             "versions": machine.versions(),
         }
@@ -263,9 +287,15 @@ def _table_digest(file: Path) -> str:
 
 
 def openings(path: Path) -> list[dict[str, Any]]:
-    """Read the openings of the test labels that a run folder has seen."""
+    """Read the openings of the test labels that a run folder has seen.
+
+    A file that is damaged counts as one: that they were opened is known, how often is not.
+    """
     file = path / "openings.json"
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+    try:
+        return json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+    except ValueError:
+        return [{"damaged": f"{file.name} can't be read: earlier openings are not known"}]
 
 
 def as_json(value: Any) -> str:
@@ -288,9 +318,9 @@ def _plain(value: Any) -> Any:
 
 
 # ---------------------------------------------------------------------- one writer at a time
-# Of this process, path → (process, file): a lock lives as long as its file is open, and must
-# outlive a run that was collected as garbage while its notebook starts it again.
-_held: dict[Path, tuple[int, int]] = {}
+# Of this process, path → (process, what frees it): a lock must outlive a run that was collected as
+# garbage while its notebook starts it again.
+_held: dict[Path, tuple[int, Callable[[], None]]] = {}
 
 
 def hold(path: Path) -> None:
@@ -301,27 +331,18 @@ def hold(path: Path) -> None:
     """
     if _held.get(path, (0,))[0] == os.getpid():
         return  # this notebook started the run before
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = path.parent / f".{path.name}.writing"
-    file = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        who = os.read(file, 200).decode() or "unknown"
-        os.close(file)
+        free = locks.take(path.parent / f".{path.name}.writing")
+    except locks.Busy as error:
         raise ValueError(
-            f"Another process writes to {path} ({who}). Wait until it has finished, stop it (a "
+            f"Another process writes to {path} ({error}). Wait until it has finished, stop it (a "
             "notebook's kernel, say), or choose another VARIANT."
         ) from None
-    os.ftruncate(file, 0)
-    os.write(file, f"process {os.getpid()} on {socket.gethostname()}".encode())
-    _held[path] = (os.getpid(), file)
+    _held[path] = (os.getpid(), free)
 
 
 def release(path: Path) -> None:
     """Let others write to a run folder."""
     if path in _held:
-        process, file = _held.pop(path)
-        if process == os.getpid():  # a worker that was forked meanwhile has the file open too
-            fcntl.flock(file, fcntl.LOCK_UN)
-        os.close(file)
+        _, free = _held.pop(path)
+        free()

@@ -69,11 +69,3 @@ def input_variant(inputs: str, stage: str, *, default: str) -> str:
             f"name, or pairs such as data:default,pretraining:ours; stages: {', '.join(NOTEBOOKS)}."
         )
     return {one: name for one, _, name in pairs}.get(stage, default)
-
-
-def cure(stage: str, *, profile: str, data: str, root: str = "", seed: int = 0) -> str:
-    """Return the command that makes the run of a stage."""
-    number = NOTEBOOKS.get(stage, stage)
-    command = f"bonelib run {number} --profile {profile} -p DATA {data}"
-    command += f" -p DATA_ROOT {root}" if root else ""
-    return command + (f" -p SEED {seed}" if seed else "")
