@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bonelib.commands import data, identities, notebooks, results
+from bonelib.commands import data, identities, notebooks, printing, results
 from bonelib.headless.plan import PROFILES
 
 OLD_NAME = "deidentify-dicom"  # of the command deidentify
@@ -18,6 +18,11 @@ OLD_NAME = "deidentify-dicom"  # of the command deidentify
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 1 failed, 2 refused, 130 interrupted."""
+    if argv is None:
+        _speak_utf8()
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a terminal that can't show a letter shows "?"
+            stream.reconfigure(errors="replace")
     arguments = vars(_parser().parse_args(argv))
     command, typed = arguments.pop("command"), arguments.pop("typed")
     if typed == OLD_NAME:
@@ -29,9 +34,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, FileNotFoundError) as error:
         print(error, file=sys.stderr)
         return 2
+    except OSError as error:
+        print(printing.told(error), file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return 130
+
+
+def _speak_utf8() -> None:
+    """Start anew in Python's UTF-8 mode where the locale is another one's.
+
+    On a cluster whose locale is ISO-8859-1, libraries would write texts, and Python the names of
+    files, in Latin-1, and fail at the first letter it lacks. The terminal keeps its encoding.
+    """
+    encoding = sys.getfilesystemencoding()
+    if encoding == "utf-8" or os.environ.get("PYTHONUTF8") == "1":
+        return
+    os.environ["PYTHONUTF8"] = "1"
+    os.environ.setdefault("PYTHONIOENCODING", sys.stdout.encoding or encoding)
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -130,11 +152,11 @@ def _parser() -> argparse.ArgumentParser:
     text = "folder for the key and who is who: keep it apart; default OUT-ledger"
     argument("--ledger", type=Path, help=text)
     argument = copies.add_argument_group("reports").add_argument
-    argument("--language", help="fr or en; required")
+    argument("--language", help="fr or en, where no column language tells")
     argument("--mode", help="tags (default) or surrogates")
     argument("--column", help="of a table: the column of the reports (text)")
     argument("--keep", nargs="*", metavar="COLUMN", help="of a table: columns to copy")
-    argument("--index", type=Path, help="CSV: report,patient,name,birth_date,accession")
+    argument("--index", type=Path, help="CSV: report,patient,name,birth_date,accession,language")
     text = "range by which dates are shifted (-1000 1000)"
     argument("--days", nargs=2, type=int, metavar=("LOW", "HIGH"), help=text)
     argument = copies.add_argument_group("DICOM").add_argument

@@ -146,6 +146,10 @@ def test_steps_come_in_order_with_the_parameters_that_each_declares(folder):
         ("1", str, "1"),
         ("['A', 2]", list, ["A", 2]),
         ("{'a': 1}", dict, {"a": 1}),
+        ("[(1, 2), {'a': (3,)}]", list, [[1, 2], {"a": [3]}]),
+        ("None", type(None), None),
+        ("0.5", type(None), 0.5),
+        ("fold1", type(None), "fold1"),
     ],
 )
 def test_text_becomes_the_declared_type(text, kind, value):
@@ -167,6 +171,58 @@ def test_text_becomes_the_declared_type(text, kind, value):
 def test_what_is_not_of_the_declared_type_is_refused(value, kind):
     with pytest.raises(ValueError, match="NAME must be"):
         convert("NAME", value, kind)
+
+
+def test_parameters_are_read_as_python_reads_them(folder):
+    extra = """CLASSES: str = "found=class"  # a = b
+NOTE: str | None = None  # "a # b"
+TITLE = "a # b"
+LONG: dict = {
+    "x": 1,  # over lines
+}
+PAIRS: list = [(1, 2)]
+"""
+    odd = dict(CLASSES="a=b # c", NOTE="n", TITLE="t = 1 | 2", LONG="{'y': 2}", PAIRS="[(3, 4)]")
+    write(
+        folder,
+        "01",
+        "given = [CLASSES, NOTE, TITLE, LONG, PAIRS]\nrun.note(given=given)",
+        "run.finish()",
+        extra=extra,
+    )
+    (step,) = headless.plan(["01"], folder=folder)
+    defaults = {name: step.values[name] for name in odd}
+    assert list(defaults.values()) == ["found=class", None, "a # b", {"x": 1}, [[1, 2]]]
+    (outcome,) = headless.run(["01"], folder=folder, parameters=odd)
+    given = runs.Record(outcome.step.folder).notes["given"]
+    assert given == ["a=b # c", "n", "t = 1 | 2", {"y": 2}, [[3, 4]]]
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("ROOT = os.getcwd()", "ROOT = os.getcwd.* is not a plain value"),
+        ("KINDS = {1, 2}", "KINDS = .* is not a plain value"),
+        ("%matplotlib inline", "line 8 of the parameters is not plain Python"),
+    ],
+)
+def test_a_parameter_that_is_computed_or_no_python_is_refused(folder, line, told):
+    write(folder, "01", extra=line + "\n")
+    with pytest.raises(ValueError, match=told):
+        headless.plan(["01"], folder=folder)
+
+
+def test_an_expected_exception_is_none_and_another_is_named_by_its_cell(folder):
+    path = write(folder, "01", "1 / 0", "run.finish()", "print('after')")
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[3].metadata["tags"] = ["raises-exception"]
+    nbformat.write(notebook, path)
+    (outcome,) = headless.run(["01"], folder=folder)
+    assert outcome.status == "executed", outcome.error
+    notebook.cells[4].source = "run.finish(); missing_name"
+    nbformat.write(notebook, path)
+    (outcome,) = headless.run(["01"], folder=folder)
+    assert outcome.status == "failed" and "missing_name" in outcome.error.splitlines()[0]
 
 
 # ---------------------------------------------------------------------- execution
@@ -340,6 +396,11 @@ def test_a_killed_kernel_and_a_notebook_without_a_record_count_as_failed(folder)
     assert (place("data") / "notebook-failed.ipynb").exists()
     assert not (place("data") / "notebook.ipynb").exists()
 
+    for end, told in (("os._exit(3)", "itself with exit code 3"), ("os.abort()", "SIGABRT")):
+        write(folder, "01", f"import os; {end}", "print('never')", "run.finish()")
+        (outcome,) = headless.run(folder=folder)
+        assert outcome.status == "failed" and told in outcome.error
+
     write(folder, "01", "print('no finish')")
     (outcome,) = headless.run(folder=folder)
     assert outcome.status == "failed" and "left no record" in outcome.error
@@ -461,12 +522,13 @@ def test_each_run_of_the_studies_is_one_that_its_notebook_knows():
         planned = headless.study(name)
         folders = [(numbers, p.get("VARIANT"), p.get("DATA")) for numbers, _, p in planned]
         assert len(set(folders)) == len(folders), "no run overwrites another"
+        data = {p.get("VARIANT", "default") for numbers, _, p in planned if "01" in numbers}
         for numbers, profile, parameters in planned:
             assert profile in headless.PROFILES and parameters.get("RECIPE", "ours") in recipes
             assert set(parameters) <= set().union(*(declared[number] for number in numbers))
             variant, inputs = parameters.get("VARIANT", "default"), parameters.get("FROM", "")
             if "01" not in numbers:  # the study starts with it
-                assert runs.input_variant(inputs, "data", default=variant) == "default"
+                assert {runs.input_variant(inputs, "data", default=variant)} == data
 
 
 def test_two_processes_at_the_same_run_execute_it_once(folder):

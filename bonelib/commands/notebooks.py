@@ -1,11 +1,16 @@
 """Run notebooks and studies, and list what is finished."""
 
+import contextlib
 import hashlib
 import os
 import signal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bonelib.commands.printing import metrics, say, short
+
+if TYPE_CHECKING:
+    from bonelib.headless import Step
 
 
 def run(
@@ -19,11 +24,8 @@ def run(
     allowed = {
         "TASK": list(cohort.TASKS),
         "DATA": list(datasets.NAMES),  # or a CSV
-        "RESIZE": ["pad", "squash"],
         "CAPTIONS": ["table", "reports", "own"],  # or a CSV
         "RECIPE": recipes,
-        "EVALUATE_ON": ["val", "test"],
-        "RUN_ON": ["here", "elsewhere"],
         "COMPARE_TO": list(recipes),
     }
     given = _once(parameters)
@@ -33,7 +35,8 @@ def run(
         os.environ[runs.code.KEEP] = "keep"  # for this process and the kernels it starts
     # A batch system ends a job with SIGTERM: kept like Ctrl-C, with the partial copy.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    outcomes = headless.run(numbers, profile=profile, parameters=given, allowed=allowed, report=say)
+    known = dict(allowed=allowed, problems=_problems)
+    outcomes = headless.run(numbers, profile=profile, parameters=given, **known, report=say)
     say("")
     published = list(dict.fromkeys(path for outcome in outcomes for path in outcome.published))
     for path in published or [one.step.folder for one in outcomes if not one.error]:
@@ -42,6 +45,22 @@ def run(
     for one in failed:
         say(f"{one.status}: {one.step.name}: {one.error.splitlines()[0]}")
     return 1 if failed else 0
+
+
+def _problems(step: "Step") -> list[str]:
+    """List what is wrong with the values of a notebook; the test set is one of the split table."""
+    from bonelib import runs, splits
+    from bonelib.experiments import settings
+
+    found = settings.problems(step.values)
+    if not found and "TEST" in step.values:
+        with contextlib.suppress(FileNotFoundError, ValueError):  # said of the notebook's needs
+            table = runs.find("data", **step.place("data"))
+            try:
+                splits.apply(table, test=step.values["TEST"])
+            except ValueError as error:
+                found.append(f"TEST: {error}")
+    return found
 
 
 def _recipes() -> dict[str, str]:
@@ -88,11 +107,15 @@ def study(
 
 
 def train(folder: Path, accelerator: str) -> int:
-    """Carry out the training that a notebook planned; under ``torchrun`` one process of several."""
-    from bonelib import runs
+    """Carry out the training that a notebook planned; one process of several under ``torchrun``.
+
+    So is each task of ``srun``.
+    """
+    from bonelib import runs, training
     from bonelib.experiments import finetuning, pretraining
     from bonelib.experiments.context import Process
 
+    training.take_ranks()
     run = runs.reopen(folder)
     made_by = {"pretraining": pretraining, "finetuning": finetuning}[run.head["stage"]]
     setup, first = made_by.reopen(run), Process.here().first

@@ -1,5 +1,8 @@
 """What is printed, and tables written for a user."""
 
+import errno
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,8 +12,33 @@ if TYPE_CHECKING:
 
 
 def say(line: str) -> None:
-    """Print a line at once."""
-    print(line, flush=True)
+    """Print a line at once; where nobody reads it any more, say so once and go on."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        print("The pipe was closed: what follows is not printed.", file=sys.stderr)
+
+
+# What to do about what the system refuses, by its number.
+_CURES = {
+    errno.ENOSPC: "The disk is full: make room and give the command again; what is finished stays.",
+    errno.EDQUOT: "Your quota is used up: make room and give the command again.",
+    errno.EROFS: "It can only be read: set BONELIB_RUNS, BONELIB_CACHE and BONELIB_FIGURES to "
+    "folders that can be written.",
+}
+_CURES[errno.EACCES] = _CURES[errno.EPERM] = "You may not write there: " + _CURES[
+    errno.EROFS
+].removeprefix("It can only be read: ")
+_CURES[errno.EEXIST] = _CURES[errno.ENOTDIR] = "A file has the name of a folder: rename it."
+
+
+def told(error: OSError) -> str:
+    """Say in a sentence what the system refused, where, and what to do."""
+    where = f" ({error.filename})" if error.filename else ""
+    cure = _CURES.get(error.errno, "")
+    return f"{error.strerror or error}{where}. {cure}".strip()
 
 
 def tenths() -> Callable[[int, int], None]:

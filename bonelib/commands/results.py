@@ -45,12 +45,15 @@ def results(study: str, seed: int | None) -> int:
 def pages(rows: "pd.DataFrame") -> dict[str, str]:
     """Return the pages that print results, by their path in the repository, as they should be.
 
-    The README shows the last training seed of each recipe: it chose nothing.
+    The README shows each recipe on the last folds and with the last training seed: what was tried
+    first may have helped to choose it.
     """
     from bonelib import reporting, runs
 
     start = rows[rows["compared_to"] == reporting.START]
-    last = start[start["seed"] == start.groupby("recipe")["seed"].transform("max")]
+    latest = start.sort_values(["split_seed", "seed"]).groupby("recipe", sort=False).tail(1)
+    ends = latest[["recipe", "split_seed", "seed"]]
+    last = start.merge(ends)  # in the order of the rows
     between = rows[rows["compared_to"] != reporting.START]
     tables = {
         "README.md": {"last seeds": last},
@@ -78,15 +81,16 @@ def _found(study: str, seed: int | None) -> "pd.DataFrame":
         raise ValueError(f"The study {study!r} opens no test labels, so it has no result to keep.")
     (profile, values), names = judged[0], {one["RECIPE"] for _, one in judged}
     usual = headless.study(study)[0][2].get("SEED", 0)
-    seed = values.get("SEED", 0)
+    seed, split_seed = values.get("SEED", 0), _split_seed(planned)
     command = f"bonelib study {study}" + (f" -p SEED {seed}" if seed != usual else "")
     parts = []
     for beside in BESIDE:
         table = reporting.recipes(profile=profile, beside=beside)
         if len(table):
             data = runs.paths.data_name(values["DATA"], profile=profile)
-            asked = (table["data"] == data) & (table["seed"] == seed)
-            table = table[asked & table["recipe"].isin(names)]
+            asked = pd.Series([data, split_seed, seed], index=reporting.SAME)
+            table = table[(table[reporting.SAME] == asked).all(axis=1)]
+            table = table[table["recipe"].isin(names)]
         folds = len({one["TEST"] for _, one in judged})
         done = set(table.loc[table["folds"] == folds, "recipe"]) if len(table) else set()
         if missing := sorted(names - done):
@@ -94,9 +98,16 @@ def _found(study: str, seed: int | None) -> "pd.DataFrame":
                 f"Runs of {', '.join(missing)} are missing, stale or of several settings. Finish "
                 f"the study first: {command}"
             )
+        said = BESIDE[: BESIDE.index(beside)]  # those were compared with this one: told once
+        table = table[~table["recipe"].isin(said)]
         compared = [beside, reporting.START][: 1 + (beside == BESIDE[0])]
         parts.append(reporting.study_rows(table, command=command, compared_to=compared))
     return pd.concat(parts, ignore_index=True)
+
+
+def _split_seed(planned: list) -> int:
+    """Return the seed of the folds: that of the study's notebook 01."""
+    return next((one["SPLIT_SEED"] for _, _, one in planned if "SPLIT_SEED" in one), 0)
 
 
 def _replaced(rows: "pd.DataFrame", found: "pd.DataFrame") -> "pd.DataFrame":
@@ -115,4 +126,5 @@ def _replaced(rows: "pd.DataFrame", found: "pd.DataFrame") -> "pd.DataFrame":
         known = {"recipe": places, "compared_to": places, "task": tasks}.get(column.name)
         return column if known is None else column.map(known)
 
-    return whole.sort_values(["recipe", "compared_to", "seed", "task"], key=place)
+    order = ["recipe", "compared_to", "split_seed", "seed", "task"]
+    return whole.sort_values(order, key=place)

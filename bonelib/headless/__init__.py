@@ -14,10 +14,8 @@ from typing import Any
 
 from .. import runs
 from .execute import execute
-from .plan import PROFILES, Step, notebooks, plan
+from .plan import PROFILES, Problems, Step, notebooks, plan
 from .studies import study
-
-__all__ = ["PROFILES", "Outcome", "Step", "notebooks", "plan", "run", "study"]
 
 
 @dataclass
@@ -39,6 +37,7 @@ def run(
     profile: str = "tiny",
     parameters: Mapping[str, Any] | None = None,
     allowed: Mapping[str, Sequence[str] | Mapping[str, str]] | None = None,
+    problems: Problems = lambda step: [],
     folder: Path | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> list[Outcome]:
@@ -55,7 +54,8 @@ def run(
         ValueError: Something is wrong with the call; nothing was started.
         KeyboardInterrupt: Passed on after the partial copy was kept.
     """
-    steps = plan(numbers, profile=profile, parameters=parameters, allowed=allowed, folder=folder)
+    known = dict(allowed=allowed, problems=problems, folder=folder)
+    steps = plan(numbers, profile=profile, parameters=parameters, **known)
     outcomes: dict[str, Outcome] = {}
     for step in steps:
         with runs.alone(step.folder):  # another process at the same run: wait, then reuse

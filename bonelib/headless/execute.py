@@ -10,6 +10,8 @@ import json
 import os
 import re
 import resource
+import signal
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -30,6 +32,7 @@ PROCESS_ENVIRONMENT = {
     "MALLOC_TOP_PAD_": "500000000",
     "GOMP_SPINCOUNT": "1000",
     "OPENBLAS_NUM_THREADS": "1",
+    "PYTHONUTF8": "1",
 }
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _FRAME = re.compile(r"^(File .+:\d+, in .+|Cell In\[\d+\], line \d+)", re.MULTILINE)
@@ -48,20 +51,24 @@ def execute(step: Step, report: Callable[[str], None]) -> tuple[str, str]:
     names = ("record.json", "plan.json", "notebook-failed.ipynb")
     record, plan, copy = (step.folder / name for name in names)
     before, planned_before = _stamp(record), _stamp(plan)
-    error = "interrupted"
+    executed = _Copy(copy, report)
     try:
-        error = _run_cells(step, copy, report)
-        if not error and not record.exists():
-            error = f"the notebook left no record: {record} does not exist. It must end with\n"
-            error += "run.finish(…) of a run started with its own parameters."
+        _run_cells(step, executed, report)
+        if not executed.error and not record.exists():
+            executed.error = (
+                f"the notebook left no record: {record} does not exist. It must end with\n"
+                "run.finish(…) of a run started with its own parameters."
+            )
     finally:
+        error = executed.error
         if error and record.exists() and _stamp(record) != before:
             record.unlink()
+        elif not error and copy.exists():
+            copy.replace(step.folder / "notebook.ipynb")
     if error and runs.planned(step.folder) and _stamp(plan) != planned_before:
         return "planned", runs.how_to_train(step.folder)
     if error:
         return "failed", f"{error}\nWhat it did so far: {copy}"
-    copy.replace(step.folder / "notebook.ipynb")
     return "executed", ""
 
 
@@ -69,15 +76,14 @@ def _stamp(path: Path) -> tuple[int, bytes] | None:
     return (path.stat().st_mtime_ns, path.read_bytes()) if path.exists() else None
 
 
-def _run_cells(step: Step, path: Path, report: Callable[[str], None]) -> str:
-    """Execute the cells in a fresh kernel, keeping the copy as it grows; return the error."""
+def _run_cells(step: Step, copy: "_Copy", report: Callable[[str], None]) -> None:
+    """Execute the cells in a fresh kernel, keeping the copy as it grows, with the error."""
     import papermill
     from jupyter_core.utils import run_sync
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
-    copy, lines = _Copy(path), _Lines(report)
-    error = "interrupted"  # until the cells have come to an end
+    lines = _Lines(report, copy)
     with tempfile.TemporaryDirectory(prefix="bone-", dir=_socket_root()) as private:
         kernel = _kernel(Path(private), step)
         try:
@@ -97,29 +103,31 @@ def _run_cells(step: Step, path: Path, report: Callable[[str], None]) -> str:
                 on_cell_execute=copy.count,
                 on_cell_executed=copy.save_sometimes,
             )
-            error = ""
-        except PapermillExecutionError as raised:
-            error = _explain(raised)
+            copy.error = ""
+        except PapermillExecutionError as raised:  # for an expected exception as well
+            copy.cell = _named(raised.exec_count, raised.source)
+            copy.failed("" if copy.expects_an_exception(raised.source) else _explain(raised))
         except DeadKernelError:
-            error = f"the kernel was killed, most often for want of memory{_memory()}"
+            copy.failed(_ended(kernel.provisioner.process))
         except (RuntimeError, TimeoutError, OSError) as raised:
-            error = f"{type(raised).__name__}: {raised}"
+            copy.failed(f"{type(raised).__name__}: {raised}")
         except KeyboardInterrupt:
-            report(f"    {copy.cell}: interrupted from the keyboard. What it did so far: {path}")
+            said = "interrupted from the keyboard. What it did so far"
+            report(f"    {copy.cell}: {said}: {copy.path}")
             raise
         finally:
-            if kernel.has_kernel:
-                run_sync(kernel.shutdown_kernel)(now=bool(error))
             lines.close()
             copy.save()
-    return error and f"{copy.cell}: {error}"
+            if kernel.has_kernel:
+                run_sync(kernel.shutdown_kernel)(now=bool(copy.error))
 
 
 class _Copy:
-    """The executed copy while it grows, and the cell that runs."""
+    """The executed copy while it grows, the cell that runs, and what went wrong, if anything."""
 
-    def __init__(self, path: Path):
-        self.path = path
+    def __init__(self, path: Path, report: Callable[[str], None]):
+        self.path, self.report = path, report
+        self.error = "interrupted"  # until the cells have come to an end
         self.notebook: Any = None
         self.cell = "before the first cell"
         self._cells = 0
@@ -130,8 +138,16 @@ class _Copy:
 
     def count(self, cell: Any, cell_index: int) -> None:
         self._cells += 1  # the number that In [ ] shows in the copy
-        first = next(line for line in cell.source.splitlines() if line.strip())
-        self.cell = f"cell In [{self._cells}] ({first.strip()[:60]})"
+        self.cell = _named(self._cells, cell.source)
+
+    def failed(self, why: str) -> None:
+        """Note what went wrong in the cell that runs, if anything."""
+        self.error = why and f"{self.cell}: {why}"
+
+    def expects_an_exception(self, source: str) -> bool:
+        """Tell whether the cell has Jupyter's tag for that; nbclient then goes on."""
+        cells = (cell for cell in self.notebook.cells if cell.source == source)
+        return any("raises-exception" in cell.metadata.get("tags", ()) for cell in cells)
 
     def save_sometimes(self, **about: Any) -> None:
         if time.monotonic() - self._saved > 60:  # for a session that is killed as a whole
@@ -141,22 +157,26 @@ class _Copy:
         import nbformat
 
         if self.notebook is not None:
-            with runs.replacing(self.path) as temporary:
-                temporary.write_text(nbformat.writes(self.notebook), encoding="utf-8")
+            try:
+                with runs.replacing(self.path) as temporary:
+                    temporary.write_text(nbformat.writes(self.notebook), encoding="utf-8")
+            except OSError as error:  # the run itself may still be whole
+                self.report(f"    {self.path} can't be written ({error.strerror}).")
         self._saved = time.monotonic()
 
 
 class _Lines:
     """A file for what the kernel prints: complete lines are reported, indented, as they come."""
 
-    def __init__(self, report: Callable[[str], None]):
-        self.report = report
+    def __init__(self, report: Callable[[str], None], copy: _Copy):
+        self.report, self.copy = report, copy
         self._rest = ""
 
     def write(self, text: str) -> None:
         *lines, self._rest = (self._rest + text).split("\n")
         for line in lines:
             self.report("    " + line.rsplit("\r", 1)[-1])
+        self.copy.save_sometimes()
 
     def flush(self) -> None:
         """Nothing is held back but an unfinished line."""
@@ -194,6 +214,21 @@ def _explain(error: Any) -> str:
     frames = _FRAME.findall(_ANSI.sub("", "\n".join(error.traceback)))
     where = f"\nat {frames[-1]}" if frames else ""
     return f"{error.ename}: {_ANSI.sub('', error.evalue)}{where}"
+
+
+def _named(number: int | None, source: str) -> str:
+    first = next(line for line in source.splitlines() if line.strip())
+    return f"cell In [{number}] ({first.strip()[:60]})"
+
+
+def _ended(process: subprocess.Popen) -> str:
+    """Say how a kernel ended that should still run."""
+    code = process.wait(timeout=10)
+    if code == -signal.SIGKILL:
+        return f"the kernel was killed, most often for want of memory{_memory()}"
+    if code < 0:
+        return f"the kernel was ended by {signal.Signals(-code).name}{_memory()}"
+    return f"the kernel ended itself with exit code {code}, as exit() in a cell does"
 
 
 def _memory() -> str:

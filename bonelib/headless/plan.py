@@ -10,7 +10,7 @@ import difflib
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -90,7 +90,11 @@ class Step:
                 values[name] = Path(values[name]).name
         values |= {f"{name} stands for": self.stands_for[name] for name in self.stands_for}
         digest = hashlib.sha256(json.dumps(sources).encode()).hexdigest()[:12]
-        return json.loads(json.dumps({"cells": digest, "parameters": values}))
+        given = {k: v for k, v in self.given.items() if k not in IN_RECORD}
+        return json.loads(json.dumps({"cells": digest, "parameters": values, "given": given}))
+
+
+Problems = Callable[[Step], Sequence[str]]  # what is wrong with the values of a notebook
 
 
 def notebooks(folder: Path | None = None) -> dict[str, Path]:
@@ -117,20 +121,28 @@ def notebooks(folder: Path | None = None) -> dict[str, Path]:
 def declared(notebook: Path) -> dict[str, Any]:
     """Read the parameters of a notebook with their defaults, whose types are those of the values.
 
+    The cell is read as Python. papermill 2.7 reads it line by line and loses a parameter whose
+    default or type holds ``=``, ``#`` or ``|``.
+
     Raises:
         ValueError: The notebook lacks one that every notebook has, or computes one.
     """
-    import papermill
-
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    tagged = [c for c in cells if "parameters" in c["metadata"].get("tags", ())]
     found = {}
-    for name, entry in papermill.inspect_notebook(str(notebook)).items():
-        try:
-            found[name] = ast.literal_eval(entry["default"])
-        except (ValueError, SyntaxError):
-            raise ValueError(
-                f"{name} = {entry['default']} is not a plain value; compute it in a later cell, "
-                "since values from outside come in after the parameters."
-            ) from None
+    for node in _statements("".join(tagged[0]["source"]) if tagged else ""):
+        if not isinstance(node, ast.Assign | ast.AnnAssign) or node.value is None:
+            continue
+        for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+            name, default = ast.unparse(target), ast.unparse(node.value)
+            try:
+                found[name] = _listed(ast.literal_eval(node.value))
+                json.dumps(found[name])  # a record can hold it
+            except (ValueError, TypeError):
+                raise ValueError(
+                    f"{name} = {default} is not a plain value; compute it in a later cell, since "
+                    "values from outside come in after the parameters."
+                ) from None
     if missing := [name for name in COMMON if name not in found]:
         raise ValueError(
             f"no parameters {', '.join(missing)}. The first code cell needs the tag "
@@ -139,8 +151,20 @@ def declared(notebook: Path) -> dict[str, Any]:
     return found
 
 
+def _statements(source: str) -> list[ast.stmt]:
+    try:
+        return ast.parse(source).body
+    except SyntaxError as error:
+        raise ValueError(
+            f"line {error.lineno} of the parameters is not plain Python ({error.msg}): keep magics "
+            "in a later cell."
+        ) from None
+
+
 def convert(name: str, value: Any, wanted: type) -> Any:
     """Turn what was typed on the command line into the type of the default, strictly.
+
+    Of a default None nothing is known: a number, a list or None is read as such, the rest is text.
 
     Raises:
         ValueError: ``value`` is no such thing: ``1.0`` is no int, ``yes`` is no bool.
@@ -153,11 +177,18 @@ def convert(name: str, value: Any, wanted: type) -> Any:
                 read = bool(read)
     if wanted is float and type(read) is int:
         return float(read)
-    if type(read) is wanted:  # not isinstance: True is an int
-        return read
+    if type(read) is wanted or wanted is type(None):  # not isinstance: True is an int
+        return _listed(read)
     shown = {bool: "true or false", list: 'a list such as "[1, 2]"', dict: "a dict"}
     kind = shown.get(wanted, f"of type {wanted.__name__}")
     raise ValueError(f"{name} must be {kind}, found {value!r}.")
+
+
+def _listed(value: Any) -> Any:
+    """Return tuples as lists: papermill writes any other value into a notebook as text."""
+    if isinstance(value, list | tuple):
+        return [_listed(one) for one in value]
+    return {k: _listed(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
 def plan(
@@ -166,6 +197,7 @@ def plan(
     profile: str = "tiny",
     parameters: Mapping[str, Any] | None = None,
     allowed: Mapping[str, Sequence[str] | Mapping[str, str]] | None = None,
+    problems: Problems = lambda step: [],
     folder: Path | None = None,
 ) -> list[Step]:
     """Check a call completely and return its steps in order; nothing is executed or written.
@@ -176,6 +208,7 @@ def plan(
         allowed: Values that a parameter may take, ``{"TASK": […], "DATA": […]}``. A mapping gives a
             hash of what each value stands for, so that a recipe that was changed is noticed.
             ``DATA`` and ``CAPTIONS`` may also be the path of a CSV.
+        problems: Lists what is wrong with all values of one notebook together.
         folder: Where the notebooks lie; ``notebooks/`` of the repository by default.
 
     Raises:
@@ -183,7 +216,7 @@ def plan(
     """
     available, allowed = notebooks(folder), allowed or {}
     given = {name: _absolute(name, value) for name, value in (parameters or {}).items()}
-    problems = [] if profile in PROFILES else [_unknown("profile", profile, PROFILES)]
+    wrong = [] if profile in PROFILES else [_unknown("profile", profile, PROFILES)]
     chosen = []
     for typed in numbers or available:
         number = f"{typed}".zfill(2)[:2]
@@ -191,21 +224,21 @@ def plan(
             chosen.append(number)
         else:
             there = ", ".join(path.stem for path in available.values())
-            problems.append(f"There is no notebook {typed!r}. These exist: {there}.")
+            wrong.append(f"There is no notebook {typed!r}. These exist: {there}.")
 
     declarations = {}
     for number in sorted(set(chosen)):
         try:
             declarations[number] = declared(available[number])
         except ValueError as error:
-            problems.append(f"{available[number].name}: {error}")
+            wrong.append(f"{available[number].name}: {error}")
     known = sorted({name for names in declarations.values() for name in names} - {"PROFILE"})
     for name in given if declarations else ():
         if name == "PROFILE":
-            problems.append("PROFILE is not a -p parameter; choose it with --profile.")
+            wrong.append("PROFILE is not a -p parameter; choose it with --profile.")
         elif name not in known:
-            problems.append(_unknown("parameter", name, known))
-    problems += _wrong_values(given, allowed)
+            wrong.append(_unknown("parameter", name, known))
+    wrong += _wrong_values(given, allowed)
 
     steps = []
     for number, defaults in declarations.items():
@@ -214,7 +247,7 @@ def plan(
             try:
                 passed[name] = convert(name, given[name], type(defaults[name]))
             except ValueError as error:
-                problems.append(str(error))
+                wrong.append(str(error))
         values = defaults | passed
         needs = tuple(n for n in _needs(number, values) if n in available)
         meant = {
@@ -224,11 +257,12 @@ def plan(
         }
         source = available[number]
         steps.append(Step(number, STAGES[number], source, passed, values, needs, meant))
-    if not problems:  # folders and runs can only be looked up with sound values
-        problems = _missing(steps)
-    if problems := list(dict.fromkeys(problems)):
-        lines = "\n".join(f"  - {line}" for line in problems)
-        raise ValueError(f"Nothing was started, {len(problems)} problem(s):\n{lines}")
+        wrong += problems(steps[-1])
+    if not wrong:  # folders and runs can only be looked up with sound values
+        wrong = _missing(steps)
+    if wrong := list(dict.fromkeys(wrong)):
+        lines = "\n".join(f"  - {line}" for line in wrong)
+        raise ValueError(f"Nothing was started, {len(wrong)} problem(s):\n{lines}")
     return steps
 
 
@@ -281,6 +315,7 @@ def _missing(steps: list[Step]) -> list[str]:
     """List what the steps rely on and can't get: the data folder, and runs outside this call."""
     found: list[str] = []
     made: set[Path] = set()
+    names: set[str] = set()
     for step in steps:
         try:
             _ = step.folder  # its name is that of the data
@@ -290,11 +325,15 @@ def _missing(steps: list[Step]) -> list[str]:
             found.append(str(error))
             continue
         made.add(step.folder)
+        names.add("/".join(step.folder.parts[-5:]))
         for need in step.needs:
             try:
                 place = step.place(STAGES[need])  # FROM may name another than this call makes
                 if runs.paths.run_path(STAGES[need], **place) not in made:
                     runs.find(STAGES[need], **place)
+            except runs.freshness.Stale as error:
+                if not {reason.run for reason in error.reasons} <= names:  # not made again here
+                    found.append(f"{step.name} needs notebook {need}: {error}")
             except (FileNotFoundError, ValueError) as error:
                 found.append(f"{step.name} needs notebook {need}: {error}")
     return found
