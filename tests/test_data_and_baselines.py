@@ -200,3 +200,33 @@ def test_files_are_found_where_the_data_lie_now(tmp_path, monkeypatch, how):
         how in ("both beside each other", "several sets"),
         False,
     ]
+
+
+def folds(context, **settings):
+    """The fold of each row, as notebook 01 cuts them."""
+    plan = data.plan(context, resize="pad", **settings)
+    return data.group(data.read(context, plan), plan).table["fold"]
+
+
+def test_rows_change_fold_with_the_seed_of_the_folds_and_with_no_other(tmp_path):
+    csv = write(tmp_path, images=False, tumor=["normal", "tumor"] * (ROWS // 2))
+    first = folds(Context(data=csv))
+    assert (folds(Context(data=csv, seed=1)) != first).sum() == 0
+    assert (folds(Context(data=csv, seed=2), split_seed=0) != first).sum() == 0
+    moved = (folds(Context(data=csv), split_seed=1) != first).sum()
+    assert moved > ROWS / 2, "of three folds a new draw leaves a third of the rows where they were"
+    with pytest.raises(ValueError, match="SPLIT_SEED .* from 0, not -1"):
+        data.plan(Context(data=csv), resize="pad", split_seed=-1)
+
+
+def test_every_later_record_names_the_seed_of_its_folds(tmp_path):
+    csv = write(tmp_path, images=False, tumor=["normal", "tumor"] * (ROWS // 2))
+    for split_seed, variant in ((0, "default"), (1, "folds1")):
+        context = Context(data=csv, variant=variant)
+        plan = data.plan(context, resize="pad", split_seed=split_seed)
+        radiographs = data.group(data.read(context, plan), plan)
+        data.seal(context.start("data", settings=plan), radiographs)
+        later = Context(data=csv, variant="later", inputs=f"data:{variant}")
+        run = later.start("baselines", settings=dict(test="folds"), inputs=[later.cohort_run])
+        assert not run.finished, "what was found on other folds is not reused"
+        assert finish(run).settings["split_seed"] == split_seed

@@ -13,6 +13,7 @@ from notebook_here import run_here
 from PIL import Image
 
 from bonelib import cohort, deidentify, evaluation, headless, phantom, runs
+from bonelib.__main__ import main
 
 pytestmark = pytest.mark.notebooks
 STAGES = {
@@ -188,6 +189,15 @@ def test_the_results_table_names_every_method_and_metadata(tiny):
     missing = results[results["status"].eq("weights not available")] if "status" in results else []
     assert len(missing) == 0 or missing["AUROC"].isna().all()
     assert "metadata only" in (found("results").path / "results.md").read_text()
+
+
+@pytest.mark.parametrize("test, told", [("fold3", "fold0, fold1, fold2"), ("center:9", "center:1")])
+def test_a_test_set_that_the_split_does_not_have_is_refused_at_once(tiny, capsys, test, told):
+    assert (
+        main(["run", "04", "-p", "TEST", test, "-p", "VARIANT", "x", "-p", "FROM", "default"]) == 2
+    )
+    said = capsys.readouterr().err
+    assert "Nothing was started" in said and repr(test) in said and told in said
 
 
 def test_a_second_call_reuses_everything(tiny):

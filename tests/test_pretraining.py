@@ -5,11 +5,12 @@ import functools
 import hashlib
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from bonelib import encoders, models, runs
-from bonelib.experiments import captioning, data, finetuning, pretraining, settings
+from bonelib.experiments import captioning, data, finetuning, pretraining, probing, settings
 from bonelib.experiments.context import Context, Process, leave_plan
 
 
@@ -120,6 +121,49 @@ def test_a_fine_tuning_planned_here_is_carried_out_elsewhere_and_goes_on_after_a
         bits[variant] = {start: weights(run.bundle / start) for start in tuning.starts}
         assert isinstance(models.load_bundle(run.bundle / "captions"), models.Classifier)
     assert bits["here"] == bits["there"]
+
+
+@pytest.mark.parametrize("name", ["ours", "random_start"])
+def test_the_start_that_is_probed_is_the_tower_that_training_started_from(context, name):
+    own = dataclasses.replace(context, variant=f"start-{name}", inputs="default")
+    pairs, plan = planned(own, name)
+    setup = pretraining.prepare(own, pairs.table, plan)
+    begun = encoders.weights_hash(setup.model.image)
+    run = own.start("pretraining", settings=plan.as_dict(), inputs=pairs.inputs)
+    patch, probed = pytest.MonkeyPatch(), []
+    with patch.context() as patched:
+        patched.setattr(
+            Context, "features", lambda self, tower, *_: probed.append(tower) or np.eye(48)
+        )
+        found = probing.probe(own, run, plan, setup.model)
+    assert encoders.weights_hash(probed[0]) == begun
+    before = set(found.loc[found["detail"] == "", "start"])
+    assert before == {"scratch" if name == "random_start" else "imagenet"}
+
+
+def test_what_a_tower_assumes_is_said_with_the_bounds_and_recorded(context):
+    pairs, plan = planned(context, "ours")
+    setup = pretraining.prepare(context, pairs.table, plan)
+    bounds = pretraining.loss_bounds(setup)
+    plain = pretraining.read_bounds(setup, bounds)
+    setup.model.image.notes = ["It enlarges images."]
+    assert pretraining.read_bounds(setup, bounds) == plain.replace(
+        "**Reading.** ", "**Reading.** It enlarges images. "
+    )
+    history = pd.DataFrame({"loss": [1.0], "precision": ["32-true"]})
+    assert pretraining.notes(setup, bounds, history)["tower"] == ["It enlarges images."]
+
+
+@pytest.mark.parametrize("setting", [{"lora": 5000}, {"dim": 100_000}, {"size": 4096}])
+def test_settings_have_upper_bounds(setting):
+    (name, _), *_ = setting.items()
+    with pytest.raises(ValueError, match=f"{name}=.* at most"):
+        settings.recipe("mine", sections={"mine": setting})
+
+
+def test_a_name_inside_a_recipe_is_refused_and_not_dropped():
+    with pytest.raises(ValueError, match="'mine': its section is its name. Leave out name"):
+        settings.recipe("mine", sections={"mine": {"name": "other"}})
 
 
 def test_captions_that_all_mean_the_same_teach_nothing_and_are_refused(context):

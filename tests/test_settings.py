@@ -4,11 +4,13 @@ import dataclasses
 import fnmatch
 import inspect
 import json
+import re
 import tomllib
 
 import pytest
 
 from bonelib import adaptation, encoders, losses, runs, training
+from bonelib.__main__ import main
 from bonelib.experiments import settings
 from bonelib.experiments.settings import reading, schema
 
@@ -269,9 +271,9 @@ def test_a_plan_takes_the_sizes_of_its_profile_and_what_the_recipe_changes():
 
 
 def test_a_plan_of_fine_tuning_follows_the_pretraining():
-    before = plan("larger", test="center", resize="squash")
+    before = plan("larger", test="center:A", resize="squash")
     tuning = settings.finetuning("tiny", before)
-    assert (tuning.size, tuning.test, tuning.resize) == (160, "center", "squash")
+    assert (tuning.size, tuning.test, tuning.resize) == (160, "center:A", "squash")
     assert tuning.starts == ("scratch", "imagenet", "captions")
     assert tuning.fit == {"epochs": 2, "lr": 1e-3, "backbone_lr": 3e-4, "layer_decay": 1.0}
     assert settings.finetuning("full", before, epochs=4).epochs == 4
@@ -331,3 +333,58 @@ def test_records_of_an_earlier_form_are_refused_with_the_command_that_remakes_th
     damaged = plan().as_dict() | {"batch_size": "many"}
     with pytest.raises(ValueError, match="can't be read.*\n.*batch_size='many'"):
         settings.Pretraining.from_dict({k: v for k, v in damaged.items() if k != "test"})
+
+
+# ---------------------------------------------------------------------- parameters of notebooks
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("SEED", -1, "at least 0 and at most 4,294,967,295"),
+        ("SPLIT_SEED", -1, "at least 0"),
+        ("EPOCHS", -2, "at least 0"),
+        ("RESIZE", "pat", "Choose pad, squash"),
+        ("TEST", "fold", "fold0, fold1, …"),
+        ("TEST", "center", "center:<name>"),
+        ("CAPTION_FIELDS", "view,foo", "Choose .*view"),
+        ("CAPTION_FIELDS", "", "Choose .*view"),
+        ("LANGUAGE", "de", "Choose en, fr"),
+        ("LANGUAGES", "fr,de", "Choose .*en, fr"),
+        ("EVALUATE_ON", "train", "Choose val, test"),
+        ("RUN_ON", "there", "Choose here, elsewhere"),
+        ("MODE", "blank", "Choose tags, surrogates"),
+    ],
+)
+def test_a_value_that_no_notebook_takes_is_refused_before_the_start(name, value, told):
+    sound = {
+        "PROFILE": "tiny",
+        "CAPTIONS": "table",
+        "LANGUAGE": "en",
+        "TEST": "center:A",
+        "SEED": 3,
+    }
+    assert settings.problems(sound | {"CAPTION_FIELDS": "view, site"}) == []
+    (found,) = settings.problems(sound | {name: value})
+    assert found.startswith(f"{name}={value!r}") or name.startswith(("CAPTION", "LANGUAGES")), found
+    assert re.search(told, found)
+
+
+def test_captions_of_a_bank_may_be_in_any_language():
+    assert settings.problems({"PROFILE": "tiny", "CAPTIONS": "bank.csv", "LANGUAGE": "de"}) == []
+
+
+def test_the_command_refuses_all_wrong_values_at_once_and_starts_nothing(
+    capsys, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("BONELIB_RUNS", str(tmp_path))
+    wrong = {
+        "TEST": "fold",
+        "SEED": "-1",
+        "CAPTION_FIELDS": "foo",
+        "LANGUAGE": "de",
+        "EPOCHS": "-1",
+    }
+    typed = [part for pair in wrong.items() for part in ("-p", *pair)]
+    assert main(["run", "01", "04", *typed]) == 2
+    said = capsys.readouterr().err
+    assert all(name in said for name in wrong) and "5 problem(s)" in said
+    assert not list(tmp_path.rglob("*"))

@@ -58,16 +58,25 @@ REGISTERS = ("phrase", "sentence", "report")
 
 
 @functools.cache
+def _bank() -> pd.DataFrame:
+    return pd.read_csv(Path(__file__).with_name("words.csv"), dtype=str, keep_default_na=False)
+
+
+def languages() -> tuple[str, ...]:
+    """List the languages that captions are written in."""
+    return tuple(_bank().columns.drop(["field", "value"]))
+
+
+@functools.cache
 def words(language: str) -> dict[tuple[str, str], str]:
     """Return the words of a language by (field, value).
 
     Raises:
         ValueError: No such language; the message lists those known.
     """
-    bank = pd.read_csv(Path(__file__).with_name("words.csv"), dtype=str, keep_default_na=False)
-    known = [c for c in bank.columns if c not in ("field", "value")]
-    if language not in known:
-        raise ValueError(f"No captions in {language!r}. Languages known: {', '.join(known)}.")
+    if language not in languages():
+        raise ValueError(f"No captions in {language!r}. Languages known: {', '.join(languages())}.")
+    bank = _bank()
     return {(f, v): w for f, v, w in bank[["field", "value", language]].itertuples(index=False)}
 
 

@@ -65,10 +65,12 @@ class Seen:
     Attributes:
         features: ``(N, D)`` of each method.
         unavailable: The methods whose weights can't be had, each with how to get them.
+        notes: What was assumed of the encoders.
     """
 
     features: dict[Method, np.ndarray]
     unavailable: dict[Method, str]
+    notes: tuple[str, ...] = ()
 
     @property
     def missing(self) -> list[dict[str, Any]]:
@@ -136,7 +138,7 @@ def see(context: Context, folds: Folds, plan: Mapping[str, Any]) -> Seen:
     facts = pd.get_dummies(cache.files.drop(columns=["image_id", "sha256"]), dtype=float)
     features[FILE] = facts.iloc[rows].to_numpy(float)
     features[THUMBNAIL] = small.images[rows].reshape(len(rows), -1)
-    unavailable = {}
+    unavailable, notes = {}, []
     for name, weights in plan["frozen"]:
         method = _encoder(name, weights)
         try:
@@ -145,11 +147,12 @@ def see(context: Context, folds: Folds, plan: Mapping[str, Any]) -> Seen:
             unavailable[method] = str(error)
             continue
         features[method] = context.features(tower, cache, table[cohort.IMAGE_ID])
+        notes += tower.notes
     own = _encoder(LITE0, "pretrained")
     if own in features:
         beside = Method(own.start, own.strategy, "image+metadata")
         features[beside] = np.hstack([features[own], features[METADATA]])
-    return Seen(features, unavailable)
+    return Seen(features, unavailable, tuple(notes))
 
 
 def _encoder(name: str, weights: str) -> Method:
@@ -164,7 +167,8 @@ def read_seen(seen: Seen, folds: Folds) -> str:
     said = f"**Reading.** {len(seen.features)} baselines see {len(folds.table):,} rows."
     if not folds.pictured:
         return said + " Not every row has its image, so that nothing is asked of pictures."
-    return said + f" The weights of {len(seen.unavailable)} encoders can't be had here."
+    said += f" The weights of {len(seen.unavailable)} encoders can't be had here."
+    return " ".join([said, *seen.notes])
 
 
 # ---------------------------------------------------------------------- how far does each one go?

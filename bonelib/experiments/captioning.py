@@ -12,7 +12,7 @@ import pandas as pd
 
 from bonelib import captions, runs
 from bonelib.experiments.context import Context
-from bonelib.experiments.settings import Recipe
+from bonelib.experiments.settings import Recipe, listing
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def caption(context: Context, recipe: Recipe, *, source: str, fields: str, langu
         named, notes = (captions.OWN,), []
         said, keys = captions.own_words(taught)
     else:
-        asked = [f for f in recipe.fields or fields.split(",") if f not in recipe.exclude_fields]
+        asked = [f for f in recipe.fields or listing(fields) if f not in recipe.exclude_fields]
         named, bank, notes = captions.known(taught, fields=asked), {}, []
         if source not in ("table", "reports"):
             files["captions"] = Path(source)

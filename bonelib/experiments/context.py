@@ -39,7 +39,8 @@ class Context:
         variant: Names the run that is made.
         inputs: Variants of the runs that are read: empty for ``variant``, one name for all, or
             ``stage:name`` for single stages, separated by commas.
-        test: The test set, ``fold0`` or ``center:A`` say.
+        test: The test set, ``fold0`` or ``center:A`` say; which images ``fold0`` holds is up to
+            the seed of the folds in the run of notebook 01.
         reuse: Load a finished run instead of computing again.
     """
 
@@ -75,9 +76,13 @@ class Context:
     ) -> AnyRun:
         """Open the run of this experiment, or return its finished record; see ``runs.start``.
 
+        Among its settings is the seed of the folds that it uses, so that a record names them.
+
         Args:
             drawn: Where the synthetic cohort lies, for the run that reads it.
         """
+        if stage != "data":
+            settings = {**settings, "split_seed": self.cohort_run.settings["split_seed"]}
         return runs.start(
             stage,
             **self._names(stage),

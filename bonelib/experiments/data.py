@@ -18,8 +18,8 @@ import pandas as pd
 from bonelib import audit, cohort, datasets, encoders, figures, images, phantom, runs, splits
 from bonelib.experiments.context import AnyRun, Context, decoded, finish, keep
 
-# The seed of the synthetic cohort and of the folds stays fixed, so that runs with another SEED are
-# scored on the same images.
+# Neither the synthetic cohort nor the folds follow SEED: runs that differ in it are scored on the
+# same images. SPLIT_SEED draws other folds of them.
 SETTINGS = pd.DataFrame(
     {
         "tiny": dict(radiographs=96, phantom_size=128, size=64, folds=3, compared=48),
@@ -89,13 +89,23 @@ class Radiographs:
         return pd.crosstab(self.table["fold"], splits.strata(self.table))
 
 
-def plan(context: Context, *, resize: str) -> dict[str, Any]:
+def plan(context: Context, *, resize: str, split_seed: int = 0, folds: int = 0) -> dict[str, Any]:
     """Return the settings of this profile as the record keeps them.
 
     Args:
         resize: ``pad`` keeps the aspect ratio; ``squash`` gives the whole square to the picture.
+        split_seed: Draws the folds; 0 or more.
+        folds: How many; 0 takes the profile's.
+
+    Raises:
+        ValueError: The seed is negative, or the folds are too few to train on one.
     """
-    common = dict(fit=resize, cohort_seed=0, near_duplicates=True, strengths=(1e-4, 1e-3, 1e-2))
+    if folds and folds < splits.LEAST:
+        raise ValueError(f"FOLDS is {splits.LEAST} or more, or 0 for the profile's; not {folds}.")
+    if split_seed < 0:
+        raise ValueError(f"SPLIT_SEED draws the folds: a whole number from 0, not {split_seed}.")
+    common = dict(fit=resize, cohort_seed=0, split_seed=split_seed, near_duplicates=True)
+    common |= dict(strengths=(1e-4, 1e-3, 1e-2)) | (dict(folds=folds) if folds else {})
     return SETTINGS[context.profile].to_dict() | common
 
 
@@ -196,7 +206,7 @@ def group(radiographs: Radiographs, plan: Mapping[str, Any]) -> Radiographs:
     table = splits.add_groups(table, sha256=sha256, near=near)
     return replace(
         radiographs,
-        table=splits.add_folds(table, folds=plan["folds"], seed=plan["cohort_seed"]),
+        table=splits.add_folds(table, folds=plan["folds"], seed=plan["split_seed"]),
         sha256=sha256,
         changed=tuple(n for n, content in listed.items() if own.get(n, content) != content),
         near=near,

@@ -219,11 +219,11 @@ def loss_bounds(setup: Setup) -> dict[str, float]:
 
 
 def read_bounds(setup: Setup, bounds: dict[str, float]) -> str:
-    """Say in sentences between what the loss can move, and what the text tower cuts."""
-    said = []
+    """Say in sentences between what the loss can move, and what the towers cut or assume."""
+    said = [*setup.model.image.notes]
     if np.isfinite(bounds["chance"]):
         said.append(f"Guessing costs {bounds['chance']:.2f} nats at a batch of {bounds['batch']}")
-        said[0] += f", of which {bounds['captioned']:.0f} have a caption."
+        said[-1] += f", of which {bounds['captioned']:.0f} have a caption."
     if np.isfinite(bounds["floor"]):
         said.append(f"No model can go below {bounds['floor']:.2f} nats.")
     if setup.truncated is not None:
@@ -349,6 +349,7 @@ def notes(setup: Setup, bounds: dict[str, float], history: pd.DataFrame) -> dict
         "truncated": setup.truncated,
         "meanings": len(np.unique(_keys(setup.table), axis=0)),
         "evaluated_on": setup.plan.evaluate_on,
+        "tower": setup.model.image.notes,
     }
 
 

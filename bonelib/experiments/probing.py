@@ -34,9 +34,12 @@ def probe(context: Context, run: AnyRun, plan: Pretraining, model: models.Model)
     if run.finished:
         return run.table("probes")
     view, cache = context.view(), context.cache(plan.size, fit=plan.resize)
-    before = encoders.image(plan.recipe.image, size=plan.size)
+    recipe, drawn = plan.recipe, plan.recipe.weights == "random"
+    # As the training started: with its weights, and where they are drawn with its seed.
+    options = dict(size=plan.size, weights=recipe.weights, seed=context.seed)
+    before = encoders.image(recipe.image, **options)
     towers = {
-        Method(start="imagenet", strategy="probe"): before,
+        Method(start="scratch" if drawn else "imagenet", strategy="probe"): before,
         Method(start="captions", strategy="probe", detail=plan.recipe.name): model.image.eval(),
     }
     frozen = {m: context.features(t, cache, view["image_id"]) for m, t in towers.items()}

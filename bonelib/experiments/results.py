@@ -4,6 +4,8 @@ Finished runs of a profile come in; tables, figures and the sentences that read 
 recipes of pretraining leave in their towers is compared here too.
 """
 
+import glob
+import re
 from collections.abc import Iterator
 
 import matplotlib.pyplot as plt
@@ -20,10 +22,14 @@ SYNTHETIC = "*Synthetic radiographs: for methods, not for clinical claims.*\n\n"
 def start(context: Context, *, compare_to: str) -> AnyRun:
     """Open the run; it reads every record of the profile, so that a new one makes it stale."""
     inputs = [context.find(stage) for stage in STAGES]
-    name, settings = context.cohort_run.head["data_name"], dict(compare_to=compare_to)
-    # All runs of this data set, and every pretraining.
-    read = [f"{context.profile}/{name}/*/*/*", f"{context.profile}/*/*/pretraining/*"]
-    return context.start("results", inputs=inputs, settings=settings, reads=read)
+    settings = dict(compare_to=compare_to)
+    return context.start("results", inputs=inputs, settings=settings, reads=read_of(context))
+
+
+def read_of(context: Context) -> list[str]:
+    """Return patterns of what is read: all runs of this data set, and every pretraining."""
+    name = glob.escape(context.cohort_run.head["data_name"])
+    return [f"{context.profile}/{name}/*/*/*", f"{context.profile}/*/*/pretraining/*"]
 
 
 def scores(context: Context, run: AnyRun) -> pd.DataFrame:
@@ -77,7 +83,7 @@ def recipes(context: Context, run: AnyRun, name: str, *, judged: str) -> pd.Data
 
 
 def choices(tried: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, pd.DataFrame]]:
-    """Yield, for each set and seed with several recipes, their ranking and rows in its order."""
+    """Yield, where several recipes were tried alike, their ranking and rows in its order."""
     for name, part in by_set(tried):
         if part["recipe"].nunique() > 1:
             ranked = reporting.choice(part)
@@ -86,15 +92,15 @@ def choices(tried: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, pd.DataFra
 
 # ---------------------------------------------------------------------- does language help?
 def by_set(recipes: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Yield the recipes of each data set and seed, by a name for files."""
-    for (data, seed), part in recipes.groupby(["data", "seed"]) if len(recipes) else ():
-        yield f"{data}-s{seed}", part
+    """Yield the recipes of each data set, folds and seed, by a name for files."""
+    for (data, folds, seed), part in recipes.groupby(reporting.SAME) if len(recipes) else ():
+        yield f"{data}-{f'folds{folds}-' if folds else ''}s{seed}", part
 
 
 def chart(context: Context, run: AnyRun, name: str, part: pd.DataFrame) -> None:
     """Draw the gains of a data set's recipes, published where it is the set asked for."""
-    own = name.split("_", 2)[-1].startswith(f"{context.cohort_run.head['data_name']}-s")
-    context.figure(run, name, figures.plot_gains(part), publish=own)
+    own = re.search(rf"_{re.escape(context.cohort_run.head['data_name'])}-(folds|s)\d", name)
+    context.figure(run, name, figures.plot_gains(part), publish=bool(own))
 
 
 def contrasts(context: Context, run: AnyRun, *, compare_to: str) -> pd.DataFrame:
@@ -112,14 +118,17 @@ def read_contrasts(contrasts: pd.DataFrame, *, compare_to: str) -> str:
     """Say, for each task, what one recipe has over each other one, at all training labels."""
     lines = []
     whole = contrasts[contrasts["share"] == contrasts["share"].max()]
-    for (data, seed, images, task), part in whole.groupby(["data", "seed", "images", "task"]):
+    for (data, folds, seed, images, task), part in whole.groupby(
+        [*reporting.SAME, "images", "task"]
+    ):
         told = [
             f"{row.control} {row.better:+.3f} [{row.low:+.3f}, {row.high:+.3f}] ({row.verdict})"
             for row in part.itertuples()
         ]
         metric = part["metric"].iloc[0]
         unit = f"{cohort.task(task).unit} less" if metric == "MAE" else metric
-        lines.append(f"- {data}, seed {seed}, {task} ({unit}), {images}: {'; '.join(told)}.")
+        where = f"{data}, folds of seed {folds}, training seed {seed}, {task} ({unit}), {images}"
+        lines.append(f"- {where}: {'; '.join(told)}.")
     if not lines:
         return "**Reading.** No recipes were judged beside each other on test sets."
     return f"**Reading.** What *{compare_to}* has over each other recipe:\n\n" + "\n".join(lines)

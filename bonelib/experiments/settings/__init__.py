@@ -5,6 +5,7 @@ objects go out. What has a wrong type or name, is out of range or can't go toget
 of it at once, each line with what is allowed.
 """
 
+from bonelib.experiments.settings.parameters import listing, problems
 from bonelib.experiments.settings.plans import (
     FINETUNING_SIZES,
     PRETRAINING_SIZES,
@@ -15,18 +16,3 @@ from bonelib.experiments.settings.plans import (
 )
 from bonelib.experiments.settings.reading import recipe, recipe_names, recipes
 from bonelib.experiments.settings.schema import Fit, Objective, Recipe
-
-__all__ = [
-    "FINETUNING_SIZES",
-    "PRETRAINING_SIZES",
-    "Finetuning",
-    "Fit",
-    "Objective",
-    "Pretraining",
-    "Recipe",
-    "finetuning",
-    "pretraining",
-    "recipe",
-    "recipe_names",
-    "recipes",
-]

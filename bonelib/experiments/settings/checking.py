@@ -46,8 +46,8 @@ class Within:
         return inside or self.zero and value == 0
 
     def __str__(self) -> str:
-        low = f"above {self.low:g}" if self.above else f"at least {self.low:g}"
-        both = low if math.isinf(self.high) else f"{low} and at most {self.high:g}"
+        low = f"above {self.low:,.15g}" if self.above else f"at least {self.low:,.15g}"
+        both = low if math.isinf(self.high) else f"{low} and at most {self.high:,.15g}"
         return f"that is 0 or {both}" if self.zero else both
 
 
@@ -112,6 +112,17 @@ def _typed(hint: Any, value: Any) -> Any:
     if not fits or not all(rule.allows(len(value) if origin else value) for rule in rules):
         raise ValueError
     return value
+
+
+def faults(hints: Mapping[str, Any], values: Mapping[str, Any]) -> list[str]:
+    """List the values that are not what their type and its rules allow."""
+    found = []
+    for name, hint in hints.items():
+        try:
+            _typed(hint, values[name])
+        except ValueError:
+            found.append(f"{name}={values[name]!r}. Choose {_allowed(hint)}.")
+    return found
 
 
 def _read(kind: type, values: Mapping[str, Any], *, prefix: str = "") -> tuple[Any, list[str]]:

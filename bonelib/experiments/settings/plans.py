@@ -38,10 +38,11 @@ FINETUNING_SIZES = _side_by_side(
 STARTS = ("scratch", "imagenet", "captions")
 NOTEBOOKS = {"Pretraining": "04", "Finetuning": "05"}
 OLD = ("recipe_name", "probe", "fit_mode")  # settings that only runs of an earlier form recorded
+OF_THE_SPLIT = ("split_seed",)  # recorded of every run, and no setting of a training
 
 Size = Annotated[int, Within(32)]  # pixels: the towers halve an image five times
 Resize = Literal["pad", "squash"]
-TestSet = Annotated[str, Shaped(r"fold\d+|center(:.+)?", "fold0, fold1, …, center, center:<name>")]
+TestSet = Annotated[str, Shaped(r"fold\d+|center:.+", "fold0, fold1, …, center:<name>")]
 Strengths = Annotated[tuple[Positive, ...], Within(1)]
 Said = Annotated[str, Shaped("|".join((*FIELDS, OWN)), ", ".join((*FIELDS, OWN)))]
 Source = Annotated[str, Shaped(r"table|reports|own|.+\.csv", "table, reports, own, or a CSV")]
@@ -61,7 +62,8 @@ def _restored(kind: type, recorded: Mapping[str, Any]) -> Any:
             f"run again: bonelib run {NOTEBOOKS[kind.__name__]} -p REUSE=false, with the "
             "parameters it had."
         )
-    return make(kind, recorded, title="The recorded settings can't be read")
+    own = {name: value for name, value in recorded.items() if name not in OF_THE_SPLIT}
+    return make(kind, own, title="The recorded settings can't be read")
 
 
 @dataclass(frozen=True)

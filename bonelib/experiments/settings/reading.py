@@ -50,6 +50,9 @@ def recipe(name: str, *, sections: Mapping[str, Mapping[str, Any]] | None = None
             elif key == "epochs" and {type(before), type(value)} <= {int, float}:
                 value = before * value
             made[key] = value
+    named = [link for link in chain if "name" in known[link]]
+    if named:
+        raise ValueError(f"Recipe {named[0]!r}: its section is its name. Leave out name = ….")
     own = known[name] if chain else {"why": BASE}
     told = {key: own[key] for key in ("why", "inherits") if key in own}
     made = {k: v for k, v in made.items() if k not in ("why", "inherits")} | told

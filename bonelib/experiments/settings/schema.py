@@ -150,16 +150,16 @@ class Recipe:
     image: ImageTower = "packaged:efficientnet_lite0"
     weights: Literal["pretrained", "random"] = "pretrained"
     text: TextTower = "packaged:minilm"
-    dim: Count = 256
+    dim: Annotated[int, Within(1, 8192)] = 256
     projection: Literal["linear", "mlp"] = "linear"
     text_init_floor: Share = 0.0
     order: Literal["plain", "balanced", "mixed", "one set", "unique"] = "plain"
     data_sets: tuple[str, ...] = ()
     studies: bool = False
     epochs: Positive = 1.0
-    size: Annotated[int, Within(32, zero=True)] = 0
+    size: Annotated[int, Within(32, 2048, zero=True)] = 0
     batch_size: Annotated[int, Within(2, zero=True)] = 0  # one pair has nothing to differ from
-    lora: CountOrNone = 0
+    lora: Annotated[int, Within(0, 1024)] = 0
     wise_ft: Share = 0.0
     feature_distillation: Weight = 0.0
     objective: Objective = field(default_factory=Objective)

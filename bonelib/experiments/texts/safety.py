@@ -18,6 +18,7 @@ from bonelib import captions, cohort, deidentify, figures, phantom, reports, run
 from bonelib.datasets.texts import report_texts
 from bonelib.deidentify.texts import Outcome
 from bonelib.experiments.context import AnyRun, Context
+from bonelib.experiments.settings import listing
 
 # How many texts the tokenizers, and the two languages, are compared on.
 SETTINGS = pd.DataFrame({"tiny": [60], "demo": [200], "full": [2000]}, index=["compared"])
@@ -80,9 +81,9 @@ def plan(context: Context, *, languages: str, mode: str, caption_fields: str) ->
         ValueError: Languages, modes or fields that there are not; all of them at once.
     """
     named = dict(
-        languages=tuple(languages.split(",")),
+        languages=listing(languages),
         mode=(mode,),
-        caption_fields=tuple(caption_fields.split(",")),
+        caption_fields=listing(caption_fields),
     )
     allowed = dict(
         languages=reports.names(),
@@ -132,7 +133,9 @@ def count(context: Context, sources: pd.DataFrame, plan: Plan) -> pd.Series:
         "whose language it names": sources["language"].isin(plan.languages).sum(),
         "with annotated identities": sources["annotation"].notna().sum(),
     }
-    return pd.Series(came, name="n").astype(int)
+    counts = pd.Series(came, name="n").astype(int)
+    counts.attrs = sources.attrs  # what was assumed of the index
+    return counts
 
 
 def read_count(came: pd.Series) -> str:
@@ -140,10 +143,11 @@ def read_count(came: pd.Series) -> str:
     every, told, n, named, _, annotated = came
     if not n:
         return "**Reading.** This set has no reports: the sections below stay empty."
-    return (
+    said = (
         f"**Reading.** {told:,} of {every:,} radiographs have one of {n:,} reports. The index "
         f"names the patient of {named:,}; leaks are measured on the {annotated:,} annotated ones."
     )
+    return " ".join([said, *came.attrs.get("notes", [])])
 
 
 # ---------------------------------------------------------------------- before and after
