@@ -145,15 +145,19 @@ def test_the_tables_are_those_that_the_command_writes():
 
 def test_every_kept_figure_lies_in_its_interval_and_names_a_command_that_can_be_typed():
     assert (KEPT["low"] <= KEPT["gain"]).all() and (KEPT["gain"] <= KEPT["high"]).all()
-    assert not KEPT.duplicated(["recipe", "compared_to", "seed", "task"]).any()
+    assert not KEPT.duplicated(["recipe", "compared_to", "split_seed", "seed", "task"]).any()
     for command, rows in KEPT.groupby("command"):
         assert problems(shlex.split(command)) == []
         _, _, name, *more = shlex.split(command)
         planned = headless.study(name, parameters=dict([more[1:]]) if more else {})
+        folds = {one["SPLIT_SEED"] for _, _, one in planned if "SPLIT_SEED" in one} or {0}
         made = {
-            (one["RECIPE"], int(one.get("SEED", 0))) for _, _, one in planned if "RECIPE" in one
+            (one["RECIPE"], split_seed, int(one.get("SEED", 0)))
+            for _, _, one in planned
+            if "RECIPE" in one
+            for split_seed in folds
         }
-        assert set(zip(rows["recipe"], rows["seed"], strict=True)) <= made
+        assert set(zip(rows["recipe"], rows["split_seed"], rows["seed"], strict=True)) <= made
 
 
 def test_a_page_without_its_markers_is_refused():

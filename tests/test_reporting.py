@@ -1,5 +1,8 @@
 """Protects the results table: recomputed from predictions, complete, and honest about the best."""
 
+import shutil
+import subprocess
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -177,14 +180,35 @@ def test_unopened_labels_are_said_not_scored():
 
 
 def test_latex_is_a_whole_booktabs_table_with_escaped_names():
-    odd = Method(start="R&D_50 100%", strategy="probe")
+    odd = Method(start="R&D_50 100% <κ|", strategy="probe")
     table = reporting.scores(scored(odd, 1.0), task="tumor", draws=20)
     text = reporting.to_latex(table)
-    assert r"R\&D\_50 100\%" in text
+    assert r"R\&D\_50 100\% \ensuremath{<}\ensuremath{\kappa}\textbar{}" in text
     body = text.split(r"\midrule")[1].split(r"\bottomrule")[0].strip().splitlines()
     head = text.splitlines()[2]
     assert head.count(" & ") == body[0].count(" & ") and body[0].endswith(r"\\")
     assert text.startswith(r"\begin{tabular}") and text.endswith("\\end{tabular}\n")
+
+
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="pdflatex (TeX Live) is not installed")
+def test_latex_compiles_whatever_a_method_is_called(tmp_path):
+    names = [
+        "age < 10",
+        "a | b",
+        "κ ≥ .5",
+        "50 % of $x_1$",
+        "[in brackets]",
+        "Röntgen ± 2 °C",
+        "~^\\{}",
+    ]
+    parts = [scored(Method(start=name, strategy="probe"), 1.0) for name in names]
+    table = reporting.to_latex(reporting.scores(pd.concat(parts), task="tumor", draws=20))
+    head = r"\documentclass{article}\usepackage{booktabs}\begin{document}"
+    (tmp_path / "page.tex").write_text(head + table + r"\end{document}", encoding="utf-8")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "page.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
+    assert done.returncode == 0, done.stdout.decode(errors="replace")[-800:]
+    assert b"Missing character" not in done.stdout
 
 
 def test_markdown_says_what_the_numbers_stand_on(baselines):
@@ -263,6 +287,22 @@ def test_two_hospitals_under_one_name_are_not_pooled(tmp_path):
     table = reporting.recipes(profile="tiny")
     assert len(table) == 2 and table["data"].str.match(r"fracatlas-[0-9a-f]{6}").all()
     assert table["n"].tolist() == [160, 160]
+
+
+def test_folds_of_two_seeds_are_not_pooled_and_a_rival_is_of_the_same_folds():
+    recipe("ours", 0, 2.0), recipe("published", 0, 0.4)
+    for name in ("ours", "published"):
+        place = dict(variant=f"{name}-folds1")
+        recipe(name, 0, 0.4, place=place, split_seed=1)
+    table = reporting.recipes(profile="tiny").set_index(["split_seed", "recipe"])
+    assert len(table) == 4 and (table["n"] == 160).all()
+    assert table.loc[(0, "ours"), "over published_low"] > 0
+    assert table.loc[(1, "ours"), "over published"] == 0, "beside the rival of its own folds"
+    found = reporting.contrasts(table.reset_index(), of="published")
+    assert found.set_index("split_seed")["p_holm"].loc[0] < 0.05, "a family for each split"
+    rows = reporting.study_rows(table.reset_index(), command="bonelib study facts")
+    assert rows.groupby("recipe")["split_seed"].agg(list).tolist() == [[0, 1], [0, 1]]
+    assert reporting.study_table(rows).count("`ours` |") == 2
 
 
 def test_without_judged_recipes_the_table_is_empty():

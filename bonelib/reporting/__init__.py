@@ -4,20 +4,6 @@ Records and predictions come in; frames, Markdown and LaTeX go out, nothing is w
 copied from a record: a metric that can't be recomputed is not printed.
 """
 
-from bonelib.reporting.recipes import choice, contrasts, recipes
+from bonelib.reporting.recipes import SAME, choice, contrasts, recipes
 from bonelib.reporting.studies import START, study_rows, study_table, with_table
 from bonelib.reporting.tables import results, scores, to_latex, to_markdown
-
-__all__ = [
-    "START",
-    "choice",
-    "contrasts",
-    "recipes",
-    "results",
-    "scores",
-    "study_rows",
-    "study_table",
-    "to_latex",
-    "to_markdown",
-    "with_table",
-]

@@ -14,9 +14,11 @@ from bonelib import evaluation, runs
 from bonelib.reporting.tables import refuse_unnamed
 
 CONTRASTS = (
-    *("data", "seed", "task", "share", "in_captions", "control", "metric"),
+    *("data", "split_seed", "seed", "task", "share", "in_captions", "control", "metric"),
     *("better", "low", "high", "p", "p_holm", "n", "verdict"),
 )
+# Recipes are compared where these are equal: the radiographs, their folds, the draws of a training.
+SAME = ["data", "split_seed", "seed"]
 FRONT = ("ours", "published")  # come first
 LEVEL = 0.05  # below it a corrected p-value excludes chance
 
@@ -27,17 +29,25 @@ class _Pooled:
 
     Attributes:
         data: The set as its runs are named, which tells two of one name apart.
+        split_seed: Drew its folds.
+        seed: Drew what a training draws.
         recipe: Its name; ``shown`` adds the variant where there are several settings of it.
         probes: Predictions of probes. ``detail`` names the recipe that trained the tower and is
             empty for the tower as it came.
     """
 
     data: str
+    split_seed: int
     seed: int
     recipe: str
     shown: str
     probes: pd.DataFrame
     minutes: float
+
+    @property
+    def asked(self) -> tuple[str, int, int]:
+        """What `SAME` names."""
+        return self.data, self.split_seed, self.seed
 
 
 def recipes(
@@ -45,10 +55,10 @@ def recipes(
 ) -> pd.DataFrame:
     """Compare the pretraining recipes of a profile on frozen probes, folds pooled.
 
-    Runs of one recipe, data set, seed and settings count together: each image was held out by the
-    run of its fold, and the scores of all folds are ranked together. A gain is over the pretrained
-    tower as it came, probed by the same code in the same folds. Where a recipe was run with several
-    settings, its name is followed by the variant.
+    Runs of one recipe, data set, folds, seed and settings count together: each image was held out
+    by the run of its fold, and the scores of all folds are ranked together. A gain is over the
+    pretrained tower as it came, probed by the same code in the same folds. Where a recipe was run
+    with several settings, its name is followed by the variant.
 
     Args:
         judged: ``test``: runs judged once on their test sets; ``val``: runs to choose a recipe by.
@@ -59,9 +69,10 @@ def recipes(
             what chose is then not known.
 
     Returns:
-        data, seed, recipe, task, share (of the training labels), in_captions (the captions named
-        the label), folds, minutes (CPU time of a pretraining), metric, value, low, high; ``gain``
-        and ``over <beside>``, each with ``_low``, ``_high`` and ``_p``; n, groups, group_kind.
+        data, split_seed (of the folds), seed, recipe, task, share (of the training labels),
+        in_captions (the captions named the label), folds, minutes (CPU time of a pretraining),
+        metric, value, low, high; ``gain`` and ``over <beside>``, each with ``_low``, ``_high`` and
+        ``_p``; n, groups, group_kind.
         Empty where no such run is finished.
     """
     made = _judged(profile, judged)
@@ -81,7 +92,7 @@ def recipes(
             valued = _valued(some, task)
             start, own = valued[valued["detail"] == ""], valued[valued["detail"] != ""]
             found = evaluation.metrics(own, task=task, only=(metric,)).iloc[0]
-            row = {"data": one.data, "seed": one.seed, "recipe": one.shown}
+            row = dict(zip(SAME, one.asked, strict=True)) | {"recipe": one.shown}
             row |= {"task": task, "share": share}
             row |= {"in_captions": bool(some["in_captions"].iloc[0])}
             row |= {"folds": some["test"].nunique(), "minutes": one.minutes}
@@ -101,7 +112,7 @@ def choice(recipes: pd.DataFrame, *, beside: str = "published") -> pd.DataFrame:
     The error is 1 - AUROC, or the MAE. Tasks count alike, however many images they have.
 
     Args:
-        recipes: What `recipes` returned, of one data set and seed.
+        recipes: What `recipes` returned, of one data set, folds and seed.
 
     Returns:
         Index: recipe, the best first. Columns: ``error removed`` (the mean of the tasks; 0.1 is a
@@ -127,10 +138,10 @@ def contrasts(recipes: pd.DataFrame, *, of: str = "ours") -> pd.DataFrame:
         recipes: What `recipes` returned with ``beside`` set to this recipe.
 
     Returns:
-        data, seed, task, share, in_captions, control, metric; ``better`` with ``low, high``
-        (AUROC more, or months less), ``p``, ``p_holm`` (over all rows of a data set, seed and
-        share), n, and ``verdict``: better or worse where the interval excludes 0 and ``p_holm`` is
-        below 0.05, else no difference shown.
+        data, split_seed, seed, task, share, in_captions, control, metric; ``better`` with ``low,
+        high`` (AUROC more, or months less), ``p``, ``p_holm`` (over all rows of a data set, folds,
+        seed and share), n, and ``verdict``: better or worse where the interval excludes 0 and
+        ``p_holm`` is below 0.05, else no difference shown.
     """
     column = f"over {of}"
     if column not in recipes:
@@ -138,11 +149,11 @@ def contrasts(recipes: pd.DataFrame, *, of: str = "ours") -> pd.DataFrame:
     rows = recipes.dropna(subset=[column])
     sign = np.where(rows["metric"].map(evaluation.lower_is_better), 1.0, -1.0)
     ends = np.sort(rows[[f"{column}_low", f"{column}_high"]].to_numpy() * sign[:, None], axis=1)
-    out = rows[["data", "seed", "task", "share", "in_captions", "recipe", "metric"]]
+    out = rows[[*SAME, "task", "share", "in_captions", "recipe", "metric"]]
     out = out.rename(columns={"recipe": "control"}).assign(
         better=rows[column] * sign, low=ends[:, 0], high=ends[:, 1], p=rows[f"{column}_p"]
     )
-    family = out.groupby(["data", "seed", "share"])["p"]
+    family = out.groupby([*SAME, "share"])["p"]
     out["p_holm"] = family.transform(lambda p: evaluation.holm(p.to_numpy()))
     sure = out["p_holm"] < LEVEL
     words = [sure & (out["low"] > 0), sure & (out["high"] < 0)]
@@ -162,11 +173,11 @@ def _judged(profile: str, judged: str) -> list[_Pooled]:
         run = runs.Record(runs.folder() / row["run"])
         same = {k: v for k, v in run.settings.items() if k != "test"}
         name = same["recipe"]["name"]
-        key = (row["data_name"], row["seed"], name, json.dumps(same, sort_keys=True))
-        parts.setdefault(key, []).append(run)
-    names = [key[:3] for key in parts]
+        place = (row["data_name"], same.get("split_seed", 0), row["seed"], name)
+        parts.setdefault((*place, json.dumps(same, sort_keys=True)), []).append(run)
+    names = [key[:4] for key in parts]
     out = []
-    for (data, seed, name, _), found in parts.items():
+    for (*place, _), found in parts.items():
         tables = [r.table("probes").assign(test=r.settings["test"]) for r in found]
         for run, table in zip(found, tables, strict=True):
             refuse_unnamed(table, run, "pretraining")
@@ -174,16 +185,16 @@ def _judged(profile: str, judged: str) -> list[_Pooled]:
         spent = [r.table("history").get("cpu_seconds", pd.Series(dtype=float)) for r in found]
         minutes = [s.sum() / 60 if s.notna().any() else np.nan for s in spent]
         variant = found[0].head["variant"]
-        shown = name if names.count((data, seed, name)) == 1 else f"{name} ({variant})"
+        name = place[-1]
+        shown = name if names.count(tuple(place)) == 1 else f"{name} ({variant})"
         # A centre held out and a fold may share an image: its first prediction counts.
         probes = probes.drop_duplicates(["task", "share", *evaluation.METHOD, "image_id"])
-        out.append(_Pooled(data, seed, name, shown, probes, float(np.mean(minutes))))
+        out.append(_Pooled(*place, shown, probes, float(np.mean(minutes))))
 
-    def place(one: _Pooled) -> tuple:
-        first = FRONT.index(one.recipe) if one.recipe in FRONT else len(FRONT)
-        return one.data, one.seed, first
+    def order(one: _Pooled) -> tuple:
+        return *one.asked, FRONT.index(one.recipe) if one.recipe in FRONT else len(FRONT)
 
-    return sorted(out, key=place)
+    return sorted(out, key=order)
 
 
 def _chosen_on() -> dict[str, set[str]]:
@@ -198,11 +209,7 @@ def _chosen_on() -> dict[str, set[str]]:
 def _rival(one: _Pooled, made: list[_Pooled], name: str) -> pd.DataFrame | None:
     """Return the probes of the recipe ``name`` that shares most images with ``one``."""
     ids = set(one.probes["image_id"])
-    rivals = [
-        other
-        for other in made
-        if (other.data, other.seed, other.recipe) == (one.data, one.seed, name)
-    ]
+    rivals = [other for other in made if other.asked == one.asked and other.recipe == name]
     return max(
         (r.probes for r in rivals), key=lambda p: len(ids & set(p["image_id"])), default=None
     )

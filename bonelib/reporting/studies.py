@@ -15,7 +15,7 @@ from bonelib import evaluation, figures
 
 START = "start"  # the pretrained tower as it came
 COLUMNS = (
-    *("recipe", "compared_to", "seed", "task", "in_captions", "metric"),
+    *("recipe", "compared_to", "split_seed", "seed", "task", "in_captions", "metric"),
     *("gain", "low", "high", "n", "command"),
 )
 
@@ -50,23 +50,26 @@ def study_rows(
 
 
 def study_table(rows: pd.DataFrame) -> str:
-    """Write rows of `study_rows` as Markdown: a line a recipe, comparison and seed.
+    """Write rows of `study_rows` as Markdown: a line a recipe, comparison, folds and seed.
 
     Lines stand in the order of the rows, and tasks that no caption names come first. A comparison
     that is the same everywhere is left out.
     """
-    keys = ["recipe", "compared_to", "seed"]
-    names = {"recipe": "recipe", "compared_to": "compared with", "seed": "training seed"}
+    keys = ["recipe", "compared_to", "split_seed", "seed"]
+    names = {"recipe": "recipe", "compared_to": "compared with"}
+    names |= {"split_seed": "folds' seed", "seed": "training seed"}
     shown = [k for k in keys if k != "compared_to" or rows[k].nunique() > 1]
     said = rows.groupby("task")["in_captions"].transform("any")  # by any of the recipes
     tasks = rows.assign(in_captions=said).drop_duplicates("task")
     tasks = tasks.sort_values(["in_captions", "task"])
     heads = [names[k] for k in shown] + [_head(row) for row in tasks.itertuples()]
-    lines = [heads, [":--" if k != "seed" else "--:" for k in shown] + ["--:"] * len(tasks)]
+    lines = [heads, ["--:" if "seed" in k else ":--" for k in shown] + ["--:"] * len(tasks)]
     for key, part in rows.groupby(keys, sort=False):
         cells = {row.task: _cell(row) for row in part.itertuples()}
-        front = dict(zip(keys, (f"`{key[0]}`", f"`{key[1]}`", str(key[2])), strict=True))
-        lines.append([front[k] for k in shown] + [cells.get(task, "–") for task in tasks["task"]])
+        front = dict(zip(keys, [f"`{name}`" for name in key[:2]] + [*key[2:]], strict=True))
+        lines.append(
+            [f"{front[k]}" for k in shown] + [cells.get(task, "–") for task in tasks["task"]]
+        )
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 

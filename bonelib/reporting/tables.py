@@ -16,13 +16,6 @@ from bonelib.evaluation import METHOD, Method
 METRICS = ("AUROC", "AUPRC", "accuracy", "sensitivity", "specificity", "quadratic kappa", "MAE")
 UNOPENED = "test labels not opened"
 THRESHOLD = "threshold"  # column of predictions: from which probability an image is positive
-_LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "–": "--",
-    "×": r"$\times$",
-}
 
 
 # ---------------------------------------------------------------------------- numbers
@@ -254,7 +247,8 @@ def to_latex(table: pd.DataFrame) -> str:
             cells[place] = f"\\textbf{{{value}}} {rest}".strip()
         if row and "stage" in escaped and escaped["stage"].iloc[row]:
             body.append(r"\addlinespace")
-        body.append(" & ".join(cells) + r" \\")
+        line = " & ".join(cells) + r" \\"
+        body.append("{}" + line if line.startswith("[") else line)  # else an option of the last \\
     head = " & ".join(_escape(c) for c in printed) + r" \\"
     width = len(printed.columns)
     foot = [rf"\multicolumn{{{width}}}{{l}}{{\footnotesize {_escape(n)}}} \\" for n in notes]
@@ -265,4 +259,8 @@ def to_latex(table: pd.DataFrame) -> str:
 
 
 def _escape(text: Any) -> str:
-    return "".join(_LATEX.get(c, c) for c in str(text)).replace(">", "$>$")
+    """Write a text so that LaTeX prints it: names hold ``<``, ``|``, ``≥``, Greek letters."""
+    from pylatexenc.latexencode import unicode_to_latex
+
+    bars = str(text).split("|")  # in the fonts of plain LaTeX, a "|" is a dash
+    return r"\textbar{}".join(unicode_to_latex(part, unknown_char_policy="keep") for part in bars)
