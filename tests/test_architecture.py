@@ -20,21 +20,22 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 
 # Each room with the rooms it may import. Rooms meet in notebooks and in __main__ alone.
 MAY_IMPORT = {
-    "runs": (),
+    "tables": (),
+    "runs": ("tables",),
     "cohort": (),
     "phantom": ("cohort",),
     "dicom": (),
-    "reports": (),
-    "deidentify": ("reports", "dicom", "runs"),
+    "reports": ("tables",),
+    "deidentify": ("reports", "dicom", "runs", "tables"),
     "losses": (),
     "encoders": (),
     "features": (),
     "zero_shot": (),
     "explain": (),
-    "datasets": ("cohort", "dicom"),
+    "datasets": ("tables", "cohort", "dicom"),
     "images": ("cohort", "dicom"),
     "splits": ("cohort",),
-    "captions": ("cohort",),
+    "captions": ("tables", "cohort"),
     "evaluation": ("cohort",),
     "models": ("encoders",),
     "training": ("losses",),
@@ -54,14 +55,17 @@ MAY_IMPORT = {
 }
 LINES = 420  # of a module
 # Lines of all modules together, and of rooms; who lets one grow says by how much and for what. The
-# spine should come to 7,500 and the package to 22,500: until then each limit only goes down.
+# spine should come to 7,500 and the package to 22,500. They grew last by 515 and 2,840, deidentify
+# by 285: files as people have them (DICOM 400, pictures 250, tables and outlines 900), copies that
+# other software takes and text that is burnt in (290), checkpoints, towers and heat maps (450),
+# clusters and damaged runs (450). The second lists of names in __init__ (280) went for it.
 SPINE = ("cohort", "splits", "captions", "encoders", "models", "losses", "training", "features")
 SPINE += ("adaptation", "zero_shot", "explain", "evaluation", "experiments")
 ROOMS = {
     ("phantom",): 5000,
-    ("deidentify",): 2600,
-    SPINE: 10425,
-    (): 29425,  # all of the package
+    ("deidentify",): 2885,
+    SPINE: 10945,
+    (): 32270,  # all of the package
 }
 PARAMETERS, WITH_MORE = 12, 2  # of a function, and how many functions may have more
 STEP = 40  # lines of a function of experiments
@@ -293,8 +297,9 @@ def test_the_counters_of_modules_count(tmp_path, monkeypatch):
     rooms = [module(tmp_path / r / "a.py", "x = 1\n") for r in ("phantom", "deidentify", *SPINE)]
     assert not too_large(rooms)
     assert too_large(rooms[1:]) == ["there is no room phantom"]
-    large = module(tmp_path / "deidentify" / "b.py", "\n" * 2600)
-    assert too_large([*rooms, large]) == ["deidentify: 2601 lines, at most 2600"]
+    most = ROOMS["deidentify",]
+    large = module(tmp_path / "deidentify" / "b.py", "\n" * most)
+    assert too_large([*rooms, large]) == [f"deidentify: {most + 1} lines, at most {most}"]
 
     few = ", ".join(f"p{i}" for i in range(10))
     content = f"def f({few}, *, a, b): pass\nclass C:\n    def g(self, {few}, *a, b=1): pass\n"

@@ -26,35 +26,3 @@ from bonelib.evaluation.measures import (
 from bonelib.evaluation.methods import METHOD, WORDING, Method, by_method, method_columns
 from bonelib.evaluation.ranking import auroc, average_precision, bootstrap_auroc, delong, holm
 from bonelib.evaluation.tables import as_task, pool, predictions, probabilities, with_labels
-
-__all__ = [
-    "DRAWS",
-    "METHOD",
-    "WORDING",
-    "Method",
-    "Primary",
-    "as_task",
-    "auroc",
-    "average_precision",
-    "bootstrap_auroc",
-    "by_method",
-    "calibration",
-    "chance",
-    "choose_threshold",
-    "compare",
-    "delong",
-    "holm",
-    "lower_is_better",
-    "means",
-    "method_columns",
-    "metrics",
-    "pool",
-    "predictions",
-    "primary",
-    "primary_among",
-    "probabilities",
-    "score",
-    "subgroups",
-    "threshold_free",
-    "with_labels",
-]

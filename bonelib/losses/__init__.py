@@ -24,24 +24,3 @@ from bonelib.losses.pairs import (
     spread,
     targets,
 )
-
-__all__ = [
-    "Objective",
-    "Outputs",
-    "attributes_loss",
-    "attributes_objective",
-    "classification_objective",
-    "contrastive_loss",
-    "contrastive_objective",
-    "distilled",
-    "floor",
-    "gathered",
-    "nearest",
-    "ordinal_loss",
-    "positives",
-    "regression_objective",
-    "siglip_loss",
-    "simclr_loss",
-    "spread",
-    "targets",
-]
