@@ -11,6 +11,8 @@ export MALLOC_TOP_PAD_ ?= 500000000
 export GOMP_SPINCOUNT ?= 1000
 # Nor must those of BLAS, whose problems here are too small to be parted.
 export OPENBLAS_NUM_THREADS ?= 1
+# Texts are UTF-8 also where the locale of a cluster is another.
+export PYTHONUTF8 ?= 1
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check notebooks lab bench readme clean
@@ -37,7 +39,15 @@ check: setup  ## ruff and the unit tests
 notebooks: setup  ## all notebooks on the tiny profile, in order
 	$(BIN)/python -m pytest -m notebooks
 
-lab: setup  ## JupyterLab in notebooks/
+# What JupyterLab writes into a notebook that runs. Git strips it (.gitattributes), so that Run All
+# leaves the checkout as it was.
+RUN_KEYS := metadata.papermill cell.metadata.papermill cell.metadata.execution \
+	$(addprefix metadata.language_info.,codemirror_mode file_extension mimetype nbconvert_exporter \
+	pygments_lexer version)
+STRIP := nbstripout --keep-id --extra-keys "$(strip $(RUN_KEYS))"
+
+lab: setup  ## JupyterLab in notebooks/; what a Run All writes stays out of git
+	-git config filter.notebooks.clean '"$(CURDIR)/$(BIN)"/$(STRIP) | sed "s/Python 3 (ipykernel)/Python 3/"'
 	$(BIN)/jupyter lab --ServerApp.root_dir=notebooks
 
 # The rivals that nothing else needs, so that each is measured and none is left out.
@@ -51,5 +61,5 @@ readme: setup  ## write the results tables of README.md and docs from the kept f
 	$(BIN)/bonelib results
 
 clean:  ## strip notebook outputs, remove caches and tiny runs
-	$(BIN)/nbstripout --keep-id --extra-keys "metadata.papermill cell.metadata.papermill" notebooks/*.ipynb
+	$(BIN)/$(STRIP) notebooks/*.ipynb
 	rm -rf runs/tiny .pytest_cache .ruff_cache build *.egg-info
