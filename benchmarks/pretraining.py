@@ -276,7 +276,7 @@ def large_batch(batch: int, folder: Path, *, micro: int = 64) -> float:
 
 def peak() -> float:
     """Return the largest memory of this process in GB; ``ru_maxrss`` would keep the parent's."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**20
 
 
