@@ -1,6 +1,22 @@
-"""Towers that several test files use, made once a session; who changes one takes a copy."""
+"""What several test files use: shared cases, and towers made once; who changes one takes a copy."""
+
+import os
+from pathlib import Path
 
 import pytest
+
+
+@pytest.fixture
+def case():
+    """Give a folder of the shared cases by its name, or skip."""
+
+    def folder(name=""):
+        path = Path(os.environ.get("BONELIB_DATA", "")).parent / "cases" / name
+        if "BONELIB_DATA" not in os.environ or not path.is_dir():
+            pytest.skip(f"needs cases/{name} beside BONELIB_DATA")
+        return path
+
+    return folder
 
 
 @pytest.fixture(scope="session")

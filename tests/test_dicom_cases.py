@@ -23,12 +23,9 @@ WINDOW = {"WindowCenter": 2048, "WindowWidth": 4096}
 
 
 @pytest.fixture
-def cases():
-    """Give the folder of shared cases, or skip."""
-    path = Path(os.environ.get("BONELIB_DATA", "")).parent / "cases"
-    if "BONELIB_DATA" not in os.environ or not path.is_dir():
-        pytest.skip("needs the folder cases beside BONELIB_DATA")
-    return path
+def cases(case):
+    """The folder of the shared cases."""
+    return case()
 
 
 @pytest.fixture(autouse=True)

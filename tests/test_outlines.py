@@ -90,11 +90,8 @@ def test_what_encloses_nothing_is_named(kind, points):
     ]
 
 
-def test_the_shapes_of_labelme_in_the_shared_case_are_read():
-    folder = Path(os.environ.get("BONELIB_DATA", "")).parent / "cases" / "labelme-shapes"
-    if "BONELIB_DATA" not in os.environ or not folder.is_dir():
-        pytest.skip("needs the case labelme-shapes beside BONELIB_DATA")
-    table = datasets.read("btxrd", folder).set_index("image_id")  # LabelMe 5.4.1
+def test_the_shapes_of_labelme_in_the_shared_case_are_read(case):
+    table = datasets.read("btxrd", case("labelme-shapes")).set_index("image_id")  # LabelMe 5.4.1
     table.index = table.index.str[3:9].astype(int)
     box = [[[40, 60], [80, 60], [80, 100], [40, 100]]]
     for number in (1, 2, 5, 8, 9):

@@ -1,6 +1,5 @@
 # Protects who is one patient: stand-ins are nobody, spellings are one, an export is not one person.
 import json
-import os
 import re
 import shutil
 from pathlib import Path
@@ -16,19 +15,6 @@ from bonelib.experiments import data
 from bonelib.experiments.context import Context
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "01_data.ipynb"
-
-
-@pytest.fixture
-def case():
-    """Give a folder of the shared cases, or skip."""
-
-    def folder(name):
-        path = Path(os.environ.get("BONELIB_DATA", "")).parent / "cases" / name
-        if "BONELIB_DATA" not in os.environ or not path.is_dir():
-            pytest.skip(f"needs the case {name} beside BONELIB_DATA")
-        return path
-
-    return folder
 
 
 def told(table):

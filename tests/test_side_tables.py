@@ -13,19 +13,6 @@ from bonelib.reports import sources
 ROWS = (("report", "name", "born"), ("r1", "Lefèvre Hélène", "14/03/1975"), ("r2", "Ça, où", ""))
 
 
-@pytest.fixture
-def case():
-    """Give a folder of the shared cases, or skip."""
-
-    def folder(name):
-        path = Path(os.environ.get("BONELIB_DATA", "")).parent / "cases" / name
-        if "BONELIB_DATA" not in os.environ or not path.is_dir():
-            pytest.skip(f"needs the case {name} beside BONELIB_DATA")
-        return path
-
-    return folder
-
-
 def written(file, rows=ROWS, *, separator=",", encoding="utf-8", end="\n", head=""):
     lines = (separator.join(f'"{c}"' if separator in c else c for c in row) for row in rows)
     file.write_bytes((head + end.join(lines) + end).encode(encoding))
