@@ -202,6 +202,9 @@ def test_sheets_take_any_number_of_images_of_any_shape():
     inside(figures.contact_sheet(images, [title] * 5, columns=4))
     maps, masks = [rng.random((7, 7)) for _ in images], [None, *(i > 250 for i in images[1:])]
     inside(figures.heatmap_sheet(images, maps, masks, [title] * 5))
+    path = "DICOM/PT000006/ST826700/SE000008/IM000001: 12"  # of one picture, on a narrow sheet
+    inside(figures.contact_sheet(images[:1], [path]))
+    inside(figures.heatmap_sheet(images[:1], maps[:1], masks[:1], [path]))
 
 
 NAMES = {

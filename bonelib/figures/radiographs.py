@@ -51,7 +51,7 @@ def contact_sheet(
     """Lay out greyscale uint8 radiographs ``(H, W)`` side by side, a short title above each."""
     figure, axes = _sheet(images, columns, 1)
     for ax, image, title in zip(axes.flat, images, titles, strict=False):
-        _film(ax, image, title, WIDTH / axes.shape[1])
+        _film(ax, image, title, figure.get_figwidth() / axes.shape[1])
     return figure
 
 
@@ -97,14 +97,15 @@ def heatmap_sheet(
     columns = axes.shape[1]
     for i, (image, heat, mask) in enumerate(zip(images, maps, masks, strict=True)):
         row, column = 2 * (i // columns), i % columns
-        _film(axes[row, column], image, titles[i], WIDTH / columns)
+        _film(axes[row, column], image, titles[i], figure.get_figwidth() / columns)
         plot_heatmap(image, heat, mask, ax=axes[row + 1, column])
     from matplotlib.cm import ScalarMappable
 
-    bar = figure.colorbar(
-        ScalarMappable(cmap="inferno"), ax=axes, location="bottom", shrink=0.35, aspect=30, pad=0.02
-    )
+    wide = figure.get_figwidth()  # of few cases it is narrow
+    place = dict(ax=axes, location="bottom", shrink=min(0.7, 0.35 * WIDTH / wide), pad=0.02)
+    bar = figure.colorbar(ScalarMappable(cmap="inferno"), aspect=30, **place)
     bar.set_ticks([0, 1], labels=["none", "highest"])
-    bar.set_label(f"heat, each map by its own maximum; lesion outlined (n = {len(images)} images)")
+    label = f"heat, each map by its own maximum; lesion outlined (n = {len(images)} images)"
+    bar.set_label(textwrap.fill(label, int(13 * wide)))
     bar.outline.set_visible(False)
     return figure
