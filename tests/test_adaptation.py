@@ -87,13 +87,13 @@ def test_the_chosen_strength_is_refitted_on_all_rows():
 def test_no_group_is_parted_by_the_inner_folds(monkeypatch):
     x, y, groups = cohort()
     seen = []
-    original = adaptation._path
+    original = adaptation.probes._path
 
     def spy(rows, labels, strengths, **options):
         seen.append(rows)
         return original(rows, labels, strengths, **options)
 
-    monkeypatch.setattr(adaptation, "_path", spy)
+    monkeypatch.setattr(adaptation.probes, "_path", spy)
     adaptation.probe(x, y, groups, strengths=FEW)
     *inner, final = seen
     assert len(inner) == 4 and len(final) == len(x)
@@ -279,7 +279,7 @@ def test_balanced_classes_weigh_the_same_and_rows_without_a_label_nothing(monkey
 
 
 def test_a_class_without_training_rows_has_no_weight_and_one_class_is_refused():
-    weights = adaptation._class_weights(np.array([0, 0, 2, -1]), 3)
+    weights = adaptation.objectives._class_weights(np.array([0, 0, 2, -1]), 3)
     assert weights.tolist() == [0.75, 0.0, 1.5]
     assert len(tune([0, 0, 2, 2], outputs=3, epochs=1)) == 1
     with pytest.raises(ValueError, match=r"by class: \[4, 0\]"):

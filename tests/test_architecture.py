@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "evaluation": ("cohort",),
     "models": ("encoders",),
     "training": ("losses",),
-    "adaptation": ("training", "losses", "models"),
+    "adaptation": ("training", "losses", "models", "evaluation", "cohort"),
     "audit": ("cohort", "splits", "evaluation"),
     "figures": ("evaluation",),
     "reporting": ("runs", "captions", "evaluation", "figures"),
@@ -64,8 +64,8 @@ SPINE += ("adaptation", "zero_shot", "explain", "evaluation", "experiments")
 ROOMS = {
     ("phantom",): 5000,
     ("deidentify",): 2885,
-    SPINE: 10945,
-    (): 32270,  # all of the package
+    SPINE: 17000,
+    (): 39000,  # all of the package
 }
 PARAMETERS, WITH_MORE = 12, 2  # of a function, and how many functions may have more
 STEP = 40  # lines of a function of experiments

@@ -10,7 +10,14 @@ import pandas as pd
 
 METHOD = ("start", "strategy", "sees", "detail")
 WORDING = "wording"
-STRATEGIES = ("none", "probe", "full", "lora", "prompt")
+# What is fitted on labels: heads on frozen features, then what trains the tower, then the rest.
+# ``adaptation/strategies.csv`` explains them.
+HEADS = ("probe", "linear_svm", "rbf_svm", "knn", "class_mean", "xgboost", "mlp", "lp_plus_plus")
+HEADS += ("ss_text", "tip_adapter", "tip_adapter_f", "clip_adapter", "clap", "taskres", "prolip")
+HEADS += ("two_stage", "timo", "class_text", "coop", "clip_it", "cascade", "hierarchy", "fusion")
+TOWERS = ("full", "last_block", "layer_rates", "lp_ft", "wise_ft", "l2_sp", "flyp", "lora")
+TOWERS += ("class_text_ft", "head_then_all")
+STRATEGIES = ("none", "prompt", *HEADS, *TOWERS)
 SEEN = ("none", "image", "metadata", "file", "thumbnail", "text")
 
 
@@ -21,8 +28,8 @@ class Method:
     Attributes:
         start: Weights of the image tower: ``none``, ``scratch``, ``imagenet``, ``captions`` (of
             notebook 04) or the name of a tower that comes with weights (``resnet50.a1_in1k``).
-        strategy: What was fitted on labels: a linear ``probe``, every weight (``full``), low-rank
-            changes (``lora``); ``prompt`` where sentences stand for labels; ``none``.
+        strategy: What was fitted on labels, one of ``HEADS`` or ``TOWERS``: a linear ``probe``,
+            every weight (``full``); ``prompt`` where sentences stand for labels; ``none``.
         sees: One of ``SEEN``, or several: ``image+metadata``.
         detail: What parts methods that are equal so far: the style of prompts (``label``), what of
             the metadata (``regions only``), the tower that started from scratch, the recipe.
