@@ -264,13 +264,13 @@ def test_fine_tuning_moves_every_weight_and_lowers_the_loss():
 
 def test_balanced_classes_weigh_the_same_and_rows_without_a_label_nothing(monkeypatch):
     seen = []
-    original = adaptation.losses.classification_objective
+    original = adaptation.objectives.losses.classification_objective
 
     def spy(*, class_weights=None, ordinal=False):
         seen.append(class_weights)
         return original(class_weights=class_weights, ordinal=ordinal)
 
-    monkeypatch.setattr(adaptation.losses, "classification_objective", spy)
+    monkeypatch.setattr(adaptation.objectives.losses, "classification_objective", spy)
     labels = [0, 0, 0, 1, 2, 2, -1, -1]
     tune(labels, outputs=3, epochs=1)
     counts = torch.tensor([3.0, 1.0, 2.0])
