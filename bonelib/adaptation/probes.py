@@ -4,17 +4,17 @@ Features and labels come in; a linear model goes out. Its strength is chosen ins
 images; no function here ever sees a test label.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from bonelib.adaptation.support import ABSENT, Standard, of_both, refuse_one_class, standardised
+
 # Seven steps from strong to weak regularisation, as in the reference scores of the project.
 STRENGTHS = tuple(10.0 ** np.linspace(-5, 1, 7))
 FOLDS = 4  # inner ones, at most
-REACH = 3.0  # see ``Probe.limit``
 WIDE = 256  # columns from which inner folds are fitted in single precision
-ABSENT = -30.0  # logit of a class that no training row has; the others' are centred on 0
 
 
 @dataclass
@@ -23,9 +23,7 @@ class Probe:
 
     Attributes:
         weights: ``(D, C)``; C = 1 for a binary task or a regression.
-        limit: ``(D,)``, how far from the mean a feature counts: three times as far as it lay in any
-            training row. A feature that is 0 in all but one of few training rows is worth thousands
-            of standard deviations in a test row otherwise (seen: 1,986).
+        limit: ``(D,)``, how far from the mean a feature counts: see ``support.Standard.reach``.
         strength: The chosen C of the logistic regression (1/alpha of the ridge).
         inner: Inner score of each strength tried, ``{strength: score}``; not of a ridge.
     """
@@ -40,7 +38,7 @@ class Probe:
 
     def logits(self, features: np.ndarray) -> np.ndarray:
         """Return ``(N, C)`` logits, ``(N,)`` for one output."""
-        z = np.clip((features - self.mean) / self.scale, -self.limit, self.limit)
+        z = Standard(self.mean, self.scale, self.limit).of(features)
         out = z @ self.weights + self.bias
         return out[:, 0] if out.shape[1] == 1 else out
 
@@ -79,9 +77,8 @@ def probe(
         return _ridge(features, labels, strengths)
     known = labels >= 0
     x, y, g = np.asarray(features)[known], labels[known], groups[known]
+    refuse_one_class(y, classes)
     present = np.unique(y)
-    if len(present) < 2:
-        raise ValueError(f"A probe needs two classes; the training labels hold only {present}.")
     absent = sorted(set(range(classes or present[-1] + 1)) - set(present.tolist()))
     if absent and not classes:
         raise ValueError(
@@ -130,8 +127,8 @@ def _inner_scores(
 def _widened(probe: Probe, present: np.ndarray, classes: int) -> Probe:
     """Give a probe of the classes that are ``present`` one column for each of the task's."""
     weights, bias = probe.weights, probe.bias
-    if weights.shape[1] == 1:  # the logit of the second against the first
-        weights, bias = np.hstack([-weights, weights]) / 2, np.concatenate([-bias, bias]) / 2
+    if weights.shape[1] == 1:
+        weights, bias = of_both(weights), of_both(bias)
     wide, level = np.zeros((len(weights), classes)), np.full(classes, ABSENT)
     wide[:, present], level[present] = weights, bias
     return replace(probe, weights=wide, bias=level)
@@ -149,41 +146,40 @@ def _path(
     Args:
         exact: Solve to the end, in double precision.
     """
+    z, standard = standardised(x)
+    z = z if exact or z.shape[1] < WIDE else z.astype(np.float32)
+    for strength, *fitted in logistic(z, y, strengths, tolerance=1e-7 if exact else 1e-4):
+        yield Probe(*standard, *fitted, strength)
+
+
+def logistic(
+    z: np.ndarray, y: np.ndarray, strengths: Sequence[float], *, tolerance: float
+) -> Iterator[tuple[float, np.ndarray, np.ndarray]]:
+    """Fit scikit-learn's logistic regression, each strength started from the one before.
+
+    Yields:
+        Strength, from strong to weak regularisation; weights ``(D, C)`` and bias ``(C,)``, C = 1
+        for two classes.
+    """
     from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits
 
-    z, mean, scale = _standardise(x)
-    z = z if exact or z.shape[1] < WIDE else z.astype(np.float32)
-    model = LogisticRegression(max_iter=2000, tol=1e-7 if exact else 1e-4, warm_start=True)
+    model = LogisticRegression(max_iter=2000, tol=tolerance, warm_start=True)
     # Products of this size gain nothing from a second thread and lose much on a busy machine.
     with threadpool_limits(1):
-        for strength in sorted(strengths):
+        for strength in sorted(set(strengths)):
             model.set_params(C=strength).fit(z, y)
-            fitted = model.coef_.T.copy(), model.intercept_.copy()
-            yield Probe(mean, scale, REACH * abs(z).max(axis=0), *fitted, strength)
-
-
-def _standardise(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return standardised columns with their mean and scale; a constant column becomes zero.
-
-    By scikit-learn, whose test for "constant" allows for rounding: the standard deviation of equal
-    numbers is not always 0, and a column divided by 1e-17 would ruin every row but these.
-    """
-    from sklearn.preprocessing import StandardScaler
-
-    scaler = StandardScaler().fit(np.asarray(x, dtype=np.float64))
-    return scaler.transform(np.asarray(x, dtype=np.float64)), scaler.mean_, scaler.scale_
+            yield strength, model.coef_.T.copy(), model.intercept_.copy()
 
 
 def _ridge(features: np.ndarray, values: np.ndarray, strengths: tuple[float, ...]) -> Probe:
     from sklearn.linear_model import RidgeCV
 
     known = np.isfinite(values)
-    z, mean, scale = _standardise(np.asarray(features, dtype=np.float64)[known])
+    z, standard = standardised(np.asarray(features, dtype=np.float64)[known])
     model = RidgeCV(alphas=[1 / s for s in strengths]).fit(z, values[known])
     weights, bias = model.coef_[:, None], np.atleast_1d(model.intercept_)
-    limit = REACH * abs(z).max(axis=0)
-    return Probe(mean, scale, limit, weights, bias, float(1 / model.alpha_))
+    return Probe(*standard, weights, bias, float(1 / model.alpha_))
 
 
 def cross_fit(
@@ -209,7 +205,26 @@ def cross_fit(
         Logits ``(N,)`` or ``(N, C)``.
 
     Raises:
-        ValueError: A held-out image shows its label, or an image is not held out exactly once.
+        ValueError: See `check_folds`.
+    """
+    groups = np.asarray(groups)
+    check_folds(labels, held, groups)
+    out = None
+    for visible, test in zip(labels, held, strict=True):
+        options = dict(classes=classes, strengths=strengths)
+        fitted = probe(features[~test], visible[~test], groups[~test], **options)
+        logits = fitted.logits(features[test])
+        out = np.empty((len(features), *logits.shape[1:])) if out is None else out
+        out[test] = logits
+    return out
+
+
+def check_folds(labels: np.ndarray, held: np.ndarray, groups: np.ndarray) -> None:
+    """Refuse folds that show what they hold out, for labels and masks as `cross_fit` takes them.
+
+    Raises:
+        ValueError: A held-out image shows its label, an image is not held out exactly once, or a
+            group is both held out and trained on.
     """
     known = np.isfinite(labels) if np.issubdtype(labels.dtype, np.floating) else labels >= 0
     shown = int(known[held].sum())
@@ -220,7 +235,6 @@ def cross_fit(
     wrong = int((held.sum(axis=0) != 1).sum())
     if wrong:
         raise ValueError(f"{wrong} images are not held out exactly once over the folds.")
-    groups = np.asarray(groups)
     parted = [
         len(set(groups[test]) & set(groups[~test & visible]))
         for visible, test in zip(known, held, strict=True)
@@ -230,11 +244,3 @@ def cross_fit(
             f"{sum(parted)} groups are both held out and trained on. Folds must come from "
             "splits.add_folds, groups from splits.add_groups."
         )
-    out = None
-    for visible, test in zip(labels, held, strict=True):
-        options = dict(classes=classes, strengths=strengths)
-        fitted = probe(features[~test], visible[~test], groups[~test], **options)
-        logits = fitted.logits(features[test])
-        out = np.empty((len(features), *logits.shape[1:])) if out is None else out
-        out[test] = logits
-    return out
