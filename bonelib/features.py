@@ -10,7 +10,7 @@ import io
 import json
 import warnings
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from bonelib.runs.files import replacing
+
+PIECE = 2**22  # bytes of a feature file that are looked at at once
 
 
 def key(encoder: Any, weights: str, content: str, image_ids: Iterable[str]) -> str:
@@ -30,22 +32,47 @@ def key(encoder: Any, weights: str, content: str, image_ids: Iterable[str]) -> s
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]
 
 
-def encode(forward: Callable[[Tensor], Tensor], loader: Iterable[dict[str, Any]]) -> np.ndarray:
+def encode(
+    forward: Callable[[Tensor], Tensor], loader: Iterable[dict[str, Any]], *, rows: int = 0
+) -> np.ndarray:
     """Run ``forward`` over the images of a loader without gradients: float32 ``(N, D)``.
 
     Images go to the device of the module that ``forward`` is or belongs to. ``no_grad`` rather than
     ``inference_mode``: under the latter bf16 autocast makes ``nn.MultiheadAttention`` four to five
     times slower on a CPU.
+
+    Args:
+        rows: How many images there are, if known: their features then lie in memory once, and no
+            more than one batch beside them.
+
+    Raises:
+        ValueError: The loader gives another number of images than ``rows``.
     """
+    if not rows:
+        return np.concatenate(list(_batches(forward, loader)))
+    out, done = np.empty((0, 0), np.float32), 0
+    for part in _batches(forward, loader):
+        if not done:
+            out = np.empty((rows, *part.shape[1:]), np.float32)
+        if done + len(part) <= rows:
+            out[done : done + len(part)] = part
+        done += len(part)
+    if done != rows:
+        raise ValueError(f"The loader gave {done} images, not the {rows} that it names.")
+    return out
+
+
+def _batches(
+    forward: Callable[[Tensor], Tensor], loader: Iterable[dict[str, Any]]
+) -> Iterator[np.ndarray]:
     module = getattr(forward, "__self__", forward)
     parameters = module.parameters() if isinstance(module, nn.Module) else iter(())
     device = next((p.device for p in parameters), torch.device("cpu"))
-    with torch.no_grad():
-        parts = [
-            forward(batch["image"].to(device, memory_format=torch.channels_last)).float().cpu()
-            for batch in loader
-        ]
-    return torch.cat(parts).numpy()
+    for batch in loader:
+        with torch.no_grad():  # not around the yield: it would hold for the caller as well
+            image = batch["image"].to(device, memory_format=torch.channels_last)
+            found = forward(image).float().cpu().numpy()
+        yield found
 
 
 def encode_text(model: Any, tokens: Tensor, *, at_once: int = 256) -> np.ndarray:
@@ -97,28 +124,39 @@ def image_features(
     modes = {module: module.training for module in encoder.modules()}
     encoder.eval().to(memory_format=torch.channels_last)
     try:
-        found = encode(encoder, loader)
+        found = encode(encoder, loader, rows=len(loader.image_ids))
     finally:
         for module, training in modes.items():
             module.training = training
-    stream = io.BytesIO()
-    np.save(stream, found)
     try:
-        with replacing(path) as temporary:
-            temporary.write_bytes(stream.getvalue() + zlib.crc32(stream.getvalue()).to_bytes(4))
+        _store(path, found)
     except OSError as error:  # they serve this run nevertheless
         told = f"Features can't be kept in {folder} ({error.strerror or error})"
         warnings.warn(f"{told}: they are computed again by the next run.", stacklevel=2)
     return found
 
 
+def _store(path: Path, found: np.ndarray) -> None:
+    """Write what ``np.save`` writes and its CRC-32, from the memory in which the features lie."""
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(head, np.lib.format.header_data_from_array_1_0(found))
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        file.write(head.getvalue())
+        file.write(found)
+        file.write(zlib.crc32(found, zlib.crc32(head.getvalue())).to_bytes(4))
+
+
 def _stored(path: Path) -> np.ndarray | None:
     """Read a feature file; None where there is none that is whole, so that it is made anew."""
     try:
-        content = path.read_bytes()
+        with open(path, "rb") as file:
+            crc, left = 0, path.stat().st_size - 4
+            while left > 0 and (piece := file.read(min(left, PIECE))):
+                crc, left = zlib.crc32(piece, crc), left - len(piece)
+            if left == 0 and crc == int.from_bytes(file.read()):
+                file.seek(0)
+                return np.load(file)
     except OSError:
         return None
-    if content and zlib.crc32(content[:-4]) == int.from_bytes(content[-4:]):
-        return np.load(io.BytesIO(content))
     warnings.warn(f"{path} is cut off or damaged: its features are computed anew.", stacklevel=3)
     return None

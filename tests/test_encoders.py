@@ -144,7 +144,14 @@ def test_an_unknown_tag_or_text_tower_lists_the_choices():
 
 
 @pytest.mark.parametrize(
-    "name", [LITE0, "timm:resnet18", "timm:mobilenetv3_small_050", "timm:vit_tiny_patch16_224"]
+    "name",
+    [
+        LITE0,
+        "timm:resnet18",
+        "timm:mobilenetv3_small_050",
+        "timm:vit_tiny_patch16_224",
+        "timm:nest_tiny_jx",
+    ],
 )
 def test_any_tower_takes_the_size_asked_for_and_gives_the_width_it_states(name):
     tower = encoders.image(name, weights="random", size=64).eval()

@@ -66,8 +66,8 @@ def text(folder: str, *, weights: str = "pretrained") -> tuple[nn.Module, Any]:
     return trunk, _from(AutoTokenizer, folder)
 
 
-def see(trunk: nn.Module, image: Tensor) -> Tensor:
-    """Return pooled features ``(B, width)``: the tower's own pooling, else the class token."""
+def run(trunk: nn.Module, image: Tensor) -> Any:
+    """Return what a vision tower of transformers puts out."""
     asked = inspect.signature(trunk.forward).parameters
     options: dict[str, Any] = {}
     if "interpolate_pos_encoding" in asked:
@@ -75,7 +75,12 @@ def see(trunk: nn.Module, image: Tensor) -> Tensor:
     if "noise" in asked:  # ViT-MAE puts its patches in the order of this, else in a random one
         patches = math.prod(n // trunk.config.patch_size for n in image.shape[-2:])
         options["noise"] = torch.arange(patches, device=image.device).expand(len(image), -1)
-    out = trunk(pixel_values=image, **options)
+    return trunk(pixel_values=image, **options)
+
+
+def see(trunk: nn.Module, image: Tensor) -> Tensor:
+    """Return pooled features ``(B, width)``: the tower's own pooling, else the class token."""
+    out = run(trunk, image)
     pooled = getattr(out, "pooler_output", None)
     if pooled is not None:
         return pooled.flatten(1)  # convolutional nets leave a map of one pixel

