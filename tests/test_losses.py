@@ -433,3 +433,22 @@ def test_soft_targets_have_a_floor_that_no_features_undercut():
             key_temperature=0.1,
         )
         assert value > low
+
+
+def test_objectives_in_turn_count_one_and_then_the_other_with_a_gradient_for_all():
+    weights = torch.nn.ParameterDict({"a": torch.tensor([2.0]), "b": torch.tensor([3.0])})
+    turn = {"early": True}
+
+    def objective(name):
+        return losses.Objective(
+            lambda model, batch: {key: value.sum() for key, value in model.items()},
+            lambda out, batch: out[name] ** 2,
+        )
+
+    both = losses.in_turn(objective("a"), objective("b"), lambda: turn["early"])
+    for early, value, gradients in ((True, 4.0, [4.0, 0.0]), (False, 9.0, [0.0, 6.0])):
+        turn["early"] = early
+        weights.zero_grad()
+        loss = both(weights, {})
+        loss.backward()
+        assert loss.item() == value and [p.grad.item() for p in weights.values()] == gradients

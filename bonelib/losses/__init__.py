@@ -17,10 +17,12 @@ from bonelib.losses.pairs import (
     contrastive_objective,
     distilled,
     floor,
+    in_turn,
     nearest,
     positives,
     siglip_loss,
     simclr_loss,
     spread,
+    stages_objective,
     targets,
 )

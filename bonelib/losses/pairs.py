@@ -11,6 +11,8 @@ Li et al. 2022, arXiv:2110.05208; Windsor et al. 2023, arXiv:2303.17644.
 """
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -210,8 +212,8 @@ def contrastive_objective(
     if not (text or views or neighbours or attributes):
         raise ValueError("All weights are 0: nothing would be learnt.")
 
-    def forward(model: nn.Module, batch: Batch) -> Outputs:
-        more = {"study": batch["study"]} if "study" in batch else {}
+    def forward(model: nn.Module, batch: Batch, **more: Any) -> Outputs:
+        more |= {"study": batch["study"]} if "study" in batch else {}
         if views:
             more["second"] = batch["second"]
         if neighbours:
@@ -277,3 +279,43 @@ def distilled(objective: Objective, teacher: nn.Module, *, weight: float) -> Obj
         return objective.loss(out, batch) + weight * away.mean()
 
     return Objective(forward, loss, objective.chance)
+
+
+def stages_objective() -> Objective:
+    """Return the objective of a trunk that learns stage by stage: SimCLR's loss, the mean of all.
+
+    Outputs are those of ``models.DualEncoder`` with ``stages`` of two views.
+    """
+
+    def loss(out: Outputs, batch: Batch) -> Tensor:
+        terms = [
+            simclr_loss(gathered(out[name]), gathered(out[f"second_{name}"]))
+            for name in out
+            if name.startswith("stage_")
+        ]
+        return torch.stack(terms).mean()
+
+    return Objective(lambda model, batch: {}, loss)
+
+
+def in_turn(
+    first: Objective, then: Objective, early: Callable[[], bool], *, apart: bool = False
+) -> Objective:
+    """Return one objective that minimises ``first`` for as long as ``early()``, then ``then``.
+
+    Both read what ``then`` puts out. The one whose turn it is not counts nothing, but is computed,
+    so that every weight has a gradient in each step, as processes that train together expect.
+
+    Args:
+        early: Asked at each step; what it looks at must come back when a training is resumed.
+        apart: The stages of the tower hand on no gradient for as long as ``first`` is minimised.
+    """
+
+    def forward(model: nn.Module, batch: Batch) -> Outputs:
+        return then.forward(model, batch, **({"apart": early()} if apart else {}))
+
+    def loss(out: Outputs, batch: Batch) -> Tensor:
+        share = float(early())
+        return share * first.loss(out, batch) + (1 - share) * then.loss(out, batch)
+
+    return Objective(forward, loss)

@@ -5,7 +5,28 @@ changes train; ``save_bundle`` and ``load_bundle`` keep a model whole, ``export_
 ``from_open_clip`` exchange it with open_clip.
 """
 
-from bonelib.models.bundles import Model, load_bundle, save_bundle, tower
+from bonelib.models.bundles import (
+    Model,
+    load_bundle,
+    note_bundle,
+    read_bundle,
+    save_bundle,
+    tower,
+)
 from bonelib.models.exchange import export_open_clip, from_open_clip
-from bonelib.models.heads import Classifier, DualEncoder, MultiHead, pool_studies
-from bonelib.models.tuning import add_lora, has_lora, lora_targets, merge_lora, tell_apart
+from bonelib.models.heads import (
+    Classifier,
+    CosineHead,
+    DualEncoder,
+    LinearProbe,
+    MultiHead,
+    pool_studies,
+)
+from bonelib.models.tuning import (
+    add_lora,
+    has_lora,
+    last_block,
+    lora_targets,
+    merge_lora,
+    tell_apart,
+)

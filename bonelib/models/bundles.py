@@ -1,7 +1,8 @@
 """Bundles: folders that hold all a model needs, and load offline.
 
 Weights (safetensors), architecture, preprocessing, tokenizer, and a hash that is checked when the
-bundle is loaded. A bundle that does not fit is refused.
+bundle is loaded. A bundle that does not fit is refused. Facts beside them say how to apply the
+model: task and classes, how images become squares, the threshold.
 """
 
 import copy
@@ -11,11 +12,12 @@ from typing import Any
 
 from bonelib import encoders
 from bonelib.encoders import CachedText, ImageEncoder
-from bonelib.models.heads import Classifier, DualEncoder, MultiHead
+from bonelib.models.heads import Classifier, CosineHead, DualEncoder, LinearProbe, MultiHead
 from bonelib.models.tuning import has_lora, merge_lora
-from bonelib.runs.files import file_hash, replacing_folder
+from bonelib.runs.files import file_hash, replacing, replacing_folder
 
-Model = DualEncoder | Classifier | MultiHead
+Model = DualEncoder | Classifier | LinearProbe | MultiHead
+FORMAT = 2  # of bundle.json; 1 had no number, and neither classes nor resize mode nor threshold
 
 
 def tower(
@@ -44,7 +46,8 @@ def save_bundle(folder: Path, model: Model, **facts: Any) -> Path:
     merged in what is written; the model itself keeps it.
 
     Args:
-        facts: What a reader of ``bundle.json`` should know, e.g. ``caption_fields``.
+        facts: What a reader of ``bundle.json`` should know: ``caption_fields``, say, or how the
+            model is applied (``resize``, ``task``, ``classes``, ``threshold``).
     """
     from safetensors.torch import save_file
 
@@ -61,6 +64,8 @@ def save_bundle(folder: Path, model: Model, **facts: Any) -> Path:
             "bias": model.logit_bias is not None,
             "projector": model.projector[-1].out_features if model.projector else 0,
             "heads": [head.out_features for head in model.heads],
+            "label_projection": model.label_projection is not None,
+            "stages": model.stages is not None,
         }
         frozen = isinstance(model.text, CachedText) and model.text.weights == "pretrained"
         if frozen and model.text.name.startswith("packaged:"):
@@ -69,33 +74,72 @@ def save_bundle(folder: Path, model: Model, **facts: Any) -> Path:
     elif isinstance(model, MultiHead):
         architecture |= {"classes": [head.out_features for head in model.heads]}
     else:
-        architecture |= {"outputs": model.head.out_features}
+        outputs = model.outputs if isinstance(model, LinearProbe) else model.head.out_features
+        architecture |= {"outputs": outputs}
+        if isinstance(getattr(model, "head", None), CosineHead):
+            architecture |= {"dim": model.head.dim, "projection": model.head.kind}
     with replacing_folder(folder) as temporary:
         save_file(state, temporary / "weights.safetensors")
         if "config" in architecture.get("text", {}):  # else its name gives the tokenizer
             getattr(model.text, "encoder", model.text).save_tokenizer(temporary)
         digest = file_hash(temporary / "weights.safetensors")
         record = {"architecture": architecture, "sha256": digest, "facts": facts}
-        (temporary / "bundle.json").write_text(
-            json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8"
-        )
+        _write(temporary / "bundle.json", record | {"format": FORMAT})
     return folder
 
 
-def load_bundle(folder: Path) -> Model:
+def _write(file: Path, record: dict[str, Any]) -> None:
+    text = json.dumps(record, indent=1, sort_keys=True) + "\n"
+    file.write_text(text, encoding="utf-8")
+
+
+def note_bundle(folder: str | Path, **facts: Any) -> None:
+    """Add facts to a bundle that is there, such as the threshold that was chosen after training."""
+    record = read_bundle(folder)
+    record["facts"] |= facts
+    with replacing(Path(folder) / "bundle.json") as temporary:
+        _write(temporary, record)
+
+
+def read_bundle(folder: str | Path) -> dict[str, Any]:
+    """Return what ``bundle.json`` says: ``format``, ``architecture``, ``sha256`` and ``facts``.
+
+    Raises:
+        FileNotFoundError: The folder is no bundle.
+        ValueError: The file is damaged, or a later version of bonelib wrote it.
+    """
+    folder = Path(folder)
+    for name in ("bundle.json", "weights.safetensors"):
+        if not (folder / name).exists():
+            raise FileNotFoundError(f"{folder} is no bundle: {name} is missing.")
+    try:
+        record = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
+        record = {"format": 1, "facts": {}} | record
+        made_by, _ = record["format"], record["architecture"]["kind"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{folder / 'bundle.json'} is damaged ({error!r}). Make the bundle again."
+        ) from error
+    if made_by > FORMAT:
+        raise ValueError(
+            f"{folder} has the format {made_by}, this version of bonelib reads up to {FORMAT}. "
+            "Install the version that made it."
+        )
+    return record
+
+
+def load_bundle(folder: str | Path) -> Model:
     """Rebuild the model of a bundle, offline, in evaluation mode.
 
     Raises:
         FileNotFoundError: The folder is no bundle.
-        ValueError: Weights don't have the recorded hash, or don't fit the architecture.
+        ValueError: Weights don't have the recorded hash, or don't fit the architecture; or see
+            `read_bundle`.
     """
     from safetensors.torch import load_file
 
-    weights = folder / "weights.safetensors"
-    for file in (folder / "bundle.json", weights):
-        if not file.exists():
-            raise FileNotFoundError(f"{folder} is no bundle: {file.name} is missing.")
-    record = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
+    folder = Path(folder)
+    record, weights = read_bundle(folder), folder / "weights.safetensors"
     found = file_hash(weights)
     if found != record["sha256"]:
         raise ValueError(
@@ -122,7 +166,14 @@ def load_bundle(folder: Path) -> Model:
     return model.eval()
 
 
-SHAPE = ("projection", "bias", "projector", "heads")  # of a DualEncoder, if recorded
+SHAPE = (
+    "projection",
+    "bias",
+    "projector",
+    "heads",
+    "label_projection",
+    "stages",
+)  # of a DualEncoder, if recorded
 
 
 def _build(shape: dict[str, Any], folder: Path) -> Model:
@@ -133,4 +184,10 @@ def _build(shape: dict[str, Any], folder: Path) -> Model:
         return DualEncoder(image, text, dim=shape["dim"], **options)
     if shape["kind"] == "MultiHead":
         return MultiHead(image, classes=shape["classes"])
-    return Classifier(image, outputs=shape["outputs"])
+    if shape["kind"] == "LinearProbe":
+        return LinearProbe(image, outputs=shape["outputs"])
+    head = None
+    if "dim" in shape:
+        given = {key: shape[key] for key in ("outputs", "dim", "projection")}
+        head = CosineHead(image.width, **given)
+    return Classifier(image, outputs=shape["outputs"], head=head)

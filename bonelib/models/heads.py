@@ -5,14 +5,17 @@ Towers come in; modules with CLIP's names go out (``encode_image``, ``image_feat
 CLIP: Radford et al. 2021, arXiv:2103.00020. SigLIP: Zhai et al. 2023, arXiv:2303.15343.
 """
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bonelib.encoders import CachedText, ImageEncoder, TextEncoder
+from bonelib.models.stages import StageViews
 
 PROJECTIONS = ("linear", "mlp", "none")
 
@@ -44,8 +47,12 @@ class DualEncoder(nn.Module):
         bias: SigLIP's learnable bias, which starts at -10 with a factor of 10 (its section 3.2).
         projector: Width of SimCLR's projector beside the image projection (Chen et al. 2020,
             arXiv:2002.05709, section 2.1: a hidden layer as wide as the features); 0 for none.
+        stages: Each stage of the image trunk has a projector too; see ``stages.StageViews``.
         heads: How many values each attribute key has; each gets a linear head on the pooled
             features, for supervision beside the captions.
+        label_projection: The heads see a projection of the pooled features of their own, as wide
+            and of the same kind as that for texts, so that labels and texts pull at different
+            spaces (DLILP, Silva-Rodríguez et al. 2025, arXiv:2504.05227).
 
     Attributes:
         logit_scale: Natural logarithm of the factor on the cosines; starts at ln(1/0.07) as in
@@ -63,6 +70,8 @@ class DualEncoder(nn.Module):
         bias: bool = False,
         projector: int = 0,
         heads: Sequence[int] = (),
+        label_projection: bool = False,
+        stages: bool = False,
         seed: int = 0,
     ):
         super().__init__()
@@ -86,7 +95,13 @@ class DualEncoder(nn.Module):
                     nn.ReLU(),
                     nn.Linear(image.width, projector),
                 )
-        self.heads = nn.ModuleList(_undecided(image.width, count) for count in heads)
+            self.label_projection = None
+            if label_projection:
+                parts = (projection, image.width, 2 * dim, dim)
+                self.label_projection = _projection(*parts, inner=True)
+            self.stages = StageViews(image.trunk) if stages else None
+        wide = dim if label_projection else image.width
+        self.heads = nn.ModuleList(_undecided(wide, count) for count in heads)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(10 if bias else 1 / 0.07)))
         self.logit_bias = nn.Parameter(torch.tensor(-10.0)) if bias else None
         self.to(memory_format=torch.channels_last)  # one layout from birth, so reloading keeps bits
@@ -112,6 +127,7 @@ class DualEncoder(nn.Module):
         second: Tensor | None = None,
         neighbour_tokens: Tensor | None = None,
         study: Tensor | None = None,
+        apart: bool = False,
     ) -> dict[str, Tensor]:
         """Return what the losses ask for, by name.
 
@@ -119,7 +135,9 @@ class DualEncoder(nn.Module):
         ``logit_bias``; ``text_features`` of ``tokens`` and ``neighbour_features`` of
         ``neighbour_tokens`` where given. With ``study``, image rows are studies, as texts should
         be. With ``second``, another view of the same images, both views go through the projector
-        as ``view_features`` and ``second_features``. Heads give ``attribute_0``, …: logits.
+        as ``view_features`` and ``second_features``, and those of each stage, where it has a
+        projector, as ``stage_0``, ``second_stage_0``, …; stages that are ``apart`` hand on no
+        gradient. Heads give ``attribute_0``, …: logits.
         """
         with torch.no_grad():  # in place, as CLIP does: beyond a clamp no gradient leads back
             self.logit_scale.clamp_(max=math.log(100))
@@ -127,7 +145,13 @@ class DualEncoder(nn.Module):
         if self.logit_bias is not None:
             out["logit_bias"] = self.logit_bias
         both = image if second is None else torch.cat([image, second])
-        pooled = self.image(both)
+        watching = contextlib.nullcontext([])
+        if self.stages is not None:
+            watching = self.stages.watching(self.image.trunk, apart=apart)
+        with watching as seen:
+            pooled = self.image(both)
+        for k, features in enumerate(seen if second is not None else ()):
+            out[f"stage_{k}"], out[f"second_stage_{k}"] = features.chunk(2)
         if second is not None:
             views = F.normalize(self.projector(pooled), dim=-1)
             out["view_features"], out["second_features"] = views.chunk(2)
@@ -136,7 +160,8 @@ class DualEncoder(nn.Module):
         if study is not None:
             pooled = pool_studies(pooled, study)
         out["image_features"] = F.normalize(self.image_projection(pooled), dim=-1)
-        out |= {f"attribute_{k}": head(pooled) for k, head in enumerate(self.heads)}
+        seen = pooled if self.label_projection is None else self.label_projection(pooled)
+        out |= {f"attribute_{k}": head(seen) for k, head in enumerate(self.heads)}
         if tokens is not None:
             out["text_features"] = self.encode_text(tokens)
         if neighbour_tokens is not None:
@@ -155,21 +180,92 @@ def _projection(kind: str, width: int, hidden: int, dim: int, *, inner: bool) ->
     )
 
 
+class CosineHead(nn.Module):
+    """Scaled cosines between projected features and one vector a class, such as its name in words.
+
+    The vectors are fixed; the projection and the scale train.
+
+    Args:
+        width: Of the features.
+        outputs: Columns of logits; 1 is a binary task: the second class against the first.
+        dim: Width of the class vectors.
+        projection: As in ``DualEncoder``.
+
+    Attributes:
+        classes: ``(C, dim)`` unit vectors in class order, zeros until they are set.
+        logit_scale: As in ``DualEncoder``.
+    """
+
+    def __init__(self, width: int, *, outputs: int, dim: int, projection: str = "linear"):
+        super().__init__()
+        self.in_features, self.out_features = width, outputs
+        self.dim, self.kind = dim, projection
+        self.projection = _projection(projection, width, 2 * dim, dim, inner=True)
+        self.register_buffer("classes", torch.zeros(max(2, outputs), dim))
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return logits: ``(B, width)`` to ``(B, outputs)``."""
+        with torch.no_grad():  # as in DualEncoder
+            self.logit_scale.clamp_(max=math.log(100))
+        unit = F.normalize(self.projection(features), dim=-1)
+        logits = self.logit_scale.exp() * unit @ self.classes.T
+        return logits[:, 1:] - logits[:, :1] if self.out_features == 1 else logits
+
+
 class Classifier(nn.Module):
-    """An image tower with a linear head; returns logits, never probabilities.
+    """An image tower with a head, linear unless one is given; returns logits, never probabilities.
 
     A binary task has one output, the logit of its positive class.
     """
 
-    def __init__(self, image: ImageEncoder, *, outputs: int):
+    def __init__(self, image: ImageEncoder, *, outputs: int, head: CosineHead | None = None):
         super().__init__()
         self.image = image
-        self.head = _undecided(image.width, outputs)
+        self.head = _undecided(image.width, outputs) if head is None else head
         self.to(memory_format=torch.channels_last)
 
     def forward(self, image: Tensor) -> Tensor:
         """Return logits ``(B, outputs)``."""
         return self.head(self.image(image))
+
+
+class LinearProbe(nn.Module):
+    """A frozen image tower with a linear model on its standardised features, in double precision.
+
+    What ``adaptation.Probe`` computes, as one module from pixels to logits.
+
+    Args:
+        fitted: ``mean``, ``scale``, ``limit`` ``(D,)``, ``weights`` ``(D, outputs)`` and ``bias``
+            ``(outputs,)`` of a probe; without, they are zeros and ones that a bundle replaces.
+    """
+
+    def __init__(
+        self, image: ImageEncoder, *, outputs: int, fitted: Mapping[str, Any] | None = None
+    ):
+        super().__init__()
+        self.image, self.outputs = image, outputs
+        plain = {"mean": torch.zeros(image.width), "scale": torch.ones(image.width)}
+        plain |= {"limit": torch.zeros(image.width), "bias": torch.zeros(outputs)}
+        plain["weights"] = torch.zeros(image.width, outputs)
+        for name, start in plain.items():
+            value = torch.as_tensor((fitted or {}).get(name, start), dtype=torch.float64)
+            if value.shape != start.shape:
+                raise ValueError(
+                    f"{name} of the probe is {tuple(value.shape)}; {image.name} with {outputs} "
+                    f"outputs needs {tuple(start.shape)}."
+                )
+            self.register_buffer(name, value.clone())
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return logits ``(B, outputs)``, or values of a regression, float64."""
+        return self.head(self.image(image))
+
+    def head(self, features: Tensor) -> Tensor:
+        """Return the logits of raw features ``(B, D)``."""
+        z = (features.double() - self.mean) / self.scale
+        return z.clamp(-self.limit, self.limit) @ self.weights + self.bias
 
 
 class MultiHead(nn.Module):

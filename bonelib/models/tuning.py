@@ -1,4 +1,4 @@
-"""Low-rank changes of the image tower, and a start of the text projection.
+"""What of an image tower trains: its last block, low-rank changes; a start of the text projection.
 
 A model comes in and is changed in place. LoRA: Hu et al. 2021, arXiv:2106.09685, by peft.
 """
@@ -13,6 +13,33 @@ import torch
 from torch import Tensor, nn
 
 RIDGE = 0.1  # share of the mean variance within meanings that `tell_apart` adds to all directions
+
+
+def last_block(trunk: nn.Module) -> set[str]:
+    """Return the names of the parameters of the last block of an image trunk.
+
+    Blocks are timm's layers, as layer-wise rates have them. A norm that follows the last block is a
+    layer of its own in some nets: layers are taken from the top until one has a weight matrix.
+
+    Raises:
+        ValueError: The trunk is a single layer.
+    """
+    from timm.optim import param_groups_layer_decay
+
+    names = {id(p): name for name, p in trunk.named_parameters()}
+    layers: dict[float, list[nn.Parameter]] = {}
+    for group in param_groups_layer_decay(trunk, layer_decay=0.5):
+        layers.setdefault(group["lr_scale"], []).extend(group["params"])
+    chosen: set[str] = set()
+    for scale in sorted(layers, reverse=True):  # the last layer's is 1, those below halve
+        chosen |= {names[id(p)] for p in layers[scale]}
+        if any(p.ndim > 1 for p in layers[scale]):
+            break
+    if len(chosen) == len(names):
+        raise ValueError(
+            "The image tower is a single layer, so its last block is all of it. Use full."
+        )
+    return chosen
 
 
 def add_lora(model: nn.Module, *, rank: int = 8) -> list[str]:
