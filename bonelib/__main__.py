@@ -1,4 +1,4 @@
-"""The command line: ``bonelib run | study | results | train | phantom | data | … | runs``.
+"""The command line: ``bonelib run | study | results | train | predict | weights | … | runs``.
 
 Arguments come in, one call goes out per command (``commands``). Mistakes of the user end in one
 message and exit code 2, a failed notebook in 1.
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bonelib.commands import data, identities, notebooks, printing, results
+from bonelib.commands import data, identities, notebooks, predict, printing, results, weights
 from bonelib.headless.plan import PROFILES
 
 OLD_NAME = "deidentify-dicom"  # of the command deidentify
@@ -101,6 +101,8 @@ def _parser() -> argparse.ArgumentParser:
     argument("folder", type=Path, metavar="RUN", help="the run folder with its plan.json")
     argument("--accelerator", default="auto", help="cpu or cuda; default: what is there")
 
+    _add_predict(add)
+
     text = "run the notebooks of a study, reusing what is finished"
     example = "bonelib study language"
     argument = add(notebooks.study, "study", text, example, parents=[shared]).add_argument
@@ -139,6 +141,10 @@ def _parser() -> argparse.ArgumentParser:
     argument("--decode", type=int, default=0, metavar="SIZE", help=text)
     argument("--out", type=Path, help="write the table, .parquet or .csv")
 
+    text = "list the encoders of notebook 02, or fetch the weights of one"
+    argument = add(weights.weights, "weights", text, "bonelib weights dinov2_base").add_argument
+    argument("name", nargs="?", default="", metavar="NAME", help="one of the list, or a tower")
+
     text = "copy reports or DICOM files without identities"
     example = (
         "bonelib deidentify reports safe --language fr --mode surrogates --index index.csv\n"
@@ -166,6 +172,35 @@ def _parser() -> argparse.ArgumentParser:
     argument = add(notebooks.listing, "runs", "list the finished runs", example).add_argument
     argument("--profile", choices=PROFILES, default="", help="default all")
     return parser
+
+
+def _add_predict(add: Callable[..., argparse.ArgumentParser]) -> None:
+    text = "apply a trained model to radiographs: probabilities, calls, heat maps"
+    run = "runs/demo/phantom/tumor/finetuning/default-s0"
+    example = (
+        f"bonelib predict {run} radiographs/ --start captions --out table.csv\n\n"
+        "exit code: 0 every file was predicted, 1 some files were not (they are named),\n"
+        "           2 nothing was done (the message says why)"
+    )
+    made = add(predict.predict, "predict", text, example)
+    argument = made.add_argument
+    text = "folder of a bundle, or of a run of notebook 04 or 05 that holds some"
+    argument("bundle", type=Path, metavar="BUNDLE", help=text)
+    text = "images, folders, a DICOM export, or a CSV with a column path (and study)"
+    argument("inputs", type=Path, nargs="+", metavar="PATH", help=text)
+    text = "the table: .csv or .parquet; studies go into a second one beside it"
+    argument("--out", type=Path, required=True, help=text)
+    argument("--heatmaps", type=Path, metavar="FOLDER", help="also write a heat map an image (PNG)")
+    text = "say which file a row is of: of all files, or of none; default: not of DICOM files"
+    argument("--paths", action=argparse.BooleanOptionalAction, help=text)
+    argument("--start", default="", help="which bundle of a run, e.g. captions, captions-probe")
+    argument = made.add_argument_group("what a bundle may not say").add_argument
+    argument("--task", default="", help="what is asked, of a bundle that reads words")
+    argument("--language", default="", help="of the prompts, en or fr")
+    argument("--prompts", default="", help="by the classes' names: label (default), or by signs")
+    argument("--resize", default="", help="how images became squares: pad or squash")
+    text = "probability from which the positive class is called, not the bundle's own"
+    argument("--threshold", type=float, help=text)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from bonelib.datasets import patients
 from bonelib.datasets import table as own_csv
 
 BESIDE = ("reports", "labels")
+RAW = "the raw picture (FOR PROCESSING) of an exposure whose processed picture is there too"
 
 
 def read(root: Path, notes: list[str]) -> pd.DataFrame:
@@ -44,9 +45,7 @@ def read(root: Path, notes: list[str]) -> pd.DataFrame:
     """
     files, odd = dicom.walk(root)
     notes += odd
-    files.loc[_processed(files), "reason"] = (
-        "the raw picture (FOR PROCESSING) of an exposure whose processed picture is there too"
-    )
+    files.loc[superseded(files), "reason"] = RAW
     refused = files.loc[files["reason"].notna(), ["file", "reason"]].reset_index(drop=True)
     for reason, names in refused.groupby("reason")["file"]:
         notes.append(f"{len(names)} files are left out, e.g. {names.iloc[0]}: {reason}.")
@@ -91,7 +90,7 @@ def read(root: Path, notes: list[str]) -> pd.DataFrame:
     return table
 
 
-def _processed(files: pd.DataFrame) -> list[int]:
+def superseded(files: pd.DataFrame) -> list[int]:
     """Find raw pictures whose exposure is there as a processed picture as well: their rows.
 
     One exposure: the processed picture names the raw one in its Source Image Sequence, or both

@@ -30,6 +30,10 @@ STRETCHED = (
 TRANSPARENT = "transparent parts are shown black"
 ALL_TRANSPARENT = "transparent everywhere: the transparency was ignored"
 PAGES = "several pictures in one file: the first was read"
+NEGATIVE = (
+    "bright at its edges and darker inside: perhaps a negative, on which no prediction means "
+    "anything, or a picture in a white frame. Look at it, and invert it if bone is dark"
+)
 NARROW = f"fewer than {FEW} of 256 greys lie between the 1st and the 99th percentile"
 
 
@@ -151,3 +155,17 @@ def narrow(pixels: np.ndarray) -> bool:
     below = cv2.calcHist([pixels], [0], None, [256], [0, 256]).cumsum(dtype=float)
     first, last = np.searchsorted(below, (0.01 * below[-1], 0.99 * below[-1]))
     return bool(last - first < FEW)
+
+
+def negative(pixels: np.ndarray) -> bool:
+    """Tell whether a uint8 picture looks like a negative: bright air around, a darker limb inside.
+
+    A suspicion. Of 709 public radiographs of limbs 2 are suspected without being one (films in a
+    white frame); inverted, 26 % (FracAtlas) to 81 % (hands of the RSNA) are.
+    """
+    rows, columns = (max(1, side // 16) for side in pixels.shape)
+    edges = np.ones(pixels.shape, dtype=bool)
+    edges[rows:-rows, columns:-columns] = False
+    rows, columns = (side // 4 for side in pixels.shape)
+    edge, inside = (np.median(x) for x in (pixels[edges], pixels[rows:-rows, columns:-columns]))
+    return bool(edge >= 128 and edge - inside >= 20)
