@@ -168,9 +168,18 @@ def test_a_lead_on_other_images_is_no_lead():
 
 def test_the_metadata_score_is_printed_or_missed_aloud(baselines):
     assert "metadata only" in reporting.to_markdown(results())
-    both = Method(start="efficientnet_lite0", strategy="probe", sees="image+metadata")
-    alone = reporting.scores(scored(both, 1.0), task="tumor", draws=10)
+    alone = reporting.scores(scored(LITE0, 1.0), task="tumor", draws=10)
     assert "Missing: the score of age, sex and site alone" in reporting.to_markdown(alone)
+
+
+def test_a_fusion_is_not_scored_without_its_metadata_alone_on_the_same_images():
+    fused = scored(Method("efficientnet_lite0", "probe", "image+metadata"), 1.0)
+    for table in (fused, pd.concat([fused, scored(METADATA, 0.3).iloc[1:]])):
+        for report in (reporting.scores, reporting.fusion_gains):
+            with pytest.raises(ValueError, match="nothing says what its metadata reach alone"):
+                report(table, task="tumor", draws=10)
+    both = pd.concat([fused, scored(METADATA, 0.3)])
+    assert "metadata only" in reporting.to_markdown(reporting.scores(both, task="tumor", draws=10))
 
 
 def test_unopened_labels_are_said_not_scored():

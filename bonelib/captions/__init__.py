@@ -6,6 +6,7 @@ can't slip in.
 """
 
 from bonelib.captions.bank import drop_tail, pairs, read_bank, tells
+from bonelib.captions.clinical import CLINICAL, clinical_sentences
 from bonelib.captions.facts import facts_table, from_reports, own_words
 from bonelib.captions.grammar import (
     AGE_GROUPS,
@@ -18,6 +19,7 @@ from bonelib.captions.grammar import (
     age_group,
     bone_age_group,
     gives_away,
+    key_values,
     keys,
     known,
     label_free,

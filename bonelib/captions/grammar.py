@@ -289,16 +289,27 @@ def keys(table: pd.DataFrame, *, fields: Sequence[str]) -> np.ndarray:
     integers compare rows of this table only. A field that no row knows is never said, so it is
     left out; if nothing is left, one column of -1 says that no two rows are known to mean the same.
     """
-    check(fields)
-    columns = []
-    for column in (c for field in fields for c in (SIGNS if field == "signs" else (field,))):
-        values = pd.Series(_values(table, column), dtype="object")
-        codes, _ = pd.factorize(values.where(values != "", None), sort=True)  # None becomes -1
-        if (codes >= 0).any():
-            columns.append(codes)
+    columns = [codes for codes, _ in _coded(table, fields).values()]
     if not columns:
         return np.full((len(table), 1), -1, dtype=np.int64)
     return np.stack(columns, axis=1).astype(np.int64)
+
+
+def key_values(table: pd.DataFrame, *, fields: Sequence[str]) -> dict[str, list[str]]:
+    """Return the column behind each column of `keys`, with the value that each integer means."""
+    return {column: list(values) for column, (_, values) in _coded(table, fields).items()}
+
+
+def _coded(table: pd.DataFrame, fields: Sequence[str]) -> dict[str, tuple[np.ndarray, Sequence]]:
+    """Return integers and values of each column that a row knows, -1 where a row doesn't."""
+    check(fields)
+    found = {}
+    for column in (c for field in fields for c in (SIGNS if field == "signs" else (field,))):
+        told = pd.Series(_values(table, column), dtype="object")
+        codes, values = pd.factorize(told.where(told != "", None), sort=True)  # None becomes -1
+        if (codes >= 0).any():
+            found[column] = codes, values
+    return found
 
 
 def _values(table: pd.DataFrame, column: str) -> list[str]:

@@ -20,9 +20,24 @@ from bonelib.evaluation.measures import (
     compare,
     means,
     metrics,
+    repeated,
     score,
     subgroups,
 )
-from bonelib.evaluation.methods import METHOD, WORDING, Method, by_method, method_columns
+from bonelib.evaluation.methods import (
+    METHOD,
+    WORDING,
+    Method,
+    by_method,
+    method_columns,
+    refuse_unaccompanied,
+)
 from bonelib.evaluation.ranking import auroc, average_precision, bootstrap_auroc, delong, holm
-from bonelib.evaluation.tables import as_task, pool, predictions, probabilities, with_labels
+from bonelib.evaluation.tables import (
+    as_task,
+    pool,
+    predictions,
+    probabilities,
+    units,
+    with_labels,
+)

@@ -285,6 +285,44 @@ def compare(
     return pd.Series(found)
 
 
+def repeated(
+    tables: Sequence[pd.DataFrame],
+    *,
+    task: str | Task,
+    metric: str = "",
+    draws: int = 500,
+    seed: int = 0,
+) -> pd.Series:
+    """Score repeats of one method on the same images: draws of few labels, or seeds of a training.
+
+    The value is the mean over repeats. The interval resamples both: each draw takes as many repeats
+    with replacement as there are, and the same patients for all of them. Of one repeat it is that
+    of patients alone.
+
+    Returns:
+        metric, value, low, high; ``lowest`` and ``highest`` repeat; ``repeats``, n, groups,
+        group_kind.
+
+    Raises:
+        ValueError: The tables are not about the same images.
+    """
+    task = as_task(task)
+    metric = metric or primary(task).metric
+    parts = [_labelled(table.sort_values(IMAGE_ID), task) for table in tables]
+    if any(list(t[IMAGE_ID]) != list(parts[0][0][IMAGE_ID]) for t, _, _ in parts):
+        raise ValueError("Repeats of one method must be about the same images.")
+    keys, kind = _groups(parts[0][0])
+    options = dict(only=(metric,), draws=draws, seed=seed)
+    values = np.stack([_drawn(task, keys, y, p, **options)[metric] for _, y, p in parts])
+    chosen = np.random.default_rng(seed).integers(len(values), size=(draws, len(values)))
+    drawn = values[chosen, 1 + np.arange(draws)[:, None]].mean(axis=1)
+    own = values[:, 0]
+    found = {"metric": metric, "value": own.mean(), **ranking.interval(drawn)}
+    found |= {"lowest": own.min(), "highest": own.max(), "repeats": len(values)}
+    told = {"n": len(keys), "groups": len(set(keys)), "group_kind": kind}
+    return pd.Series(found | told)
+
+
 def means(
     table: pd.DataFrame,
     measures: list[str],

@@ -14,10 +14,11 @@ WORDING = "wording"
 # ``adaptation/strategies.csv`` explains them.
 HEADS = ("probe", "linear_svm", "rbf_svm", "knn", "class_mean", "xgboost", "mlp", "lp_plus_plus")
 HEADS += ("ss_text", "tip_adapter", "tip_adapter_f", "clip_adapter", "clap", "taskres", "prolip")
-HEADS += ("two_stage", "timo", "class_text", "coop", "clip_it", "cascade", "hierarchy", "fusion")
+HEADS += ("gda", "class_text", "coop", "clip_it", "cascade", "hierarchy")
+HEADS += ("early_fusion", "late_fusion")
 TOWERS = ("full", "last_block", "layer_rates", "lp_ft", "wise_ft", "l2_sp", "flyp", "lora")
-TOWERS += ("class_text_ft", "head_then_all")
-STRATEGIES = ("none", "prompt", *HEADS, *TOWERS)
+TOWERS += ("class_text_ft", "class_text_random", "head_then_all")
+STRATEGIES = ("none", "prompt", "selected", *HEADS, *TOWERS)
 SEEN = ("none", "image", "metadata", "file", "thumbnail", "text")
 
 
@@ -29,7 +30,8 @@ class Method:
         start: Weights of the image tower: ``none``, ``scratch``, ``imagenet``, ``captions`` (of
             notebook 04) or the name of a tower that comes with weights (``resnet50.a1_in1k``).
         strategy: What was fitted on labels, one of ``HEADS`` or ``TOWERS``: a linear ``probe``,
-            every weight (``full``); ``prompt`` where sentences stand for labels; ``none``.
+            every weight (``full``); ``selected`` where inner folds chose among
+            several; ``prompt`` where sentences stand for labels; ``none``.
         sees: One of ``SEEN``, or several: ``image+metadata``.
         detail: What parts methods that are equal so far: the style of prompts (``label``), what of
             the metadata (``regions only``), the tower that started from scratch, the recipe.
@@ -87,3 +89,26 @@ def by_method(table: pd.DataFrame) -> dict[Method, pd.DataFrame]:
         Method(**dict(zip(columns, key, strict=True))): rows
         for key, rows in table.groupby(keys, sort=False)
     }
+
+
+def refuse_unaccompanied(table: pd.DataFrame) -> None:
+    """Refuse the score of a fusion without the score of its metadata alone beside it.
+
+    What age, sex and site reach alone is no merit of the image, and much of what a fusion gains may
+    be just that.
+
+    Raises:
+        ValueError: A method sees metadata and more, and no method sees metadata alone on the same
+            images.
+    """
+    methods = by_method(table)
+    seen = {method: set(method.sees.split("+")) for method in methods}
+    alone = [set(methods[m]["image_id"]) for m, parts in seen.items() if parts == {"metadata"}]
+    for method, parts in seen.items():
+        images = set(methods[method]["image_id"])
+        if "metadata" in parts and len(parts) > 1 and not any(images <= own for own in alone):
+            raise ValueError(
+                f"{method} is a fusion, and nothing says what its metadata reach alone on its "
+                f"{len(images)} images. Predict these by the same columns "
+                'alone (adaptation.part), as Method(strategy="probe", sees="metadata").'
+            )

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from bonelib import cohort
-from bonelib.cohort import FOLD, GROUP, GROUP_KIND, IMAGE_ID, PATIENT, SPLIT, Task
+from bonelib.cohort import FOLD, GROUP, GROUP_KIND, IMAGE_ID, PATIENT, SPLIT, STUDY, Task
 from bonelib.evaluation.methods import METHOD, WORDING, Method, by_method
 
 
@@ -139,21 +139,77 @@ def with_labels(predictions: pd.DataFrame, opened: pd.DataFrame) -> pd.DataFrame
     return predictions.assign(label=label.infer_objects())
 
 
-def pool(predictions: pd.DataFrame, studies: pd.Series) -> pd.DataFrame:
-    """Average the predictions of each study's images, where the label belongs to the study.
-
-    The arithmetic mean of the probabilities, as in MURA (Rajpurkar et al., arXiv:1712.06957, 3.1).
+def units(table: pd.DataFrame, predictions: pd.DataFrame | None = None) -> tuple[pd.Series, str]:
+    """Name what the predictions of several images are pooled by: the study, else the patient.
 
     Args:
-        studies: The study of each image, indexed by ``image_id``.
+        table: The cohort; its labels are not looked at.
+        predictions: Of one task, opened: images whose study or patient has several labels then stay
+            alone, since it can't be judged as one (two bones of a patient, say).
+
+    Returns:
+        The unit of each image, indexed by ``image_id``, for `pool`, under the name ``study`` or
+        ``patient``; empty where each unit has one image, as there is nothing to pool. A sentence
+        that says which it is.
+    """
+    unknown = pd.Series(pd.NA, table.index, dtype="object")
+    patient, study = (table[c] if c in table else unknown for c in (PATIENT, STUDY))
+    known = (patient.notna() | study.notna()).to_numpy()
+    if not known.any():
+        return pd.Series(dtype=object), (
+            "No patient or study is known (image-level groups): nothing is pooled, each image "
+            "counts by itself."
+        )
+    columns = [c for c in (cohort.SOURCE, PATIENT, STUDY) if c in table]
+    parts = table[columns].astype("object").to_numpy()
+    names = [" ".join(str(part) for part in row if not pd.isna(part)) for row in parts]
+    alone = "image " + table[IMAGE_ID].astype(str)
+    unit = pd.Series(np.where(known, names, alone), pd.Index(table[IMAGE_ID]))
+    torn = np.zeros(len(table), dtype=bool)
+    if predictions is not None:
+        of = predictions[IMAGE_ID].map(unit)
+        labels = predictions.groupby(of)["label"].nunique()
+        torn = unit.isin(labels.index[labels > 1]).to_numpy()
+        unit = unit.where(~torn, alone.to_numpy())
+        unit, torn, known = (x[unit.index.isin(predictions[IMAGE_ID])] for x in (unit, torn, known))
+    several = int((unit.value_counts() > 1).sum())
+    if not several:
+        return pd.Series(dtype=object), "No study or patient has several images to pool."
+    by = "study" if study.notna().any() else "patient"
+    said = f"{several} of {unit.nunique()} units have several images, pooled by {by}"
+    if by == "study" and (study.isna() & patient.notna()).any():
+        said += ", where none is known by patient"
+    if torn.any():
+        said += f"; {int(torn.sum())} images stay alone, as theirs has several labels"
+    if not known.all():
+        said += f"; {int((~known).sum())} images of nobody known stay alone"
+    return unit.rename(by), said + "."
+
+
+def pool(
+    predictions: pd.DataFrame, studies: pd.Series, *, how: str = "probabilities"
+) -> pd.DataFrame:
+    """Average the predictions of each study's images, where the label belongs to the study.
+
+    By default the arithmetic mean of the probabilities, as MURA's authors did (Rajpurkar et al.,
+    arXiv:1712.06957, 3.1). The mean of the logits is that of a linear head on the mean of the
+    images' embeddings, as in the evaluation of Englebert et al. (MURA's test by the mean of the
+    class tokens): a linear head and a mean change places. One image that is sure weighs more there.
+
+    Args:
+        studies: The study of each image, indexed by ``image_id``; see `units`.
+        how: ``probabilities`` or ``logits``; values of a regression are averaged in both.
 
     Returns:
         A predictions table with one row per study (and seed, fold, method, …): ``image_id`` holds
         the study.
 
     Raises:
-        ValueError: Images have no study, or a study has several labels or patients.
+        ValueError: Images have no study, a study has several labels or patients, or
+            another ``how``.
     """
+    if how not in ("probabilities", "logits"):
+        raise ValueError(f"Unknown way to pool {how!r}. Choose probabilities or logits.")
     unit = predictions[IMAGE_ID].map(studies)
     found = []
     if unit.isna().any():
@@ -169,7 +225,14 @@ def pool(predictions: pd.DataFrame, studies: pd.Series) -> pd.DataFrame:
     scores = [c for c in predictions if c.startswith("p_") or c == "value"]
     apart = [c for c in (*METHOD, WORDING, "task", SPLIT, FOLD, "seed") if c in predictions]
     rest = [c for c in predictions if c not in (*scores, *apart, IMAGE_ID)]
-    how = {c: "mean" if c in scores else "first" for c in (*rest, *scores)}
+    ways = {c: "mean" if c in scores else "first" for c in (*rest, *scores)}
     keys = [unit.rename(IMAGE_ID), *(predictions[c] for c in apart)]
-    pooled = predictions.groupby(keys, sort=False, dropna=False).agg(how).reset_index()
+    logits = how == "logits" and "value" not in predictions
+    if logits:  # a logarithm is a logit but for a constant a row, which softmax takes out again
+        logs = np.log(predictions[scores].clip(lower=np.finfo(float).tiny))
+        predictions = predictions.assign(**logs)
+    pooled = predictions.groupby(keys, sort=False, dropna=False).agg(ways).reset_index()
+    if logits:
+        e = np.exp(pooled[scores].sub(pooled[scores].max(axis=1), axis=0))
+        pooled[scores] = e.div(e.sum(axis=1), axis=0)
     return pooled[list(predictions)]

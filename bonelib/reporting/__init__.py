@@ -6,4 +6,11 @@ copied from a record: a metric that can't be recomputed is not printed.
 
 from bonelib.reporting.recipes import SAME, choice, contrasts, recipes
 from bonelib.reporting.studies import START, study_rows, study_table, with_table
-from bonelib.reporting.tables import results, scores, to_latex, to_markdown
+from bonelib.reporting.tables import (
+    fusion_gains,
+    pooled_scores,
+    results,
+    scores,
+    to_latex,
+    to_markdown,
+)

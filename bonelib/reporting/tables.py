@@ -41,8 +41,13 @@ def scores(
         start, strategy, sees, detail; ``method``, their name for readers; ``label`` with
         ``caption_fields``; ``AUROC, AUROC_low, AUROC_high`` and so on for AUPRC, accuracy and what
         else the task has; n, groups, group_kind, best (see the module), status.
+
+    Raises:
+        ValueError: A fusion without the score of its metadata beside it; see
+            ``evaluation.refuse_unaccompanied``.
     """
     task = evaluation.as_task(task)
+    evaluation.refuse_unaccompanied(predictions)
     methods = evaluation.by_method(predictions)
     rows = []
     for method, table in methods.items():
@@ -65,6 +70,79 @@ def scores(
     missing = pd.DataFrame([_heading(method, caption_fields) for method in unavailable])
     missing = missing.assign(best=False, status=figures.UNAVAILABLE)
     return pd.concat([out, missing], ignore_index=True) if len(missing) else out
+
+
+def pooled_scores(
+    predictions: pd.DataFrame,
+    table: pd.DataFrame,
+    *,
+    task: Any,
+    validation: pd.DataFrame | None = None,
+    how: str = "probabilities",
+    **options: Any,
+) -> tuple[pd.DataFrame, str]:
+    """Score the same predictions pooled by study (else patient), to stand beside `scores`.
+
+    A threshold for single images is none for means of several. It is chosen again on pooled
+    ``validation``; without that, the pooled rows have none.
+
+    Args:
+        predictions: Opened, with the columns of methods, of one task.
+        table: The cohort, which says whose each image is.
+        validation: Predictions of validation images by the same methods.
+        how: See ``evaluation.pool``.
+        options: Of `scores`.
+
+    Returns:
+        The table of `scores` with ``per``, the unit that ``n`` counts, and a sentence on what was
+        pooled; an empty table where there is nothing to pool.
+    """
+    units, said = evaluation.units(table, predictions)
+    if units.empty:
+        return pd.DataFrame(), said
+    pooled = evaluation.pool(predictions, units, how=how).drop(columns=THRESHOLD, errors="ignore")
+    if validation is not None and evaluation.as_task(task).positive:
+        of, _ = evaluation.units(table, validation)
+        own = evaluation.pool(validation, of, how=how) if len(of) else validation
+        cuts = {
+            method: evaluation.choose_threshold(rows, task=task)
+            for method, rows in evaluation.by_method(own).items()
+        }
+        parts = evaluation.by_method(pooled).items()
+        pooled = pd.concat(
+            [rows.assign(**{THRESHOLD: cuts.get(method, pd.NA)}) for method, rows in parts]
+        )
+    return scores(pooled, task=task, **options).assign(per=units.name), said
+
+
+def fusion_gains(
+    predictions: pd.DataFrame, *, task: Any, draws: int = evaluation.DRAWS, seed: int = 0
+) -> pd.DataFrame:
+    """Compare each fusion of images and metadata with either part alone, on the same images.
+
+    The image alone is the method of the same start that sees the image, its probe where there is
+    one; every method that sees metadata alone is compared.
+
+    Returns:
+        ``fusion, part`` (names for readers), ``alone`` (the part's score), metric, value (fusion
+        minus part), low, high, p, n; empty where nothing is fused.
+
+    Raises:
+        ValueError: See ``evaluation.refuse_unaccompanied``.
+    """
+    evaluation.refuse_unaccompanied(predictions)
+    tables, rows = evaluation.by_method(predictions), []
+    for fusion, table in tables.items():
+        if not {"metadata"} < set(fusion.sees.split("+")):
+            continue
+        beside = [m for m in tables if m.sees == "image" and m.start == fusion.start]
+        beside = [m for m in beside if m.strategy == "probe"] or beside
+        for part in (*beside, *(m for m in tables if m.sees == "metadata")):
+            found = evaluation.compare(table, tables[part], task=task, draws=draws, seed=seed)
+            named = {"fusion": figures.display_name(fusion), "part": figures.display_name(part)}
+            alone = {"alone": evaluation.score(tables[part], evaluation.as_task(task))}
+            rows.append(named | alone | found.to_dict())
+    return pd.DataFrame(rows)
 
 
 def _heading(method: Method, caption_fields: Sequence[str] | None) -> dict[str, Any]:
