@@ -203,3 +203,66 @@ def test_a_process_alone_is_the_first_of_one(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     assert not Process.here().first and Process.here().where == {"devices": 2, "nodes": 2}
+
+
+def test_attributes_come_first_and_then_the_captions(context):
+    pairs, plan = planned(context, "attributes_then_captions")
+    plan = dataclasses.replace(plan, epochs=4)
+    setup = pretraining.prepare(context, pairs.table, plan)
+    batch = next(iter(setup.loader))
+    moved = {}
+    for epoch in range(4):
+        setup.loader.epoch = epoch
+        setup.model.zero_grad()
+        setup.objective(setup.model, batch).backward()
+        parts = setup.model.heads[0].weight, setup.model.text_projection.weight
+        moved[epoch] = [bool(part.grad.any()) for part in parts]
+    assert moved == {0: [True, False], 1: [True, False], 2: [False, True], 3: [False, True]}
+
+
+def test_labels_and_texts_of_dlilp_have_projections_of_their_own(context):
+    pairs, plan = planned(context, "dlilp")
+    model = pretraining.prepare(context, pairs.table, plan).model
+    assert model.label_projection.weight.shape == model.image_projection.weight.shape
+    assert {head.in_features for head in model.heads} == {model.dim}
+
+
+@pytest.mark.parametrize(
+    "setting, told",
+    [
+        ({"label_projection": True}, "objective.attributes"),
+        ({"first": "attributes"}, "objective.attributes"),
+        (
+            {"first": "attributes", "objective": {"text": 0.0, "attributes": 1.0}},
+            "nothing follows",
+        ),
+        ({"first": "stages"}, "objective.views"),
+    ],
+)
+def test_classes_beside_captions_need_both(setting, told):
+    with pytest.raises(ValueError, match=told):
+        settings.recipe("mine", sections={"mine": setting})
+
+
+def test_each_stage_learns_from_its_own_map_first_and_then_the_whole_tower(context):
+    pairs, plan = planned(context, "ffcl")
+    setup = pretraining.prepare(context, pairs.table, dataclasses.replace(plan, epochs=2))
+    model, batch, trunk = setup.model.eval(), next(iter(setup.loader)), setup.model.image.trunk
+    out = {}
+    for epoch in range(2):
+        setup.loader.epoch = epoch
+        model.zero_grad()
+        found = setup.objective.forward(model, batch)
+        out[epoch] = {name: value.detach() for name, value in found.items()}
+        if epoch == 0:  # the loss of the last stage alone moves nothing below it
+            last = len(model.stages.names) - 1
+            found[f"stage_{last}"].sum().backward()
+            assert not trunk.conv_stem.weight.grad and trunk.blocks[6][0].conv_pw.weight.grad.any()
+            setup.objective(model, batch).backward()
+            assert trunk.conv_stem.weight.grad.any() and not trunk.conv_head.weight.grad.any()
+            assert not model.projector[0].weight.grad.any()
+    setup.objective(model, batch).backward()
+    assert trunk.conv_head.weight.grad.any() and model.projector[0].weight.grad.any()
+    assert not model.stages.projectors[0].weight.grad.any()
+    for name in ("pooled", "stage_0"):
+        assert torch.equal(out[0][name], out[1][name]), "watched, the tower puts out the same"

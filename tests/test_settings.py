@@ -20,6 +20,7 @@ SECTIONS = reading._sections()
 TRIED = reading._packaged("tried.toml")
 CHOOSABLE = [name for name, one in SECTIONS.items() if one.get("inherits") != "ours"]
 CHOOSABLE.remove("ours")
+CHOOSABLE.remove("ffcl")  # it learns from no caption, so that nothing would be left to control
 NAMES = settings.recipe_names()
 
 
@@ -109,9 +110,9 @@ def test_a_recipe_is_made_of_all_that_it_inherits():
 
 def test_only_recipes_that_can_retrieve_keep_an_epoch_by_retrieval():
     last = {name for name in NAMES if settings.recipe(name).kept_by is None}
-    assert last == {"shuffled", "attributes", "images_only"}
+    assert last == {"shuffled", "attributes", "images_only", "ffcl"}
     silent = {name for name in NAMES if not settings.recipe(name).learns_from_captions}
-    assert silent == {"images_only"}
+    assert silent == {"images_only", "ffcl"}
 
 
 # ---------------------------------------------------------------------- what is refused
@@ -388,3 +389,11 @@ def test_the_command_refuses_all_wrong_values_at_once_and_starts_nothing(
     said = capsys.readouterr().err
     assert all(name in said for name in wrong) and "5 problem(s)" in said
     assert not list(tmp_path.rglob("*"))
+
+
+def test_a_protocol_is_not_mixed_with_strategies_and_heads():
+    both = {"PROTOCOL": "vo", "STRATEGIES": "", "HEADS": "knn"}
+    (found,) = settings.problems(both)
+    assert "leave HEADS out" in found
+    assert settings.problems(both | {"HEADS": ""}) == []
+    assert "STRATEGIES and HEADS" in settings.problems(both | {"STRATEGIES": "lora"})[0]

@@ -77,11 +77,20 @@ def _parts(hint: Any) -> tuple[Any, Any, list[Any]]:
     return base, get_origin(base), rules
 
 
+def _listed(hint: Any) -> type | None:
+    """Return the settings of which a setting is a list; None where it is another thing."""
+    base, origin, _ = _parts(hint)
+    inner = get_args(base)[0] if origin is tuple else None
+    return inner if dataclasses.is_dataclass(inner) else None
+
+
 def _allowed(hint: Any) -> str:
     """Say what a setting of this type may be."""
     base, origin, rules = _parts(hint)
     if origin is Literal:
         return ", ".join(get_args(base))
+    if _listed(hint):
+        return f"a list of one or more tables of {', '.join(f.name for f in fields(_listed(hint)))}"
     if origin is tuple:
         return ", ".join([f"a list of ({_allowed(get_args(base)[0])})", *map(str, rules)])
     if dataclasses.is_dataclass(base):
@@ -148,9 +157,12 @@ def _read(kind: type, values: Mapping[str, Any], *, prefix: str = "") -> tuple[A
             continue
         value = values[name]
         if dataclasses.is_dataclass(hint) and isinstance(value, Mapping | hint):
-            inner = value if isinstance(value, Mapping) else vars(value)
-            found[name], more = _read(hint, inner, prefix=f"{prefix}{name}.")
+            found[name], more = _read(hint, _values(value), prefix=f"{prefix}{name}.")
             faults += more
+            continue
+        if _listed(hint) and isinstance(value, list | tuple) and value:
+            found[name], more = _rows(_listed(hint), value)
+            faults += [f"{prefix}{name}{fault}" for fault in more]
             continue
         try:
             found[name] = _typed(hint, value)
@@ -160,6 +172,17 @@ def _read(kind: type, values: Mapping[str, Any], *, prefix: str = "") -> tuple[A
     if len(found) == len(names):
         faults += made.conflicts()
     return made, faults
+
+
+def _values(given: Any) -> Mapping[str, Any]:
+    return given if isinstance(given, Mapping) else vars(given)
+
+
+def _rows(kind: type, values: Sequence[Any]) -> tuple[tuple[Any, ...], list[str]]:
+    """Make a list of settings, and list what is wrong with each, by its number from 1."""
+    read = [_read(kind, _values(one)) for one in values]
+    faults = [f"[{n}]: {fault}" for n, (_, more) in enumerate(read, start=1) for fault in more]
+    return tuple(made for made, _ in read), faults
 
 
 def meant(name: str, known: Sequence[str]) -> str:

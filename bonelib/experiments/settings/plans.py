@@ -6,14 +6,18 @@ here or under ``torchrun``, goes out, and comes back from the record of a run.
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pandas as pd
 
 from bonelib.captions import FIELDS, OWN
-from bonelib.experiments.settings.checking import Shaped, Within, hold, make, plain
+from bonelib.evaluation import Method
+from bonelib.evaluation.methods import HEADS, TOWERS
+from bonelib.experiments.settings import protocols as reading
+from bonelib.experiments.settings.checking import Shaped, Within, hold, make, meant, plain
+from bonelib.experiments.settings.protocols import Protocol, Row
 from bonelib.experiments.settings.schema import Count, ImageTower, Part, Positive, Recipe, Share
 
 # Sizes are all that differs between the profiles.
@@ -32,10 +36,27 @@ PRETRAINING_SIZES = _side_by_side(
         "strengths": [ONE, USUAL, USUAL],
     }
 )
+# Heads beside the linear probe: what a CPU fits in seconds, and all.
+QUICK = ("rbf_svm", "knn", "class_mean", "gda", "lp_plus_plus", "tip_adapter", "clap")
+MANY = (*QUICK, "linear_svm", "xgboost", "mlp", "ss_text", "tip_adapter_f", "clip_adapter")
+MANY += ("taskres", "prolip", "class_text", "cascade", "clip_it", "coop", "hierarchy")
+MANY += ("early_fusion", "late_fusion")
+SHOTS, SHARES = (1, 2, 4, 8, 16), (0.01, 0.05, 0.1, 0.25)
 FINETUNING_SIZES = _side_by_side(
-    {"batch_size": [16, 32, 32], "epochs": [2, 8, 30], "strengths": [ONE, USUAL, USUAL]}
+    {
+        "batch_size": [16, 32, 32],
+        "epochs": [2, 8, 30],
+        "strengths": [ONE, USUAL, USUAL],
+        "heads": [("class_mean", "tip_adapter"), QUICK, MANY],
+        "shots": [(1,), SHOTS, SHOTS],
+        "shares": [(0.5,), SHARES, SHARES],
+        "label_seeds": [1, 3, 5],
+        "largest": [64, 128, 2048],  # side of the images of a protocol's towers
+    }
 )
 STARTS = ("scratch", "imagenet", "captions")
+USUAL_STRATEGY = "full"
+FROM_CAPTIONS = ("flyp",)  # strategies that need a tower trained on captions
 NOTEBOOKS = {"Pretraining": "04", "Finetuning": "05"}
 OLD = ("recipe_name", "probe", "fit_mode")  # settings that only runs of an earlier form recorded
 OF_THE_SPLIT = ("split_seed",)  # recorded of every run, and no setting of a training
@@ -47,6 +68,7 @@ Strengths = Annotated[tuple[Positive, ...], Within(1)]
 Said = Annotated[str, Shaped("|".join((*FIELDS, OWN)), ", ".join((*FIELDS, OWN)))]
 Source = Annotated[str, Shaped(r"table|reports|own|.+\.csv", "table, reports, own, or a CSV")]
 Language = Annotated[str, Shaped("[a-z]{2}", "two letters such as en or fr")]
+Head = Annotated[str, Shaped("|".join(HEADS), ", ".join(HEADS))]
 Start = Annotated[str, Shaped("|".join(STARTS), ", ".join(STARTS))]
 
 
@@ -121,7 +143,7 @@ class Pretraining:
 
 @dataclass(frozen=True)
 class Finetuning:
-    """A comparison of starts of the image tower under one protocol, as notebook 05 shows it.
+    """A comparison of starts and strategies under one protocol, as notebook 05 shows it.
 
     Attributes:
         image: The tower, that of the pretraining.
@@ -129,6 +151,16 @@ class Finetuning:
         strengths: Regularisations among which a probe chooses.
         lr: Of the head; ``backbone_lr`` of the tower.
         starts: What the tower starts from: ``scratch``, ``imagenet``, ``captions``.
+        strategies: How it is trained: ``evaluation.methods.TOWERS``; ``full`` is always among them.
+        imbalance: What is done where classes differ in size: ``weights`` in the loss by inverse
+            frequency, ``balanced`` sampling, ``logit_adjustment``, or ``none``.
+        language: Of the texts that strategies train towards, that of the pretraining.
+        heads: What is fitted to frozen features beside the linear probe; those that don't fit the
+            task, or lack texts, are left out and named.
+        shots, shares: How many labels a class, and which share of them, heads learn from beside
+            all; each drawn ``label_seeds`` times.
+        protocol: Name of the published protocol whose ``rows`` stand in place of starts,
+            strategies and heads.
     """
 
     image: ImageTower
@@ -141,11 +173,39 @@ class Finetuning:
     lr: Part = 1e-3
     backbone_lr: Part = 3e-4
     starts: Annotated[tuple[Start, ...], Within(1)] = STARTS
+    strategies: Annotated[tuple[str, ...], Within(1)] = (USUAL_STRATEGY,)
+    imbalance: Literal["weights", "balanced", "logit_adjustment", "none"] = "weights"
+    language: Language = "en"
+    heads: tuple[Head, ...] = ()
+    shots: tuple[Count, ...] = ()
+    shares: tuple[Part, ...] = ()
+    label_seeds: Count = 1
+    protocol: str = ""
+    rows: tuple[Row, ...] = ()
 
     __post_init__ = hold
 
     from_dict = classmethod(_restored)
     as_dict = plain
+
+    def row(self, start: str) -> Row | None:
+        """Return the first row of the protocol with this start; None where there is no protocol."""
+        return next((row for row in self.rows if row.start == start), None)
+
+    def method(self, start: str, strategy: str, sees: str = "image") -> Method:
+        """Return what predictions call a strategy from a start."""
+        row = self.row(start)
+        if row is None:
+            return Method(start=start, strategy=strategy, sees=sees)
+        return replace(row, strategy=strategy, sees=sees).method
+
+    @property
+    def fitted(self) -> list[tuple[str, str, str]]:
+        """Each ``(start, head, sees)`` that is fitted to frozen features, the probes first."""
+        if self.rows:
+            return [(r.start, r.strategy, r.sees) for r in self.rows if r.tower and r.head]
+        both = [(start, head) for head in ("probe", *self.heads) for start in self.starts]
+        return [(s, h, "image+metadata" if h.endswith("fusion") else "image") for s, h in both]
 
     @property
     def fit(self) -> dict[str, Any]:
@@ -153,10 +213,49 @@ class Finetuning:
         rates = {"lr": self.lr, "backbone_lr": self.backbone_lr, "layer_decay": 1.0}
         return {"epochs": self.epochs} | rates
 
+    @property
+    def trainings(self) -> list[tuple[str, str]]:
+        """Each ``(start, strategy)`` that is trained; some start from captions alone."""
+        if self.rows:
+            return [(row.start, row.strategy) for row in self.rows if row.tower and not row.head]
+        return [
+            (start, strategy)
+            for start in self.starts
+            for strategy in self.strategies
+            if strategy not in FROM_CAPTIONS or start == "captions"
+        ]
+
     def conflicts(self) -> list[str]:
         """List what can't go together."""
-        twice = {start for start in self.starts if self.starts.count(start) > 1}
-        return [f"starts names {', '.join(sorted(twice))} more than once."] if twice else []
+        lists = {"starts": self.starts, "strategies": self.strategies, "heads": self.heads}
+        repeated = {
+            k: sorted({v for v in names if names.count(v) > 1}) for k, names in lists.items()
+        }
+        faults = [f"{k} names {', '.join(v)} more than once." for k, v in repeated.items() if v]
+        faults += [
+            f"strategies: {name!r} is none.{meant(name, TOWERS)} Choose {', '.join(TOWERS)}."
+            for name in self.strategies
+            if name not in TOWERS
+        ]
+        if "probe" in self.heads:
+            faults.append("heads names probe, which is always fitted. Leave it out.")
+        if USUAL_STRATEGY not in self.strategies:
+            faults.append(
+                f"strategies={self.strategies!r} lacks full, which the others are compared with, "
+                "and whose heat maps notebook 07 makes. Add it."
+            )
+        for name in (name for name in FROM_CAPTIONS if name in self.strategies):
+            if "captions" not in self.starts:
+                faults.append(
+                    f"{name} goes on with a pretraining on captions, and starts={self.starts!r} "
+                    f"has none. Add captions to the starts, or leave {name} out."
+                )
+            if self.imbalance == "logit_adjustment":
+                faults.append(
+                    f"{name} has a contrastive loss, without logits of classes to adjust. Choose "
+                    f"imbalance='balanced', or leave {name} out."
+                )
+        return faults
 
 
 def pretraining(
@@ -195,20 +294,43 @@ def pretraining(
     return make(Pretraining, sizes | told | {"recipe": recipe}, title=title)
 
 
-def finetuning(profile: str, pretraining: Pretraining, *, epochs: int = 0) -> Finetuning:
+def finetuning(
+    profile: str,
+    pretraining: Pretraining,
+    *,
+    epochs: int = 0,
+    strategies: Sequence[str] = (),
+    heads: Sequence[str] = (),
+    imbalance: str = "weights",
+    protocol: Protocol | str = "",
+) -> Finetuning:
     """Plan a fine-tuning: the sizes of a profile; tower, images and test set of a pretraining.
 
     Args:
         epochs: 0 takes the value of the profile.
+        strategies: How the tower is trained, from each start, beside ``full``.
+        heads: What is fitted to frozen features; empty takes those of the profile.
+        imbalance: See ``Finetuning``.
+        protocol: By name or itself, takes the place of starts, strategies and heads.
 
     Raises:
         ValueError: Lists all that is wrong, with what is allowed.
     """
     sizes = _sizes(FINETUNING_SIZES, profile)
-    sizes["epochs"] = _epochs(epochs, sizes["epochs"])
-    same = {k: getattr(pretraining, k) for k in ("size", "resize", "test")}
+    sizes["epochs"], largest = _epochs(epochs, sizes["epochs"]), sizes.pop("largest")
+    same = {k: getattr(pretraining, k) for k in ("size", "resize", "test", "language")}
     same |= {"image": pretraining.recipe.image}
-    return make(Finetuning, sizes | same, title="The fine-tuning can't be planned")
+    named = [name for name in strategies if name and name != USUAL_STRATEGY]
+    how = {"strategies": (USUAL_STRATEGY, *named), "imbalance": imbalance}
+    asked = [name for name in heads if name]
+    if asked:
+        how["heads"] = tuple(name for name in asked if name != "probe")
+    if protocol:
+        protocol = reading.protocol(protocol) if isinstance(protocol, str) else protocol
+        few = dict(shots=(), shares=tuple(s for s in protocol.shares if s < 1))
+        rows = tuple(replace(row, size=min(row.size, largest)) for row in protocol.rows)
+        how |= dict(protocol=protocol.name, rows=rows, heads=(), **few)
+    return make(Finetuning, sizes | same | how, title="The fine-tuning can't be planned")
 
 
 def _sizes(profiles: pd.DataFrame, profile: str) -> dict[str, Any]:

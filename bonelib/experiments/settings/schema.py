@@ -138,6 +138,11 @@ class Recipe:
         lora: Rank of low-rank updates of the image tower; 0: every weight moves.
         wise_ft: Share of the way back to the starting weights after training (WiSE-FT).
         feature_distillation: Weight of a pull of the features towards those of the start.
+        first: What is learnt in the first part of the epochs, alone: the facts as classes
+            (``attributes``), or each stage of the tower from two views (``stages``). The other
+            terms of the objective follow.
+        first_share: How large that part is.
+        label_projection: The classes see a projection of their own; see ``models.DualEncoder``.
     """
 
     name: str = "base"
@@ -162,6 +167,9 @@ class Recipe:
     lora: Annotated[int, Within(0, 1024)] = 0
     wise_ft: Share = 0.0
     feature_distillation: Weight = 0.0
+    first: Literal["none", "attributes", "stages"] = "none"
+    first_share: Part = 0.5
+    label_projection: bool = False
     objective: Objective = field(default_factory=Objective)
     fit: Fit = field(default_factory=Fit)
 
@@ -214,6 +222,18 @@ class Recipe:
             faults.append("text_init_floor needs projection='linear'.")
         if self.studies and (self.model == "attributes" or self.order != "plain"):
             faults.append("studies needs model='pairs' and order='plain': studies come whole.")
+        if (self.first == "attributes" or self.label_projection) and not terms.attributes:
+            faults.append(
+                "first='attributes' and label_projection need objective.attributes above 0: "
+                "without it no fact is learnt as a class."
+            )
+        if self.first == "stages" and not terms.views:
+            faults.append("first='stages' needs objective.views above 0: a stage sees two views.")
+        then = ("text", "neighbours", "views") if self.first == "attributes" else ("views",)
+        if self.first != "none" and not any(getattr(terms, k) for k in then):
+            faults.append(f"first={self.first!r}: nothing follows. Give {then[0]} a weight.")
+        if self.first != "none" and self.feature_distillation:
+            faults.append(f"first={self.first!r} needs feature_distillation=0.")
         if self.studies and self.fit.micro_batch:
             faults.append("studies needs fit.micro_batch=0, which would part a study.")
         return faults
