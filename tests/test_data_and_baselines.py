@@ -1,15 +1,18 @@
 """Protects notebooks 01 and 02 as functions: every kind of task, captions alone, no images."""
 
+import json
 import re
 import shutil
+from dataclasses import replace
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pandas as pd
 import pytest
 
-from bonelib import cohort, evaluation, figures, reporting, splits
-from bonelib.experiments import baselines, data, drawn
+from bonelib import cohort, encoders, evaluation, figures, models, reporting, splits
+from bonelib.experiments import baselines, data, drawn, literature, settings
 from bonelib.experiments.context import Context, finish
 
 ROWS = 72
@@ -75,21 +78,23 @@ def read_data(context):
     return data.seal(run, radiographs), radiographs, found, sheet
 
 
-def score_baselines(context):
+def score_baselines(context, **chosen):
     """Notebook 02, its calls in their order."""
-    plan, folds = baselines.plan(context), baselines.folds(context)
+    plan, folds = baselines.plan(context, **chosen), baselines.folds(context)
     run = context.start("baselines", inputs=[context.cohort_run], settings=plan)
-    literature = baselines.literature(context)
+    reported = literature.of_task(context)
     seen = baselines.see(context, folds, plan)
     predictions = baselines.predict(context, run, seen, folds, plan)
     missing = list(seen.unavailable)
     scores = reporting.scores(predictions, task=context.asked, unavailable=missing)
     forest = figures.plot_forest(scores, unit=context.asked.unit).figure
     context.figure(run, "02_baselines", forest)
+    context.figure(run, "02_reported", literature.draw(context, reported, scores))
     clean = baselines.without_hardware(context, predictions, folds)
     beside = baselines.beside_reference(context, scores)
     said = [
-        baselines.read_literature(context, literature),
+        literature.read_reported(context, reported),
+        literature.read_beside(context, reported, scores),
         baselines.read_seen(seen, folds),
         baselines.read_scores(context, scores),
         baselines.read_hardware(context, scores, clean),
@@ -109,10 +114,8 @@ def test_every_kind_of_task_passes_both_notebooks(task, tmp_path, monkeypatch):
     record, radiographs, found, sheet = read_data(context)
     assert record.finished and record.notes["pictured"] == ROWS and sheet is not None
     assert {"metadata", "thumbnail"} <= set(found["check"])
-    online = (("timm:resnet50.a1_in1k", "pretrained"),)
-    monkeypatch.setattr(baselines, "FROZEN", baselines.FROZEN[1:2] + online)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    record, predictions, scores = score_baselines(context)
+    record, predictions, scores = score_baselines(context, encoders="lite0,resnet50")
     metric = evaluation.primary(task).metric
     assert predictions["label"].notna().all() and set(predictions["split"]) == {"test"}
     assert scores[metric].notna().sum() == 6 and record.metrics
@@ -157,14 +160,6 @@ def test_the_shown_settings_are_those_of_the_plan():
         assert all(plan[name] == value for name, value in shown.items())
         told = baselines.SETTINGS[profile]
         assert all(baselines.plan(context)[name] == value for name, value in told.items())
-
-
-def test_a_missing_list_of_papers_leaves_an_empty_table(tmp_path, monkeypatch):
-    context = Context()
-    assert len(baselines.literature(context))
-    monkeypatch.setattr(baselines.runs, "ROOT", tmp_path, raising=False)
-    assert baselines.literature(context).empty
-    assert "0 figures" in baselines.read_literature(context, baselines.literature(context))
 
 
 def test_the_finer_site_and_labels_stay_sealed(tmp_path):
@@ -230,3 +225,147 @@ def test_every_later_record_names_the_seed_of_its_folds(tmp_path):
         run = later.start("baselines", settings=dict(test="folds"), inputs=[later.cohort_run])
         assert not run.finished, "what was found on other folds is not reused"
         assert finish(run).settings["split_seed"] == split_seed
+
+
+# ---------------------------------------------------------------------- heads and encoders by name
+def nearest_mean(support, rows, points):
+    """A head by hand: the negative distance to each class mean, times the point's scale."""
+    assert support.classes == 2 and (support.labels >= 0).all()
+
+    class Found:
+        def logits(self, features):
+            def of(mask, point):
+                means = [support.features[mask & (support.labels == c)].mean(0) for c in (0, 1)]
+                apart = [np.linalg.norm(features - mean, axis=1) for mean in means]
+                return -point["scale"] * np.stack(apart, axis=1)
+
+            return np.array([[of(mask, point) for point in points] for mask in rows])
+
+    return Found()
+
+
+def undecided(support, rows, points):
+    """A head that says the same of every image."""
+    told = lambda features: np.zeros((len(rows), len(points), len(features), 2))  # noqa: E731
+    return SimpleNamespace(logits=told)
+
+
+def test_each_encoder_gets_each_head_out_of_fold_and_the_probe_keeps_its_numbers(
+    tmp_path, monkeypatch
+):
+    labels = [("normal", "tumor")[i % 2] for i in range(ROWS)]
+    context = Context(data=write(tmp_path, tumor=labels))
+    read_data(context)
+    _, alone, _ = score_baselines(context, encoders="lite0")
+    used = []
+    heads = {"knn": nearest_mean, "probe": undecided}
+    strategy = lambda name: used.append(name) or heads[name]  # noqa: E731
+    monkeypatch.setattr(baselines.adaptation, "strategy", strategy, raising=False)
+    points = lambda name, kind: [{"scale": 1.0}, {"scale": 2.0}]  # noqa: E731
+    monkeypatch.setattr(baselines.adaptation, "points", points, raising=False)
+    both = Context(data=context.data, variant="heads", inputs="default")
+    record, found, scores = score_baselines(both, encoders="lite0", heads="probe,knn")
+    assert set(used) == {"probe", "knn"} and tuple(record.settings["heads"]) == ("probe", "knn")
+    probes = found[found["strategy"] == "probe"]
+    same = [c for c in alone if c.startswith("p_") or c in ("image_id", "label")]
+    assert probes[same].reset_index(drop=True).equals(alone[same].reset_index(drop=True))
+    assert scores["strategy"].value_counts().to_dict() == {"probe": 6, "knn": 6, "selected": 1}
+    chosen, columns = record.table("chosen"), list(evaluation.METHOD)
+    assert set(chosen["held out"]) == set(range(len(baselines.folds(both).held)))
+    ranks = found.set_index("image_id")["p_tumor"]
+    better = chosen["strategy"] == "knn"
+    assert better.any() and (chosen["inner"][better] > 0.5).all()
+    assert (chosen["inner"][~better] == 0.5).all(), "where the head by hand is worse than guessing"
+    pairs = zip(chosen.to_dict("records"), baselines.folds(both).held, strict=True)
+    for row, test in (pair for pair in pairs if pair[0]["strategy"] == "knn"):
+        ids = baselines.folds(both).table.loc[test, "image_id"]
+        own = (found[columns] == pd.Series({name: row[name] for name in columns})).all(axis=1)
+        theirs = ranks[own.to_numpy()].loc[ids]
+        ours = ranks[(found["strategy"] == "selected").to_numpy()].loc[ids]
+        assert abs(theirs.corr(ours, method="spearman")) > 0.999, "calibrated, not another head"
+
+    plan, folds = baselines.plan(both, encoders="lite0"), baselines.folds(both)
+    x = baselines.see(both, folds, plan).features[baselines.THUMBNAIL].astype(np.float32)
+    rows = found[(found["strategy"] == "knn") & (found["sees"] == "thumbnail")]
+    positive = rows.set_index("image_id")["p_tumor"].loc[folds.table["image_id"]].to_numpy()
+    y = rows.set_index("image_id")["label"].loc[folds.table["image_id"]].to_numpy()
+    y = (y == "tumor").astype(int)
+    for test in folds.held:  # by hand, from the labels of the other folds alone
+        means = [x[~test & (y == c)].mean(0) for c in (0, 1)]
+        apart = [np.linalg.norm(x[test] - mean, axis=1) for mean in means]
+        closer = positive[test] > 0.5
+        assert (closer == (apart[1] < apart[0])).all()
+
+
+def test_encoders_and_heads_are_checked_before_anything_starts(tmp_path):
+    context = Context()
+    for given, message in (
+        ({"encoders": "lite0,resnet_50"}, "'resnet_50'. Did you mean resnet50"),
+        ({"encoders": "tim:resnet18"}, "Unknown encoder 'tim:resnet18'. Did you mean timm"),
+        ({"encoders": f"onnx:{tmp_path}/none.onnx"}, "There is no .*absolute path"),
+        ({"heads": "probe,rbf"}, "Unknown head 'rbf'. Did you mean rbf_svm"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            baselines.plan(context, **given)
+        ((name, value),) = given.items()
+        (told,) = settings.problems({name.upper(): value})
+        assert told.startswith(f"{name.upper()}: ") and re.search(message, told)
+    assert settings.problems({"ENCODERS": "", "HEADS": ""}) == []
+    assert settings.problems({"ENCODERS": "lite0, timm:resnet18", "HEADS": "knn"}) == []
+    chosen = baselines.plan(context, encoders="lite0, timm:resnet18", heads="knn")
+    assert (chosen["encoders"], chosen["heads"]) == (("lite0", "timm:resnet18"), ("knn",))
+
+
+def test_a_head_whose_package_is_missing_is_refused_with_the_command(monkeypatch):
+    import importlib.util
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="pip install .*xgboost-cpu.*HEADS probe,linear_svm"):
+        settings.head_names("probe,xgboost")
+
+
+def test_weights_that_cannot_be_had_name_the_command_that_fetches_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    labels = [("normal", "tumor")[i % 2] for i in range(ROWS)]
+    context = Context(data=write(tmp_path, tumor=labels))
+    read_data(context)
+    plan = baselines.plan(context, encoders="lite0_random,dinov2_liverpool,rad_dino")
+    seen = baselines.see(context, baselines.folds(context), plan)
+    shown = seen.described.set_index("fetched by")["status"]
+    assert set(shown.index) == {"", "bonelib weights dinov2_liverpool", "bonelib weights rad_dino"}
+    assert {m.detail for m in seen.unavailable} == {"token mean, 518 px, grey 0.5 ± 0.5", ""}
+
+
+def test_each_encoder_with_each_head_has_a_name_of_its_own():
+    name = figures.display_name
+    found = [baselines._method(rung) for rung in encoders.rungs().values()]
+    found += [baselines.METADATA, baselines.FILE, baselines.THUMBNAIL]
+    named = {
+        name(replace(method, strategy=head)) for method in found for head in settings.LADDER_HEADS
+    }
+    assert len(named) == len(found) * len(settings.LADDER_HEADS)
+    assert {
+        *("metadata only", "metadata only, RBF SVM", "32 x 32 pixels, k-NN"),
+        *("Lite2, ImageNet, frozen", "ResNet-50, ImageNet, XGBoost", "RAD-DINO, frozen"),
+    } <= named
+
+
+def test_a_bundle_is_a_rung_unless_its_images_are_those_of_the_folds(tmp_path):
+    labels = [("normal", "tumor")[i % 2] for i in range(ROWS)]
+    context = Context(data=write(tmp_path, tumor=labels))
+    read_data(context)
+    tower = encoders.image("timm:test_vit", weights="random", size=32)
+    place = tmp_path / "run" / "bundle"
+    models.save_bundle(place, models.Classifier(tower, outputs=1))
+    name = f"bundle:{place}"
+    folds, plan = baselines.folds(context), baselines.plan(context, encoders=name)
+    seen = baselines.see(context, folds, plan)
+    (method,) = [m for m in seen.features if m.sees == "image"]
+    assert seen.features[method].shape == (ROWS, tower.width) and method.start == "run"
+    for own, refused in ((context.cohort_run.head["data_name"], True), ("mura-1234", False)):
+        (place.parent / "record.json").write_text(json.dumps({"data_name": own}))
+        if not refused:
+            baselines.see(context, folds, plan)
+            continue
+        with pytest.raises(ValueError, match="not be out of fold. Notebook 05 scores it"):
+            baselines.see(context, folds, plan)

@@ -1,43 +1,46 @@
 """Baselines, step by step as notebook 02 scores them: what a model must beat that sees no bone.
 
 The run of notebook 01 comes in; out-of-fold predictions of metadata, file properties, a thumbnail
-and frozen encoders go out. All share one protocol: a linear probe whose strength is chosen inside
-the training folds, scored on the images that each fold holds out.
+and frozen encoders go out. All share one protocol: a head, a linear probe first, whose settings are
+chosen inside the training folds, scored on the images that each fold holds out.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from bonelib import adaptation, cohort, encoders, evaluation, figures, reporting, runs, splits
+from bonelib import adaptation, cohort, encoders, evaluation, figures, models, reporting, splits
 from bonelib.evaluation import Method
+from bonelib.experiments import settings
 from bonelib.experiments.context import METADATA, AnyRun, Context, keep, metadata
 
-# ``squash`` resizes the whole image to a square, as the recipe of the reference scores does.
+LITE0 = "lite0"
+FIRST = ("lite0_random", LITE0, "resnet50", "dinov2_small", "clip")
+# ``size`` is the largest side of the input; 0 leaves each encoder its own.
 SETTINGS = pd.DataFrame(
     {
-        "tiny": dict(size=64, strengths=(0.01,)),
-        "demo": dict(size=224, strengths=adaptation.STRENGTHS),
-        "full": dict(size=224, strengths=adaptation.STRENGTHS),
+        "tiny": dict(size=64, strengths=(0.01,), encoders=FIRST, heads=("probe",)),
+        "demo": dict(
+            size=224, strengths=adaptation.STRENGTHS, encoders=FIRST, heads=("probe", "rbf_svm")
+        ),
+        "full": dict(
+            size=0,
+            strengths=adaptation.STRENGTHS,
+            encoders=tuple(encoders.rungs()),
+            heads=settings.LADDER_HEADS,
+        ),
     },
     dtype=object,
 )
-LITE0 = "packaged:efficientnet_lite0"
-FROZEN = (  # encoders with their weights; what must be downloaded may not be there
-    (LITE0, "random"),
-    (LITE0, "pretrained"),
-    ("timm:resnet50.a1_in1k", "pretrained"),
-    ("timm:vit_small_patch14_dinov2.lvd142m", "pretrained"),
-    ("timm:vit_base_patch32_clip_224.openai", "pretrained"),
-)
+SELECTED = Method(strategy="selected")
 FILE = Method(strategy="probe", sees="file")
 THUMBNAIL = Method(strategy="probe", sees="thumbnail")
-THUMBNAIL_SIZE = 32  # pixels
-LITERATURE = "notebooks/literature.csv"  # grows with the reading, so it is no package data
+THUMBNAIL_SIZE, FILES_SIZE = 32, 224  # pixels
 REFERENCE = Path(__file__).parent / "reference.csv"
 
 
@@ -59,18 +62,37 @@ class Folds:
 
 
 @dataclass(frozen=True)
+class Fit:
+    """A head that was fitted to the other folds.
+
+    Attributes:
+        test: ``(N,)`` bool, the images held out.
+        inner: Its best score on inner folds.
+        logits: What it says of the images held out.
+        made: Strategy, support and fitted head, from which it can be calibrated.
+    """
+
+    test: np.ndarray
+    inner: float
+    logits: np.ndarray
+    made: tuple[adaptation.Strategy, adaptation.Support, adaptation.Fitted]
+
+
+@dataclass(frozen=True)
 class Seen:
     """What each baseline sees of each image.
 
     Attributes:
         features: ``(N, D)`` of each method.
         unavailable: The methods whose weights can't be had, each with how to get them.
+        commands: What fetches them.
         notes: What was assumed of the encoders.
     """
 
     features: dict[Method, np.ndarray]
     unavailable: dict[Method, str]
     notes: tuple[str, ...] = ()
+    commands: tuple[str, ...] = ()
 
     @property
     def missing(self) -> list[dict[str, Any]]:
@@ -79,18 +101,34 @@ class Seen:
 
     @property
     def described(self) -> pd.DataFrame:
-        """A row a baseline: its name, how many numbers it sees of an image, and its status."""
+        """A row a baseline: its name, how many numbers it sees of an image, its status and cure."""
         name = figures.display_name
-        rows = [(name(m), x.shape[1], "") for m, x in self.features.items()]
-        rows += [(name(m), pd.NA, figures.UNAVAILABLE) for m in self.unavailable]
-        table = pd.DataFrame(rows, columns=["baseline", "numbers", "status"])
+        rows = [(name(m), x.shape[1], "", "") for m, x in self.features.items()]
+        cures = zip(self.unavailable, self.commands, strict=True)
+        rows += [(name(m), pd.NA, figures.UNAVAILABLE, command) for m, command in cures]
+        table = pd.DataFrame(rows, columns=["baseline", "numbers", "status", "fetched by"])
         return table.astype({"numbers": "Int64"})
 
 
-def plan(context: Context) -> dict[str, Any]:
-    """Return the settings of this profile as the record keeps them."""
-    common = dict(test="folds", fit="squash", frozen=FROZEN)
-    return SETTINGS[context.profile].to_dict() | common
+def plan(context: Context, *, encoders: str = "", heads: str = "") -> dict[str, Any]:
+    """Return the settings of this profile as the record keeps them.
+
+    ``squash`` resizes the whole image to a square, as the recipe of the reference scores does.
+
+    Args:
+        encoders: Rungs of the ladder by name, or towers (``onnx:FILE``, ``bundle:FOLDER``), by
+            commas, in place of the profile's.
+        heads: What is fitted to the features of each, by commas, in place of the profile's.
+
+    Raises:
+        ValueError: An unknown name.
+    """
+    chosen = SETTINGS[context.profile].to_dict() | dict(test="folds", fit="squash")
+    if encoders:
+        chosen["encoders"] = settings.encoder_names(encoders)
+    if heads:
+        chosen["heads"] = settings.head_names(heads)
+    return chosen
 
 
 def folds(context: Context) -> Folds:
@@ -105,25 +143,6 @@ def folds(context: Context) -> Folds:
     )
 
 
-# ---------------------------------------------------------------------- what has been reported?
-def literature(context: Context) -> pd.DataFrame:
-    """Return what papers report on this task; empty outside of a checkout."""
-    file = runs.ROOT / LITERATURE
-    if not file.exists():
-        return pd.DataFrame(columns=["paper", "task"])
-    table = pd.read_csv(file)
-    return table[table["task"].isin([context.task, "malignancy"])]
-
-
-def read_literature(context: Context, table: pd.DataFrame) -> str:
-    """Say how many reported figures may be set beside ours."""
-    fair = int(table["comparable"].eq("yes").sum()) if len(table) else 0
-    return (
-        f"**Reading.** {len(table)} figures are listed for {context.task} or malignancy; {fair} of "
-        "them come from a split that is also made here."
-    )
-
-
 # ---------------------------------------------------------------------- what does each one see?
 def see(context: Context, folds: Folds, plan: Mapping[str, Any]) -> Seen:
     """Return what each baseline sees: metadata, file properties, a thumbnail, frozen features.
@@ -133,33 +152,63 @@ def see(context: Context, folds: Folds, plan: Mapping[str, Any]) -> Seen:
     table, features = folds.table, metadata(folds.table)
     if not folds.pictured:
         return Seen(features, {})
-    cache, small = (context.cache(size, fit=plan["fit"]) for size in (plan["size"], THUMBNAIL_SIZE))
+    sizes = (plan["size"] or FILES_SIZE, THUMBNAIL_SIZE)
+    cache, small = (context.cache(size, fit=plan["fit"]) for size in sizes)
     rows = cache.rows(table[cohort.IMAGE_ID])
     facts = pd.get_dummies(cache.files.drop(columns=["image_id", "sha256"]), dtype=float)
     features[FILE] = facts.iloc[rows].to_numpy(float)
     features[THUMBNAIL] = small.images[rows].reshape(len(rows), -1)
-    unavailable, notes = {}, []
-    for name, weights in plan["frozen"]:
-        method = _encoder(name, weights)
+    unavailable, commands, notes = {}, [], []
+    for rung in map(encoders.rung, plan["encoders"]):
+        method = _method(rung)
         try:
-            tower = encoders.image(name, weights=weights, size=plan["size"], seed=context.seed)
+            tower = _tower(context, rung, plan)
         except encoders.WeightsNotAvailable as error:
             unavailable[method] = str(error)
+            commands.append(f"bonelib weights {rung.rung}")
             continue
+        cache = context.cache(tower.preprocessing.size, fit=plan["fit"])
         features[method] = context.features(tower, cache, table[cohort.IMAGE_ID])
         notes += tower.notes
-    own = _encoder(LITE0, "pretrained")
+    own = _method(encoders.rung(LITE0))
     if own in features:
         beside = Method(own.start, own.strategy, "image+metadata")
         features[beside] = np.hstack([features[own], features[METADATA]])
-    return Seen(features, unavailable, tuple(notes))
+    return Seen(features, unavailable, tuple(notes), tuple(commands))
 
 
-def _encoder(name: str, weights: str) -> Method:
-    tower = name.partition(":")[2]
-    if weights == "random":
+def _method(rung: encoders.Rung) -> Method:
+    tower = rung.tower.partition(":")[2]
+    if rung.tower.startswith(("onnx:", "bundle:")):
+        tower = Path(tower).stem if rung.tower.startswith("onnx:") else Path(tower).parent.name
+    if rung.tower.startswith("torchxrayvision:"):  # apart from timm's of the same name
+        tower = rung.tower.replace(":", "-")
+    if rung.weights == "random":
         return Method("scratch", "probe", "image", detail=tower)
-    return Method(tower, "probe", "image")
+    return Method(tower, "probe", "image", detail=rung.detail)
+
+
+def _tower(context: Context, rung: encoders.Rung, plan: Mapping[str, Any]) -> Any:
+    """Return the tower of a rung, or of a bundle.
+
+    Raises:
+        WeightsNotAvailable: The weights are not here.
+        ValueError: A bundle was trained on images that folds hold out.
+    """
+    if not rung.tower.startswith("bundle:"):
+        return rung.build(largest=plan["size"], seed=context.seed)
+    folder = Path(rung.tower.partition(":")[2])
+    made = folder.parent / "record.json"
+    here = context.cohort_run.head["data_name"]
+    if made.is_file():
+        there = json.loads(made.read_text(encoding="utf-8")).get("data_name", "")
+        if set(there.split("+")) & set(here.split("+")):
+            raise ValueError(
+                f"{folder} was trained on images of {there}, some of which each fold holds out: "
+                "its scores would not be out of fold. Notebook 05 scores it on its own test set; "
+                "here use a bundle of another data set."
+            )
+    return models.load_bundle(folder).image
 
 
 def read_seen(seen: Seen, folds: Folds) -> str:
@@ -175,23 +224,124 @@ def read_seen(seen: Seen, folds: Folds) -> str:
 def predict(
     context: Context, run: AnyRun, seen: Seen, folds: Folds, plan: Mapping[str, Any]
 ) -> pd.DataFrame:
-    """Predict each image by probes fitted to the other folds; the labels are opened after that.
+    """Predict each image by heads fitted to the other folds; the labels are opened after that.
 
     Returns:
         A predictions table with the columns of the methods.
     """
     if run.finished:
         return run.table("predictions")
-    table, task, frames = folds.table, context.asked, []
-    groups, strengths = table[cohort.GROUP].to_numpy(), tuple(plan["strengths"])
+    table, frames, tried = folds.table, [], []
     for method, x in seen.features.items():
-        options = dict(classes=len(task.classes), strengths=strengths)
-        logits = adaptation.cross_fit(x, folds.labels, folds.held, groups, **options)
-        told = dict(task=task, seed=context.seed, method=method)
-        frame = evaluation.predictions(table, logits, **told)
-        frames.append(frame.assign(split="test", label=pd.NA))
+        for head in plan["heads"]:
+            own = replace(method, strategy=head)
+            fits = [*_fits(context, head, x, folds)] if _may_be_best(own, plan) else []
+            tried += [(own, fits)] if fits else []
+            if head == "probe":
+                logits = _probes(context, x, folds, plan)
+            else:
+                own_fits = fits or _fits(context, head, x, folds)
+                logits = _joined(((fit.test, fit.logits) for fit in own_fits), len(x))
+            frames.append(_frame(context, table, logits, own))
+    if tried:
+        chosen, logits = _selected(tried, len(table))
+        run.save_table("chosen", chosen)
+        frames.append(_frame(context, table, logits, SELECTED))
     opened = evaluation.with_labels(pd.concat(frames), splits.open_test(run))
     return keep(run, "predictions", opened)
+
+
+def _frame(
+    context: Context, table: pd.DataFrame, logits: np.ndarray, method: Method
+) -> pd.DataFrame:
+    told = dict(task=context.asked, seed=context.seed, method=method)
+    return evaluation.predictions(table, logits, **told).assign(split="test", label=pd.NA)
+
+
+def _probes(context: Context, x: np.ndarray, folds: Folds, plan: Mapping[str, Any]) -> np.ndarray:
+    """Return what the linear probe of the other folds says of each image."""
+    groups = folds.table[cohort.GROUP].to_numpy()
+    options = dict(classes=len(context.asked.classes), strengths=tuple(plan["strengths"]))
+    return adaptation.cross_fit(x, folds.labels, folds.held, groups, **options)
+
+
+def _fits(context: Context, head: str, x: np.ndarray, folds: Folds) -> Iterator[Fit]:
+    """Fit a head fold by fold."""
+    task, groups = context.asked, folds.table[cohort.GROUP].to_numpy()
+    adaptation.probes.check_folds(folds.labels, folds.held, groups)
+    strategy, points = adaptation.strategy(head), adaptation.points(head, task.kind)
+    for visible, test in zip(folds.labels, folds.held, strict=True):
+        labelled = np.isfinite(visible) if task.kind == "regression" else visible >= 0
+        rows = ~test & labelled
+        support = adaptation.Support(
+            features=np.asarray(x[rows], dtype=np.float32),
+            labels=visible[rows],
+            groups=groups[rows],
+            classes=len(task.classes),
+            ordinal=task.kind == "ordinal",
+            seed=context.seed,
+        )
+        fitted = adaptation.fit(strategy, support, points)
+        logits = fitted.logits(np.asarray(x[test], dtype=np.float32))
+        yield Fit(test, fitted.inner.max(initial=-np.inf), logits, (strategy, support, fitted))
+
+
+def _joined(parts: Iterable[tuple[np.ndarray, np.ndarray]], n: int) -> np.ndarray:
+    out = None
+    for test, logits in parts:
+        out = np.empty((n, *logits.shape[1:])) if out is None else out
+        out[test] = logits
+    return out
+
+
+# ---------------------------------------------------------------------- which one is best?
+def _may_be_best(method: Method, plan: Mapping[str, Any]) -> bool:
+    """Whether inner folds choose it too: heads of images by towers with weights, if several."""
+    return method.sees == "image" and method.start != "scratch" and len(plan["heads"]) > 1
+
+
+def _selected(tried: Sequence[tuple[Method, list[Fit]]], n: int) -> tuple[pd.DataFrame, np.ndarray]:
+    """Let the inner folds of each fold choose encoder and head.
+
+    Folds may choose different heads, whose logits are calibrated before they are pooled.
+
+    Returns:
+        A row a fold: the method that was chosen and its ``inner`` score; and the logits ``(N, …)``
+        that each image got from the choice of the fold that holds it out.
+    """
+    rows, parts = [], []
+    for k in range(len(tried[0][1])):
+        inner = [fits[k].inner for _, fits in tried]
+        method, fits = tried[int(np.argmax(inner))]
+        rows.append({"held out": k} | method.columns() | {"inner": max(inner)})
+        parts.append((fits[k].test, adaptation.calibrated(*fits[k].made)(fits[k].logits)))
+    return pd.DataFrame(rows), _joined(parts, n)
+
+
+def beside_probe(context: Context, predictions: pd.DataFrame) -> pd.DataFrame:
+    """Set the choice of inner folds beside the linear probe on ImageNet features, paired.
+
+    Returns:
+        One row as of ``evaluation.compare``, the choice minus the probe; none where nothing chose.
+    """
+    by_method, probe = evaluation.by_method(predictions), _method(encoders.rung(LITE0))
+    if not {SELECTED, probe} <= by_method.keys():
+        return pd.DataFrame()
+    found = evaluation.compare(by_method[SELECTED], by_method[probe], task=context.asked)
+    return found.to_frame().T
+
+
+def read_choice(run: AnyRun, beside: pd.DataFrame) -> str:
+    """Say what inner folds chose, and what that adds to the probe."""
+    if beside.empty:
+        return "**Reading.** One head was fitted to each encoder, so that nothing was chosen."
+    chosen = figures.display_names(run.table("chosen"))
+    counted = ", ".join(f"*{name}* in {n}" for name, n in chosen.value_counts().items())
+    gain = figures.with_interval(*beside.iloc[0][["value", "low", "high"]])
+    return (
+        f"**Reading.** Of {len(chosen)} folds inner folds chose {counted}. The choice minus the "
+        f"linear probe on ImageNet features: {beside['metric'].iloc[0]} {gain}."
+    )
 
 
 def read_scores(context: Context, scores: pd.DataFrame) -> str:

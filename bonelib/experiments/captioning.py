@@ -21,7 +21,8 @@ class Pairs:
 
     Attributes:
         table: ``image_id, split, source, study, caption`` and an attribute key a column ``key_0``…,
-            -1 where unknown; training rows first.
+            -1 where unknown; training rows first. ``attrs["attributes"]`` names the column of each
+            key and its values, but for ``own`` words.
         fields: What captions may name, as far as the set knows it.
         inputs: The finished runs that were read.
         files: Other files that were read, by name.
@@ -80,6 +81,9 @@ def caption(context: Context, recipe: Recipe, *, source: str, fields: str, langu
     if recipe.captions == "shuffled":
         table, keys = _shuffled(table, keys, seed=context.seed)
     table[[f"key_{k}" for k in range(keys.shape[1])]] = keys
+    if source != captions.OWN:
+        values = captions.key_values(taught, fields=named)
+        table.attrs["attributes"] = [[column, known] for column, known in values.items()]
     return Pairs(table, named, inputs, files, notes)
 
 

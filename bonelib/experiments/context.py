@@ -152,13 +152,7 @@ class Context:
         self, tower: Any, cache: images.Cache, image_ids: Sequence[str] | pd.Series
     ) -> "np.ndarray":
         """Return the frozen features ``(N, D)`` of images, computed once per tower and content."""
-        return features.image_features(
-            tower,
-            in_order(cache, image_ids, tower),
-            folder=runs.cache_folder("features"),
-            weights=encoders.weights_hash(tower),
-            content=cache.key,
-        )
+        return frozen_features(tower, cache, image_ids)
 
     # ------------------------------------------------------------------ what is shown
     def figure(
@@ -307,6 +301,19 @@ def metadata(table: pd.DataFrame) -> dict[Method, "np.ndarray"]:
     }
 
 
+def frozen_features(
+    tower: Any, cache: images.Cache, image_ids: Sequence[str] | pd.Series
+) -> "np.ndarray":
+    """Return the frozen features ``(N, D)`` of images, computed once per tower and content."""
+    return features.image_features(
+        tower,
+        in_order(cache, image_ids, tower),
+        folder=runs.cache_folder("features"),
+        weights=encoders.weights_hash(tower),
+        content=cache.key,
+    )
+
+
 def in_order(
     cache: images.Cache, image_ids: Sequence[str] | pd.Series, tower: Any
 ) -> images.Loader:
@@ -318,6 +325,17 @@ def in_order(
 
 
 # ---------------------------------------------------------------------- what a run keeps
+def applied(task: cohort.Task, *, fit: str) -> dict[str, Any]:
+    """Return what a bundle must say of its task and its images, for whoever applies the model."""
+    names = ("kind", "classes", "positive", "normal", "unit")
+    return {"task": task.name, **{n: getattr(task, n) for n in names}} | pictured(fit)
+
+
+def pictured(fit: str) -> dict[str, Any]:
+    """Return how images became squares of grey, as a bundle records it."""
+    return {"resize": fit, "decoding": images.pixels.RECIPE}
+
+
 def keep(run: AnyRun, name: str, table: pd.DataFrame) -> pd.DataFrame:
     """Let a run that is being made keep a table, and return it; a finished one gives its own."""
     if not run.finished:

@@ -33,6 +33,7 @@ from bonelib.experiments.context import (
     Process,
     in_order,
     keep_inputs,
+    pictured,
     reopen_images,
 )
 from bonelib.experiments.settings import Pretraining
@@ -105,6 +106,8 @@ def _model(table: pd.DataFrame, plan: Pretraining, *, seed: int) -> models.Model
         bias=objective.loss == "sigmoid",
         projector=128 if objective.views else 0,
         heads=classes if objective.attributes else (),
+        label_projection=recipe.label_projection,
+        stages=recipe.first == "stages",
         seed=seed,
     )
     if recipe.text_init_floor:
@@ -137,6 +140,8 @@ def _assemble(
     batches = _batches(table[train], plan, model=model)
     parts = dict(seed=seed, **Process.here().part)
     loader = images.loader(cache, table.loc[train, "image_id"], **batches, **parts, **pixels)
+    if recipe.first != "none":
+        objective = _in_turn(plan, loader)
     return Setup(plan, table, model, objective, loader, validation, start, truncated, seed)
 
 
@@ -150,6 +155,22 @@ def _objective(plan: Pretraining, model: models.Model) -> losses.Objective:
         return objective
     weight, teacher = recipe.feature_distillation, copy.deepcopy(model.image)
     return losses.distilled(objective, teacher, weight=weight)
+
+
+def _in_turn(plan: Pretraining, loader: images.Loader) -> losses.Objective:
+    """Return an objective that has a first part: the facts as classes, or stage by stage."""
+    terms, recipe = asdict(plan.recipe.objective), plan.recipe
+    if recipe.first == "attributes":
+        none = dict.fromkeys(("text", "views", "neighbours"), 0.0)
+        first = losses.contrastive_objective(**terms | none)
+        terms["attributes"] = 0.0
+    else:
+        first = losses.stages_objective()
+    then = losses.contrastive_objective(**terms)
+    until = round(recipe.first_share * plan.epochs)
+    # The training sets the loader's epoch, counted from 0, also where it takes up a killed one.
+    options = dict(early=lambda: loader.epoch < until, apart=recipe.first == "stages")
+    return losses.in_turn(first, then, **options)
 
 
 def _check_captions(table: pd.DataFrame, plan: Pretraining) -> None:
@@ -290,6 +311,8 @@ def train(run: AnyRun, setup: Setup, *, accelerator: str = "auto") -> Iterator[d
         if recipe.wise_ft:
             model.load_state_dict(training.toward(model, setup.start, recipe.wise_ft))
         facts = dict(caption_fields=setup.plan.caption_fields, test=setup.plan.test)
+        facts |= pictured(setup.loader.cache.fit) | {"language": setup.plan.language}
+        facts |= {"attributes": setup.table.attrs.get("attributes", [])}
         models.save_bundle(run.bundle, model, **facts, recipe=recipe.name)
         runs.mark_trained(run)
 

@@ -15,6 +15,7 @@ from bonelib import cohort, figures, reporting, runs
 from bonelib.experiments.context import AnyRun, Context, keep
 
 STAGES = ("baselines", "finetuning", "zero_shot", "gradcam")
+DRAWN = ("none", "probe", "selected", "full", "prompt")  # strategies in the chart
 SYNTHETIC = "*Synthetic radiographs: for methods, not for clinical claims.*\n\n"
 
 
@@ -50,7 +51,8 @@ def save(context: Context, run: AnyRun, scores: pd.DataFrame) -> str:
 
 
 def draw(scores: pd.DataFrame) -> plt.Figure:
-    """Draw every method with its interval, by stage."""
+    """Draw the methods that the argument rests on, by stage; the table has all of them."""
+    scores = scores[scores["strategy"].isin(DRAWN)]
     shape = dict(figsize=(figures.WIDTH, 0.24 * len(scores) + 1.2), layout="constrained")
     figure, axis = plt.subplots(**shape)
     numbers = scores["stage"].map(runs.NOTEBOOKS)

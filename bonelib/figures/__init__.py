@@ -6,6 +6,7 @@ Okabe & Ito 2008, which colour-blind readers tell apart; a method keeps its colo
 
 from bonelib.figures.counts import plot_counts, plot_history
 from bonelib.figures.distributions import plot_bands, plot_cumulative, plot_shares
+from bonelib.figures.efficiency import plot_efficiency
 from bonelib.figures.findings import plot_findings
 from bonelib.figures.gains import plot_gains
 from bonelib.figures.leaks import plot_leaks
@@ -16,7 +17,8 @@ from bonelib.figures.predicted import (
     plot_predictions,
     plot_roc,
 )
-from bonelib.figures.radiographs import contact_sheet, heatmap_sheet, plot_heatmap
+from bonelib.figures.radiographs import contact_sheet, heat_over, heatmap_sheet, plot_heatmap
+from bonelib.figures.reported import plot_reported
 from bonelib.figures.scores import (
     interval_kind,
     plot_calibration,

@@ -32,14 +32,45 @@ SEEN = {
     "image": ("image", BLUE),
 }
 FITTED = {"probe": "linear probe", "full": "fine-tuned", "lora": "LoRA"}
+FITTED |= {"last_block": "last block", "layer_rates": "layer-wise rates", "l2_sp": "L2-SP"}
+FITTED |= {"lp_ft": "LP-FT", "wise_ft": "WiSE-FT", "head_then_all": "head, then all"}
+FITTED |= {"flyp": "FLYP", "class_text_ft": "towards class words"}
+FITTED |= {"class_text_random": "towards random vectors"}
+FITTED |= {"linear_svm": "linear SVM", "rbf_svm": "RBF SVM", "knn": "k-NN", "mlp": "MLP"}
+FITTED |= {"class_mean": "class mean", "gda": "Gaussian discriminant", "xgboost": "XGBoost"}
+FITTED |= {"lp_plus_plus": "LP++", "ss_text": "SS-Text+", "tip_adapter": "Tip-Adapter"}
+FITTED |= {"tip_adapter_f": "Tip-Adapter-F", "clip_adapter": "CLIP-Adapter", "clap": "CLAP"}
+FITTED |= {"taskres": "TaskRes", "prolip": "ProLIP", "class_text": "class-text head"}
+FITTED |= {"coop": "CoOp", "clip_it": "CLIP-IT", "cascade": "cascade"}
+FITTED |= {"hierarchy": "entity hierarchy"}
+FITTED |= {"early_fusion": "early fusion", "late_fusion": "late fusion"}
 # Towers as papers write them, by timm's name without the weights' tag.
 TOWERS = {
     "efficientnet_lite0": "Lite0",
+    "efficientnet_lite2": "Lite2",
+    "resnet18": "ResNet-18",
+    "resnet34": "ResNet-34",
     "resnet50": "ResNet-50",
+    "convnext_tiny": "ConvNeXt-T",
+    "densenet121": "DenseNet-121",
+    "nest_small_jx": "NesT-S",
     "vit_small_patch14_dinov2": "DINOv2-S",
+    "vit_base_patch14_dinov2": "DINOv2-B",
+    "vit_small_patch16_dinov3": "DINOv3-S",
+    "vit_base_patch16_dinov3": "DINOv3-B",
     "vit_base_patch32_clip_224": "CLIP ViT-B/32",
+    "timm/vit_base_patch32_clip_224": "CLIP ViT-B/32, projected",
+    "eva02_base_patch16_clip_224": "EVA02-CLIP ViT-B/16",
+    "vit_base_patch16_siglip_256": "SigLIP 2 ViT-B/16",
+    "microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224": "BiomedCLIP",
+    "google/medsiglip-448": "MedSigLIP",
+    "torchxrayvision-densenet121": "torchxrayvision DenseNet-121",
+    "torchxrayvision-resnet50": "torchxrayvision ResNet-50",
+    "microsoft/rad-dino": "RAD-DINO",
+    "skelex": "SKELEX",
 }
-PACKAGED = "efficientnet_lite0"  # comes with its ImageNet weights, so that its name has no tag
+# They come with their ImageNet weights, so that their names have no tag.
+PACKAGED = ("efficientnet_lite0", "efficientnet_lite2")
 _IMAGENET = ("in1k", "in12k", "in21k", "in22k")  # in timm's tags
 
 
@@ -54,11 +85,14 @@ def display_name(method: Method) -> str:
         return _prompts(method)
     if method.sees == "none":
         return method.detail
+    if method.strategy == "selected":
+        return "best by inner folds"
     if method.start == "none":
         seen = " + ".join(SEEN[part][0] for part in method.sees.split("+"))
-        if method.detail:
-            return f"{seen}, {method.detail}"
-        return seen if method.sees == "thumbnail" else f"{seen} only"
+        only = method.detail or ("" if method.sees == "thumbnail" else "only")
+        named = f"{seen}, {only}" if method.detail else f"{seen} {only}".strip()
+        head = FITTED.get(method.strategy, "") if method.strategy != "probe" else ""
+        return f"{named}, {head}" if head else named
     beside = [SEEN[part][0] for part in method.sees.split("+") if part != "image"]
     frozen = "" if beside else "frozen"
     if method.start == "scratch" and method.detail:
@@ -118,11 +152,12 @@ def _split(start: str) -> tuple[str, str]:
 
 
 def _imagenet(name: str, tag: str) -> bool:
-    return name == PACKAGED or any(word in tag for word in _IMAGENET)
+    return name in PACKAGED or any(word in tag for word in _IMAGENET)
 
 
 def _tower(start: str) -> list[str]:
     name, tag = _split(start)
     if name not in TOWERS:
         return [start.rpartition(":")[2]]
-    return [TOWERS[name], *(["ImageNet"] if _imagenet(name, tag) else [])]
+    dino = ["DINOv3"] if "dinov3" in tag and "DINO" not in TOWERS[name] else []
+    return [TOWERS[name], *(["ImageNet"] if _imagenet(name, tag) else dino)]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+HEAT = 0.65  # opacity of the strongest heat
 OUTLINE = "#5CE1E6"  # of lesions: a hue that neither grey nor the heat has
 
 
@@ -79,11 +80,32 @@ def plot_heatmap(
     heat = cv2.resize(np.asarray(heat, np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
     heat = np.clip(heat, 0, None)
     heat = heat / heat.max() if heat.max() > 0 else heat
-    ax.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=0.65 * heat**0.7)
+    ax.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=HEAT * heat**0.7)
     if mask is not None and np.any(mask):
         drawn = ax.contour(np.asarray(mask) > 0, [0.5], colors=OUTLINE, linewidths=1.1)
         drawn.set_path_effects([withStroke(linewidth=2.2, foreground="black", alpha=0.6)])
     return ax
+
+
+def heat_over(image: np.ndarray, heat: np.ndarray, *, side: int = 448) -> np.ndarray:
+    """Lay one heat map over its radiograph without a figure: uint8 ``(h, w, 3)``.
+
+    Args:
+        image: ``(H, W)`` uint8, zeros for heat alone.
+        heat: As in `plot_heatmap`, in the same colours.
+        side: Both are enlarged by a whole number, until the longer side has as many pixels.
+    """
+    import cv2
+    from matplotlib import colormaps
+
+    times = max(1, -(-side // max(image.shape)))
+    size = (image.shape[1] * times, image.shape[0] * times)
+    grown = cv2.resize(np.asarray(heat, np.float32), size, interpolation=cv2.INTER_CUBIC).clip(0)
+    grown = grown / grown.max() if grown.max() > 0 else grown
+    film = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)[..., None]
+    share = (HEAT * grown**0.7)[..., None]
+    mixed = film * (1 - share) + 255 * colormaps["inferno"](grown)[..., :3] * share
+    return np.rint(mixed).astype(np.uint8)
 
 
 def heatmap_sheet(

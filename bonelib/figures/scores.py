@@ -43,7 +43,9 @@ def sample(table: pd.DataFrame) -> str:
 
     if "n" not in table or table["n"].isna().all():
         return ""
-    text = f"n = {span('n')} images"
+    pooled = {"study": "studies", "patient": "patients"}  # rows of `reporting.pooled_scores`
+    per = pooled.get(table["per"].iloc[0], "images") if "per" in table else "images"
+    text = f"n = {span('n')} {per}"
     if "groups" not in table or table["groups"].isna().all():
         return text
     kinds = table["group_kind"].dropna().unique()

@@ -105,12 +105,16 @@ def interval_rows(
         marker = markers[row] if len(markers) else "o"
         ax.plot(value, row, marker, color=shades[row], ms=5, mec="white", mew=0.6, clip_on=False)
     rows_named(ax, names, top=top)
+    write_right(ax, list(texts) or [with_interval(*row) for row in ends])
+
+
+def write_right(ax: "Axes", texts: Sequence[str], *, size: float | None = None) -> None:
+    """Write a text at the right of rows 0, 1, … of a chart."""
     right = ax.secondary_yaxis("right")
-    written = list(texts) or [with_interval(*row) for row in ends]
-    right.set_yticks(range(len(ends)), written)
-    right.tick_params(length=0, pad=8)
+    right.set_yticks(range(len(texts)), texts)
+    right.tick_params(length=0, pad=8, labelsize=size)
     right.spines["right"].set_visible(False)
-    for label, text in zip(right.get_yticklabels(), written, strict=True):
+    for label, text in zip(right.get_yticklabels(), texts, strict=True):
         if text == UNAVAILABLE:
             label.set(style="italic", color=FAINT)
 

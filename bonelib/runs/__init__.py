@@ -17,11 +17,11 @@ _NAMES = {
     "save_plan",
     "code": "code_hash",
     "data": "",
-    "files": "file_hash replacing replacing_folder",
+    "files": "cache_folder file_hash replacing replacing_folder",
     "finding": "collect find stale start",
     "freshness": "",
     "machine": "seed_everything",
-    "paths": "ROOT alone cache_folder data_root figures_folder folder",
+    "paths": "ROOT alone data_root figures_folder folder",
     "record": "Record Run",
     "stages": "ANY_TASK MODULES NEEDS NEEDS_WITH NOTEBOOKS input_variant",
 }

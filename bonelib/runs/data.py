@@ -11,8 +11,8 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from bonelib.runs.files import hashes
-from bonelib.runs.paths import cache_folder, csv_rows, data_files, data_root
+from bonelib.runs.files import cache_folder, hashes
+from bonelib.runs.paths import csv_rows, data_files, data_root
 
 NAMED = ("path", "mask", "report")  # columns of a CSV that may hold the path of a file
 WORKERS = min(8, os.cpu_count() or 1)  # threads that read files

@@ -2,7 +2,8 @@
 
 The one module of ``runs`` that any room may import, so it loads nothing heavy. A path comes in; a
 temporary path goes out that takes its place only if all goes well. ``hashes`` tells the content of
-many files and reads none of them twice.
+many files and reads none of them twice. ``cache_folder`` says where files lie that can be had
+again.
 """
 
 import contextlib
@@ -19,9 +20,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).resolve().parents[2]
 # A file that changed so shortly before it was read may change again within the same tick of the
 # clock of its file system (2 s on FAT), which size and time would not tell.
 SETTLED = 2 * 10**9  # nanoseconds
+
+
+def cache_folder(name: str) -> Path:
+    """Return a folder for what can be had again: ``BONELIB_CACHE``, else ``.cache/``."""
+    return Path(os.environ.get("BONELIB_CACHE") or ROOT / ".cache") / name
 
 
 @contextlib.contextmanager

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from bonelib import tables
 from bonelib.runs import locks
+from bonelib.runs.files import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 # What the folder of a download is usually called, where not as the set is here.
 FOLDERS = {
     "grazpedwri": ("grazpedwri-dx",),
@@ -29,11 +29,6 @@ FOLDERS = {
 def folder() -> Path:
     """Return where runs are kept: ``BONELIB_RUNS``, else ``runs/`` in the repository."""
     return Path(os.environ.get("BONELIB_RUNS") or ROOT / "runs")
-
-
-def cache_folder(name: str) -> Path:
-    """Return a folder for what can be made again: ``BONELIB_CACHE``, else ``.cache/``."""
-    return Path(os.environ.get("BONELIB_CACHE") or ROOT / ".cache") / name
 
 
 def figures_folder(name: str) -> Path:

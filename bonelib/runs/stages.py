@@ -32,6 +32,7 @@ PUBLISHING = ("demo", "full")  # profiles whose figures reach figures/<data>/
 # The modules whose imports are the code of a stage, as its notebook imports them.
 _NAMED = {
     "data": ("data", "drawn"),
+    "baselines": ("baselines", "literature"),
     "reports": ("texts.safety", "texts.reading"),
     "pretraining": ("captioning", "pretraining", "probing"),
     "zero_shot": ("prompting",),
@@ -45,7 +46,11 @@ MODULES = {
 # end, while finetuning trains by the one and chooses its epoch by the other. `zero_shot` stays in
 # everywhere, since its retrieval chooses the epoch of a pretraining.
 JUDGING = ("figures", "reporting", "explore", "audit", "explain")
-JUDGING_STAGE = {"pretraining": ("adaptation", "evaluation", "experiments/probing")}
+# What papers report stands beside the baselines and changes none.
+JUDGING_STAGE = {
+    "pretraining": ("adaptation", "evaluation", "experiments/probing"),
+    "baselines": ("experiments/literature",),
+}
 
 
 def input_variant(inputs: str, stage: str, *, default: str) -> str:
