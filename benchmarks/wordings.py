@@ -19,9 +19,11 @@ from pathlib import Path
 import pandas as pd
 
 from bonelib import deidentify, reports
+from bonelib.deidentify import leaks
 
 HERE = Path(__file__).parent / "wordings"
-MARK = re.compile(r"([{}<>])")
+MARK, WORD = re.compile(r"([{}<>])"), re.compile(r"[^\W_]+")
+STATEMENTS, LINES = ("polarity.csv", "statements.csv"), ("identities.csv", "reports.csv")
 
 
 def rows(name: str) -> list[dict[str, str]]:
@@ -76,9 +78,9 @@ def marked(text: str) -> tuple[str, list[tuple[int, int, str]]]:
     return plain, spans
 
 
-def polarity(*, show: bool, edsnlp: bool) -> pd.DataFrame:
-    """Score the statements."""
-    table = pd.DataFrame(rows("polarity.csv"))
+def polarity(name: str, *, show: bool, edsnlp: bool) -> pd.DataFrame:
+    """Score the statements of a table."""
+    table = pd.DataFrame(rows(name))
     languages = {name: reports.language(name) for name in table["language"].unique()}
     table["bonelib"] = [
         said(r.statement, r.kind, languages[r.language]) for r in table.itertuples()
@@ -96,62 +98,86 @@ def polarity(*, show: bool, edsnlp: bool) -> pd.DataFrame:
     for (language, part), some in table.groupby(["language", "part"]):
         for method in methods:
             if some[method].notna().all():
-                right = some[method] == some["expected"]
-                scores.append((language, part, method, len(some), right.sum(), right.mean()))
-    return pd.DataFrame(scores, columns=["language", "part", "reader", "n", "right", "share"])
+                right = int((some[method] == some["expected"]).sum())
+                scores.append((name, language, part, method, share(right, len(some))))
+    return pd.DataFrame(scores, columns=["set", "language", "part", "reader", "right"])
 
 
-def identities(*, show: bool) -> pd.DataFrame:
-    """Score the lines: words of an identity are found or not, other words lost or not."""
+def share(hits: int, n: int) -> str:
+    """Print a count and its share with Wilson's 95 % interval."""
+    low, high = leaks.wilson(hits, n)
+    return f"{hits:4d} of {n:4d} = {hits / max(n, 1):.4f} [{low:.4f}, {high:.4f}]"
+
+
+def judged(marks: str, language: reports.Language) -> tuple[list[bool], list[bool], list, int]:
+    """Compare a line with what is found in it.
+
+    Returns whether each identity is found, whether each span found touches a mark, and the other
+    words that are lost, beside the number of other words.
+    """
+    text, gold = marked(marks)
+    free, gone = [True] * len(text), [False] * len(text)
+    for start, end, _ in gold:
+        free[start:end] = [False] * (end - start)
+    right = []
+    for span in deidentify.find(text, language):
+        gone[span.start : span.end] = [True] * (span.end - span.start)
+        right.append(any(a < span.end and span.start < b for a, b, _ in gold))
+    found = [
+        all(
+            all(gone[start + m.start() : start + m.end()])
+            for m in WORD.finditer(text[start:end])
+            if len(m.group()) > 1 and m.group().lower() not in HEADS
+        )
+        for start, end, mark in gold
+        if mark == "{"
+    ]
+    other = [m for m in WORD.finditer(text) if all(free[slice(*m.span())])]
+    lost = [m.group() for m in other if any(gone[slice(*m.span())])]
+    return found, right, lost, len(other)
+
+
+def identities(name: str, *, show: bool) -> pd.DataFrame:
+    """Score the lines of a table: identities found, spans that are right, other words lost."""
     scores = []
-    for part in ("look", "held"):
-        for name in ("en", "fr"):
-            language = reports.language(name)
-            planted = found = spans = right = words = lost = 0
-            for row in rows("identities.csv"):
-                if row["language"] != name or row["part"] != part:
-                    continue
-                text, gold = marked(row["marked"])
-                free = [True] * len(text)
-                must = [s for s in gold if s[2] == "{"]
-                for start, end, _ in gold:
-                    free[start:end] = [False] * (end - start)
-                gone = [False] * len(text)
-                hits = deidentify.find(text, language)
-                for span in hits:
-                    gone[span.start : span.end] = [True] * (span.end - span.start)
-                    spans += 1
-                    right += any(a < span.end and span.start < b for a, b, _ in gold)
-                left = []
-                for start, end, _ in must:
-                    inner = re.finditer(r"[^\W_]+", text[start:end])
-                    whole = all(
-                        all(gone[start + m.start() : start + m.end()])
-                        for m in inner
-                        if len(m.group()) > 1 and m.group().lower() not in HEADS
-                    )
-                    planted, found = planted + 1, found + whole
-                    left += [] if whole else [text[start:end]]
-                over = []
-                for match in re.finditer(r"[^\W_]+", text):
-                    if all(free[slice(*match.span())]):
-                        words += 1
-                        if any(gone[slice(*match.span())]):
-                            over.append(match.group())
-                lost += len(over)
-                if show and part == "look" and (left or over):
-                    print(f"{name}: {row['marked']}   left {left} lost {over}")
-            recall, precision = found / max(planted, 1), right / max(spans, 1)
-            scores.append((name, part, planted, recall, precision, words, lost / max(words, 1)))
-    columns = ["language", "part", "planted", "recall", "precision", "words", "lost"]
-    return pd.DataFrame(scores, columns=columns)
+    for (language, part), some in pd.DataFrame(rows(name)).groupby(["language", "part"]):
+        told = reports.language(language)
+        found, right, lost, words = [], [], [], 0
+        for marks in some["marked"]:
+            f, r, over, n = judged(marks, told)
+            found, right, lost, words = found + f, right + r, lost + over, words + n
+            if show and part == "look" and not (all(f) and not over):
+                print(f"{language}: {marks}   found {f} lost {over}")
+        scores.append((name, language, part, found, right, lost, words))
+    for part in ("look", "held"):  # both languages together: what a target is compared with
+        both = [s for s in scores if s[2] == part]
+        scores.append(
+            (
+                name,
+                "both",
+                part,
+                *(sum((s[k] for s in both), []) for k in (3, 4, 5)),
+                sum(s[6] for s in both),
+            )
+        )
+    return pd.DataFrame(
+        {
+            "set": name,
+            "language": language,
+            "part": part,
+            "recall": share(sum(found), len(found)),
+            "precision": share(sum(right), len(right)),
+            "words lost": share(len(lost), words),
+        }
+        for _, language, part, found, right, lost, words in scores
+    )
 
 
 # a title or a head word inside the braces may stay: "Dr <PERSON>", "hôpital <INSTITUTION>" tell
 # nobody
 HEADS = frozenset(
-    "mme mr mrs ms dr drs pr prof m md nurse hôpital clinique chu centre hospitalier hospital de du"
-    " des la le les en".split()
+    "mme mr mrs ms dr drs pr prof m md nurse sister soeur sœur hôpital clinique chu centre"
+    " hospitalier hospital de du des la le les en".split()
 )
 
 
@@ -160,9 +186,9 @@ def main() -> None:
     parser.add_argument("--show", action="store_true", help="print the faults of the part look")
     parser.add_argument("--edsnlp", action="store_true", help="read by edsnlp's pipes too")
     asked = parser.parse_args()
-    form = {"index": False, "float_format": "{:.4f}".format}
-    print(polarity(show=asked.show, edsnlp=asked.edsnlp).to_string(**form))
-    print(identities(show=asked.show).to_string(**form))
+    scores = [polarity(n, show=asked.show, edsnlp=asked.edsnlp) for n in STATEMENTS]
+    print(pd.concat(scores).to_string(index=False))
+    print(pd.concat([identities(n, show=asked.show) for n in LINES]).to_string(index=False))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,12 @@
 """Addresses by their street word and postcode; towns by preposition, field and lexicon."""
 
-from bonelib.deidentify.token_scan import INSTITUTION, LOCATION, TokenScan
+import re
+
+from bonelib.deidentify import lower_case
+from bonelib.deidentify.token_scan import DATE, INSTITUTION, LOCATION, Span, TokenScan
 from bonelib.reports.languages import Phrase
+
+POSTCODE = re.compile(r"[ ,]{0,3}([a-z]{1,2}\d[a-z\d]? ?\d[a-z]{2})(?!\w)")
 
 
 def announced(scan: TokenScan, cue: Phrase, i: int) -> int:
@@ -10,7 +15,8 @@ def announced(scan: TokenScan, cue: Phrase, i: int) -> int:
     if cue.kind in ("label_place", "label_institution"):
         return labelled(scan, cue.kind, j)
     if cue.kind == "place":
-        return placed(scan, j)
+        further = placed(scan, j)
+        return at_home(scan, j) if further == j and cue.value == "home" else further
     return street(scan, i, j) if cue.kind == "street" else street_after(scan, i, j)
 
 
@@ -57,6 +63,49 @@ def placed(scan: TokenScan, j: int) -> int:
     return scan.add(j, town_end(scan, k), LOCATION, "place after a preposition")
 
 
+def at_home(scan: TokenScan, j: int) -> int:
+    """Read an address or a town in lower case after "habite", "lives at", where no word is one."""
+    k = scan.forward(j, lambda k: scan.sign(k, ":,'") or scan.of(k, "home_link"), most=4)
+    if 0 < scan.figures(k) < 5:
+        end = small_words(scan, k + 1, most=7)
+        last = [x for x in range(k + 1, end) if scan.kind_at(x).startswith("street")]
+        if last:
+            end = last[-1] + 1 if scan.kind_at(last[-1]) == "street_after" else end
+            return address_tail(scan, scan.add(k, end, LOCATION, "address in lower case"))
+    end = small_town(scan, k)
+    return scan.add(k, end, LOCATION, "town in lower case") if end > k else j
+
+
+def small_words(scan: TokenScan, k: int, *, most: int) -> int:
+    """Return the index after the words in lower case from ``k`` on that may name a street."""
+
+    def of_street(x: int) -> bool:
+        near = scan.near(x) and not scan.label_at(x) and not scan.of(x, "place")
+        joins = scan.sign(x, "-'") and scan.glued(x) or scan.of(x, "house")
+        word = scan.shapes[x] == "l" and not scan.of(x, "home_link")
+        function = scan.words[x] in scan.language.function and scan.words[x] not in scan.particles
+        return near and (joins or word and not function or scan.sign(x, ",") and x == k + 1)
+
+    return scan.forward(k, of_street, most=most)
+
+
+def small_town(scan: TokenScan, k: int, *, sure: bool = False) -> int:
+    """Return the index after a town in lower case at ``k``; ``k`` if its first word is a word.
+
+    Args:
+        sure: An address stands before: a word one letter away from one is a town too.
+    """
+    if not (k < scan.size and scan.shapes[k] == "l"):
+        return k
+    known = lower_case.unknown(scan, k) or scan.words[k] in scan.language.towns
+    if not (known or sure and scan.plain(k) and len(scan.words[k]) > 2):
+        return k
+    end = k + 1
+    while scan.sign(end, "-'") and scan.glued(end) and scan.glued(end + 1):
+        end += 2
+    return end
+
+
 def town_end(scan: TokenScan, k: int) -> int:
     """Return the index after a town that begins at ``k``: "Villeneuve-d'Ascq", "Stoke on Trent"."""
     end = k + 1
@@ -101,7 +150,9 @@ def dated(scan: TokenScan, i: int, end: int) -> bool:
     if scan.near(i) and scan.words[i - 1] not in ("\n", "-", "|", ")"):
         return False
     j = scan.forward(end, lambda k: scan.sign(k, ",-") or scan.line_end(k) or scan.of(k, "article"))
-    return end + 1 <= j < scan.size and scan.sign(end, ",") and scan.taken(j)
+    if not (end + 1 <= j < scan.size and scan.sign(end, ",") and scan.taken(j)):
+        return False
+    return any(s.type == DATE and s.start <= scan.starts[j] < s.end for s in scan.spans)
 
 
 # ---------------------------------------------------------------------- addresses
@@ -122,14 +173,21 @@ def flat(scan: TokenScan, k: int) -> int:
 def street(scan: TokenScan, i: int, j: int) -> int:
     """Read an address whose street word stands first: "12 bis, rue du Général de Gaulle"."""
     start = house(scan, i)
+    if scan.shapes[i] == "l" and start < i and scan.of(i, "street_sure"):
+        end = small_words(scan, j, most=5)
+        if not scan.large(end) and any(w not in scan.particles for w in scan.words[j:end]):
+            return address(scan, start, end)
     while scan.sign(j, ".") and scan.glued(j) and len(scan.words[j - 1]) < 5:
         j += 1
     k = scan.over_particles(j)
     if scan.of(j, "particle") and scan.figures(j + 1) and scan.sign(j + 2, "-"):
         k = j + 1  # "rue du 8-Mai-1945"
-    if not (scan.near(k) and (scan.large(k) or k == j + 1)) or scan.words[k] in scan.heads:
+    if not (scan.near(k) and (scan.large(k) or k == j + 1)):
         return j
-    sure = scan.of(i, "street_sure") and not scan.caps[k]
+    sure = scan.of(i, "street_sure")
+    if scan.words[k] in scan.heads and not sure:
+        return j
+    sure &= not scan.caps[k]
     if start == i and not (sure or scan.rare(k) and len(scan.words[i]) > 2):
         return j
     return address(scan, start, line_of_words(scan, k))
@@ -143,6 +201,15 @@ def street_after(scan: TokenScan, i: int, j: int) -> int:
         ordinal = scan.figures(k) in (1, 2, 3) and scan.letters(k + 1) and scan.glued(k + 1)
         return scan.large(k) or scan.sign(k, "'.-") or particle or ordinal
 
+    if scan.shapes[i] == "l" and scan.of(i, "street_sure"):
+
+        def of_small(k: int) -> bool:
+            return scan.shapes[k] == "l" and scan.words[k] not in scan.language.function
+
+        start = scan.back(i, of_small, most=3)
+        first = house(scan, start) if start < i and not scan.of(start, "unit") else start
+        ends = scan.closes(j) or scan.of(j, "home_link")
+        return address(scan, flat(scan, first), j) if first < start and ends else j
     start = scan.back(i, of_street, most=7)
     first = house(scan, start)
     if first == start or start == i and j == i + 1:
@@ -230,6 +297,15 @@ def address_tail(scan: TokenScan, end: int) -> int:
     town = scan.over_particles(k + 1)
     if scan.figures(k) in (4, 5) and scan.large(town):
         return scan.add(first, line_of_words(scan, town), LOCATION, "town of an address")
+    linked = first + scan.of(first, "home_link")
+    coded = linked + (scan.figures(linked) == 5)  # a postcode before a town in lower case
+    last = small_town(scan, coded, sure=True)
+    if last > coded and (coded > first or scan.closes(last) or scan.figures(last + 1)):
+        end = scan.add(linked, last, LOCATION, "town in lower case")
+        code = POSTCODE.match(scan.folded, scan.ends[end - 1])
+        if code:  # in capitals ``numbers`` finds it
+            scan.record(Span(*code.span(1), LOCATION, "postcode in lower case"))
+        return end
     if first > end and not scan.line_end(end) and scan.large(k) and not scan.label_at(k):
         last = line_of_words(scan, k)
         field = scan.closes(last) and scan.plain(k)

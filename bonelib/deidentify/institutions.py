@@ -8,6 +8,8 @@ from bonelib.reports.languages import Phrase
 def announced(scan: TokenScan, cue: Phrase, i: int) -> int:
     """Read an institution: the name after its head word, or before it, or both."""
     j = i + len(cue.tokens)
+    if scan.of(j + scan.of(j, "town_join"), "profession"):
+        return j  # "Royal College of Radiologists"
     if found := uncapitalised(scan, cue, i, j):
         return after_institution(scan, scan.add(*found, INSTITUTION, "institution"))
     if scan.shapes[i] == "l" and len(scan.words[i]) <= 3:
@@ -159,7 +161,7 @@ def backwards(scan: TokenScan, i: int) -> tuple[int, int]:
         word, capital = scan.words[k - 1], scan.shapes[k - 1] in "CX"
         saint = scan.of(k - 1, "saint")
         ordinary = word in scan.not_name or word in scan.language.function and not saint
-        if capital and scan.of(k - 1, "adjective"):
+        if capital and (scan.of(k - 1, "adjective") or scan.of(k - 1, "institution_common")):
             start = k - 1
         elif capital and not ordinary:
             if scan.label_at(k - 1) or scan.kind_at(k - 1).startswith("title"):

@@ -23,7 +23,9 @@ def name(scan: TokenScan, j: int, *, sure: bool, comma: bool = False, common: bo
         if words:
             k = scan.over_particles(k)
         initial = _initial(scan, k)
+        initial |= sure and not words and _before_surname(scan, k)
         strange = unknown(scan, k) and (sure or scan.closes(k + 1) and known)
+        strange |= comma and not words and scan.sign(k + 1, ",") and _first_name(scan, k + 2)
         if not (initial or strange or _named(scan, k)):
             break
         known |= _named(scan, k) and scan.plain(k) or sure and strange
@@ -37,9 +39,54 @@ def name(scan: TokenScan, j: int, *, sure: bool, comma: bool = False, common: bo
     first = scan.over_particles(j)
     lone = words == 1 and _initial(scan, first)
     # "mr short complains", "m. blanc": a title makes a surname of a word, where nothing is named
-    surname = sure and words == 1 and _named(scan, first) and not scan.glued(end)
+    joined = scan.sign(end, "-'") and scan.glued(end)
+    surname = sure and words == 1 and _named(scan, first) and not joined
     surname &= not scan.near(end) or not scan.language.vocabulary.at(scan.words, end)
     return end if (known or surname) and not lone else j
+
+
+def surname(scan: TokenScan, j: int, *, clear: bool) -> int:
+    """Return the index after a surname that is a word too, behind a title: "dr petit," "mrs bone".
+
+    Args:
+        clear: The title means nothing else, as "mr", "m." and "dr" do: no lexicon need know it.
+    """
+    if not small(scan, j):
+        return j
+    k, language = scan.over_particles(j), scan.language
+    word = scan.words[k]
+    if len(word) < 3 or word in language.function or word in scan.not_name:
+        return j
+    if scan.sign(k + 1, "-'") and scan.glued(k + 1):
+        return j
+    if not scan.named(k):
+        if (
+            not clear
+            or word in language.stops
+            or word.endswith(tuple(language.kind("word_ending")))
+        ):
+            return j
+    elif not clear and language.vocabulary.at(scan.words, k):
+        return j
+    follows = clear or scan.closes(k + 1) or scan.words[k + 1] in language.stops
+    return k + 1 if follows else j
+
+
+def small(scan: TokenScan, j: int) -> bool:
+    """Whether a word in lower case stands at ``j``, behind particles."""
+    k = scan.over_particles(j)
+    return k < scan.size and scan.shapes[k] == "l"
+
+
+def _before_surname(scan: TokenScan, k: int) -> bool:
+    """Whether a letter without its stop stands before a surname that ends its field: "a hope"."""
+    named = small(scan, k + 1) and (_named(scan, k + 1) or unknown(scan, k + 1))
+    return len(scan.words[k]) == 1 and scan.letters(k) and named and scan.closes(k + 2)
+
+
+def _first_name(scan: TokenScan, k: int) -> bool:
+    """Whether a first name that is no word ends its field or stands before a word."""
+    return scan.near(k) and scan.words[k] in scan.language.given and scan.plain(k)
 
 
 def _initial(scan: TokenScan, k: int) -> bool:

@@ -1,6 +1,7 @@
 """Names of people: after titles, labels, relations and verbs, and by form alone."""
 
 from bonelib.deidentify import addresses, lower_case
+from bonelib.deidentify.lower_case import small
 from bonelib.deidentify.token_scan import LOCATION, PATIENT, PERSON, TokenScan
 from bonelib.reports.languages import Phrase
 
@@ -22,12 +23,6 @@ def announced(scan: TokenScan, cue: Phrase, i: int) -> int:
     if cue.kind == "credential":
         return credited(scan, i, j)
     return weakly(scan, cue.kind, i, j)
-
-
-def small(scan: TokenScan, j: int) -> bool:
-    """Whether a word in lower case stands at ``j``, behind particles."""
-    k = scan.over_particles(j)
-    return k < scan.size and scan.shapes[k] == "l"
 
 
 def titled(scan: TokenScan, kind: str, i: int, j: int) -> int:
@@ -57,6 +52,8 @@ def titled(scan: TokenScan, kind: str, i: int, j: int) -> int:
     if small(scan, j):
         weak = scan.of(i, "weak_title") or scan.of(i + 1, "weak_title") or scan.words[i] == "m"
         end = lower_case.name(scan, j, sure=not weak, comma=of == PATIENT)
+        if end == j and scan.words[i] == scan.righted[i] and not scan.of(i, "weak_title"):
+            end = lower_case.surname(scan, j, clear=scan.of(i, "clear_title"))
     else:
         end = scan.name(j, sure=True, comma=of == PATIENT)
     if end == j:
@@ -134,7 +131,7 @@ def labelled(scan: TokenScan, kind: str, i: int, j: int) -> int:
             return titled(scan, of, j, j + len(title.tokens))
     if small(scan, j):
         common = marked and any(scan.of(k, "says_name") for k in range(i, j))
-        end = lower_case.name(scan, j, sure=marked, comma=marked, common=common)
+        end = lower_case.name(scan, j, sure=marked, comma=True, common=common)
     else:
         end = scan.name(j, sure=marked, comma=True) if marked or scan.large(j) else j
         if not marked and not all(scan.named(k) or scan.plain(k) for k in range(j, end)):
@@ -252,6 +249,8 @@ def free(scan: TokenScan) -> None:
         if len(word) < 3 or not (named or plain) or scan.eponymous(i):
             continue
         if word in scan.not_name or (word in language.function and not given):
+            continue
+        if scan.numeral(i) or scan.head(i):
             continue
         if named:
             j = scan.name(i, sure=False)

@@ -3,6 +3,7 @@
 ``people``, ``addresses`` and ``institutions`` go over them and record what they find.
 """
 
+import re
 from typing import NamedTuple
 
 from bonelib.reports.languages import Language
@@ -12,6 +13,7 @@ PATIENT, PERSON, LOCATION, INSTITUTION = "PATIENT", "PERSON", "LOCATION", "INSTI
 DATE, AGE, ID, NATIONAL_ID, PHONE, URL = "DATE", "AGE", "ID", "NATIONAL_ID", "PHONE", "URL"
 TYPES = (PATIENT, PERSON, LOCATION, INSTITUTION, DATE, AGE, ID, NATIONAL_ID, PHONE, URL)
 LONGEST = 8  # words of a name
+ROMAN = re.compile("(?:I{1,3}|I?VI{0,3}|I?X)[a-dA-D]?|i{2,3}|iv|vi{1,3}")
 
 
 class Span(NamedTuple):
@@ -40,6 +42,7 @@ class TokenScan(Page):
         self.not_name = language.kind("not_name")
         self.eponyms = language.kind("eponym")
         self.heads = language.kind("eponym_head")
+        self.endings = tuple(language.kind("eponym_ending"))
 
     def taken(self, i: int) -> bool:
         """Whether the token belongs to what was found."""
@@ -193,16 +196,23 @@ class TokenScan(Page):
         return short and self.capital(i + 2)
 
     def eponymous(self, i: int) -> bool:
-        """Whether the token stands as an eponym does: "maladie de X", "X's disease", "X sign"."""
+        """Whether the token stands as an eponym or brand does: its head word or a grade beside it.
+
+        "maladie de X", "groupe 3 de X", "plaque X"; "X's disease", "X flexion test"; "X III".
+        """
 
         def linked(k: int) -> bool:
-            joined = self.sign(k + 1, "-") or self.of(k + 1, "joiner")
+            joined = self.sign(k + 1, "-") or self.of(k + 1, "joiner") or self.numeral(k)
+            joined |= self.of(k, "joiner") and self.large(k - 1)
             return self.of(k, "eponym_link") or self.sign(k, "-'") or joined
 
         k = i - 1
         while k > 0 and i - k < 7 and linked(k):
             k -= 1
-        if 0 <= k < i - 1 and self.words[k] in self.heads:
+        if 0 <= k < i - 1 and self.head(k) or self.branded(i):
+            return True
+        graded = i + 1 + self.of(i + 1, "grade")
+        if self.near(graded) and self.numeral(graded):
             return True
         if "after" not in self.language.kind("eponym_side"):
             return False
@@ -215,4 +225,31 @@ class TokenScan(Page):
             lambda k: joins(k) or self.sign(k - 1, "-") or self.of(k - 1, "joiner"),
             most=6,
         )
-        return k < self.size and self.words[k] in self.heads
+        k += k == i + 1 and self.capital(k) and not self.head(k)  # "Terry Thomas sign"
+        aside = self.near(k) and self.letters(k) and self.words[k] not in self.language.function
+        return k < self.size and (self.head(k) or aside and self.head(k + 1))
+
+    def head(self, k: int) -> bool:
+        """Whether an eponym may stand beside the token: "sign", "approach", "osteotomy"."""
+        if not self.letters(k) or self.words[k] in self.heads:
+            return self.letters(k)
+        return self.words[k].endswith(self.endings) and len(self.words[k]) > 7
+
+    def branded(self, i: int) -> bool:
+        """Whether the word for a device stands before the token: "plaque X", "tige longue X"."""
+
+        def aside(k: int) -> bool:
+            function = self.words[k] in self.language.function
+            return self.shapes[k] == "l" and (not function or self.of(k, "eponym_link"))
+
+        first = self.back(i, aside, most=4)
+        return any(self.heads.get(self.words[k]) == "brand" for k in range(max(0, first - 1), i))
+
+    def numeral(self, k: int) -> bool:
+        """Whether the token is a grade or a code: "IIIa", "3" with no name behind it, "D3"."""
+        if self.figures(k):
+            alone = self.figures(k) == 1 and not self.large(k + 1)
+            return alone or self.of(k + 1, "unit") and len(self.words[k + 1]) > 1
+        if self.near(k) and self.shapes[k] == "I" and self.glued(k + 1) and self.figures(k + 1):
+            return True
+        return bool(self.letters(k) and ROMAN.fullmatch(self.text, self.starts[k], self.ends[k]))

@@ -146,6 +146,11 @@ def _polarity(
         return PRESENT
     behind = min(after, key=lambda cue: cue.first, default=None)
     settled = _judged(words, behind, cues, terms, term.last, language) if behind else PRESENT
+    for cue in after if settled == UNCERTAIN else ():  # "the fracture suspected is not found"
+        own = all(t.kind in PLACE_KINDS or not term.last <= t.first < cue.first for t in terms)
+        own &= PARTS.isdisjoint(words[term.last : cue.first])
+        if own and _judged(words, cue, cues, terms, term.last, language) == ABSENT:
+            settled = ABSENT
     if not before:
         return settled
     nearest = max(before, key=lambda cue: cue.first)
@@ -169,7 +174,8 @@ def _judged(
     first = max(start, cue.first - NEGATED)
     parts = [i for i in range(first, cue.first) if words[i] in PARTS]
     parts += [c.last - 1 for c in cues if c.kind == "ends" and first <= c.first < cue.first]
-    pseudo = [c for c in cues if c.kind == "negation_pseudo"]
+    # "not entirely excluded": what is no negation elsewhere negates an exclusion
+    pseudo = [c for c in cues if c.kind == "negation_pseudo" and not excludes]
     denied = any(
         words[i] in no and not any(c.first <= i < c.last for c in pseudo)
         for i in range(max(parts, default=first - 1) + 1, cue.first)
