@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import copies
+import extraction
 import numpy as np
 import pretraining
 import threads
@@ -455,6 +456,7 @@ def main() -> int:
         store,
         copies.run,
         pretraining.run,
+        extraction.run,
         threads.run,
         recipes,
     ):
