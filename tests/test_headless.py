@@ -520,7 +520,8 @@ def test_each_run_of_the_studies_is_one_that_its_notebook_knows():
         declared[number] = {node.target.id for node in ast.parse(cell.source).body}
     for name in studies():
         planned = headless.study(name)
-        folders = [(numbers, p.get("VARIANT"), p.get("DATA")) for numbers, _, p in planned]
+        told = ("VARIANT", "DATA", "TASK")  # each is a part of the run's folder
+        folders = [(numbers, *map(p.get, told)) for numbers, _, p in planned]
         assert len(set(folders)) == len(folders), "no run overwrites another"
         data = {p.get("VARIANT", "default") for numbers, _, p in planned if "01" in numbers}
         for numbers, profile, parameters in planned:
