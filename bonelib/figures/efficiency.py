@@ -25,8 +25,8 @@ BAR = "probe"  # what the others must clear: drawn in ink, with its interval
 def plot_efficiency(table: pd.DataFrame) -> "Figure":
     """Draw a panel a start, a line a head: the mean over draws of labels at each number of images.
 
-    Shots a class are joined by a line, shares of the labels by another. The linear probe has its
-    95 % interval.
+    Shots a class and shares of the labels stand on one line, by how many images they are. The
+    linear probe has its 95 % interval.
 
     Args:
         table: ``start, strategy, sees, detail, shots, share, images, metric, value, low, high``.
@@ -50,17 +50,14 @@ def plot_efficiency(table: pd.DataFrame) -> "Figure":
     for ax, (start, detail) in zip(axes.flat, starts, strict=False):
         own = table[(table["start"] == start) & (table["detail"] == detail)]
         for head in heads:
-            rows = own[own["strategy"] == head]
-            for part in (rows[rows["shots"] > 0], rows[rows["shots"] == 0]):
-                part = part.sort_values("images")
-                look = dict(color=shades[head], linestyle=dashes[head], marker="o", ms=2.5, lw=1)
-                ax.plot(part["images"], part["value"], **look)
-                if head == BAR:
-                    ax.fill_between(
-                        part["images"], part["low"], part["high"], color=INK, alpha=0.1, lw=0
-                    )
+            rows = own[own["strategy"] == head].sort_values("images")
+            look = dict(color=shades[head], linestyle=dashes[head], marker="o", ms=2.5, lw=1)
+            ax.plot(rows["images"], rows["value"], **look)
+            if head == BAR:
+                band = dict(color=INK, alpha=0.1, lw=0)
+                ax.fill_between(rows["images"], rows["low"], rows["high"], **band)
         name = display_name(Method(start=start, strategy="none", detail=detail))
-        ax.set(xscale="log", title=name)
+        ax.set(xscale="log", title=name, xlabel="labelled images")
         low, high = table["images"].min(), table["images"].max()
         ax.xaxis.set_ticks([tick for tick in TICKS if low <= tick <= high], minor=False)
         ax.xaxis.set_minor_locator(NullLocator())
@@ -76,8 +73,8 @@ def plot_efficiency(table: pd.DataFrame) -> "Figure":
         plt.Line2D([], [], color=shades[h], linestyle=dashes[h], label=FITTED.get(h, h))
         for h in heads
     ]
-    figure.supxlabel(f"labelled images\n{_told(table)}", fontsize="medium")
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, handlelength=1.6)
+    places = dict(loc="outside lower center", ncols=4, handlelength=1.6)
+    figure.legend(handles=handles, title=_told(table), **places)
     if evaluation.lower_is_better(metric):
         axes[0, 0].set_ylabel(f"{metric} (lower is better)")
     return figure
