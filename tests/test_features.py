@@ -234,9 +234,10 @@ for _ in ("computed", "read"):
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="Linux tells the most")
 def test_features_lie_in_memory_once_while_they_are_computed_kept_and_read(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", MEASURED, str(tmp_path)], capture_output=True, text=True, check=True
-    )
+    # An allocator that is told to keep what it frees would take the second array from the first.
+    usual = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    asked = dict(capture_output=True, text=True, check=True, env=usual)
+    done = subprocess.run([sys.executable, "-c", MEASURED, str(tmp_path)], **asked)
     computed, read = map(float, done.stdout.split())
     assert 0.9 < computed < 1.25 and 0.9 < read < 1.25
 
