@@ -42,3 +42,44 @@ def bert(tmp_path_factory):
         )
         transformers.BertModel(config).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def sealed(tmp_path_factory):
+    """Runs, caches and figures in a folder of the module's own, and what makes the run of 01 there.
+
+    Gives a function of ``resize`` that seals 48 small synthetic radiographs and returns a context.
+    """
+    from bonelib.experiments import data
+    from bonelib.experiments.context import Context
+
+    folder = tmp_path_factory.mktemp("experiments")
+    patch = pytest.MonkeyPatch()
+    for name in ("RUNS", "CACHE", "FIGURES"):
+        patch.setenv(f"BONELIB_{name}", str(folder / name.lower()))
+
+    def seal(resize="pad"):
+        context = Context()
+        plan = data.plan(context, resize=resize)
+        plan |= dict(radiographs=48, phantom_size=64, size=64, folds=3)
+        radiographs = data.decode(context, data.read(context, plan), plan)
+        run = context.start("data", settings=plan, drawn=radiographs.root)
+        data.seal(run, data.group(radiographs, plan))
+        return Context()
+
+    yield seal
+    patch.undo()
+
+
+@pytest.fixture
+def clean_canvas():
+    """The style of the figures for a test, and no figure left open behind it."""
+    import matplotlib
+    import matplotlib.pyplot as plt
+
+    from bonelib import figures
+
+    with matplotlib.rc_context():
+        figures.use_thesis_style()
+        yield
+    plt.close("all")

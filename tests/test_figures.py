@@ -11,6 +11,8 @@ import pytest
 
 from bonelib import cohort, evaluation, figures
 
+pytestmark = pytest.mark.usefixtures("clean_canvas")
+
 Method = evaluation.Method
 METADATA = Method(strategy="probe", sees="metadata")
 LITE0 = Method(start="efficientnet_lite0", strategy="probe")
@@ -31,14 +33,6 @@ def scored(task="tumor", n=120, strength=1.0, seed=0, method=LITE0):
         }
     )
     return evaluation.predictions(view, logits, task=task, seed=seed, method=method)
-
-
-@pytest.fixture(autouse=True)
-def clean_canvas():
-    with matplotlib.rc_context():
-        figures.use_thesis_style()
-        yield
-    plt.close("all")
 
 
 def texts(figure):

@@ -26,6 +26,8 @@ from bonelib import (
     zero_shot,
 )
 
+pytestmark = pytest.mark.usefixtures("clean_canvas")
+
 KINDS = ("tumor", "malignancy", "entity", "kl_grade", "bone_age")
 METADATA = evaluation.Method(strategy="probe", sees="metadata")
 IMAGE = evaluation.Method(start="imagenet", strategy="probe")
@@ -89,14 +91,6 @@ def out_of_fold(name):
 @pytest.fixture(scope="module", params=KINDS)
 def scored(request):
     return out_of_fold(request.param)
-
-
-@pytest.fixture(autouse=True)
-def clean_canvas():
-    with matplotlib.rc_context():
-        figures.use_thesis_style()
-        yield
-    plt.close("all")
 
 
 # ---------------------------------------------------------------------- probes and metrics

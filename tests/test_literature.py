@@ -9,7 +9,6 @@ import matplotlib
 
 matplotlib.use("agg")
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,6 +17,8 @@ from bonelib import cohort, figures, runs
 from bonelib.evaluation import methods
 from bonelib.experiments import literature, settings
 from bonelib.experiments.context import Context
+
+pytestmark = pytest.mark.usefixtures("clean_canvas")
 
 FOLDER = runs.ROOT / "notebooks"
 PROTOCOLS = runs.ROOT / "bonelib/experiments/settings/protocols.toml"
@@ -284,14 +285,6 @@ def drawn(figure):
     (ax,) = figure.axes
     dots = [line for line in ax.lines if line.get_marker() == "o"]
     return ax, dots, [float(line.get_xdata()[0]) for line in dots]
-
-
-@pytest.fixture(autouse=True)
-def clean_canvas():
-    with matplotlib.rc_context():
-        figures.use_thesis_style()
-        yield
-    plt.close("all")
 
 
 @pytest.mark.parametrize("task", ["tumor", "malignancy", "entity", "fracture", "bone_age"])

@@ -25,7 +25,7 @@ from bonelib import (
     models,
 )
 from bonelib.__main__ import main
-from bonelib.experiments import context, data, finetuning, settings
+from bonelib.experiments import context, finetuning, settings
 from bonelib.experiments.predict import gather
 
 SIZE = 32
@@ -173,19 +173,9 @@ def test_a_probe_in_a_bundle_says_what_the_probe_says(name, folder, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def tuned(tmp_path_factory):
+def tuned(sealed):
     """A fine-tuning of one start on 48 squashed synthetic radiographs, and its predictions."""
-    folder = tmp_path_factory.mktemp("experiments")
-    patch = pytest.MonkeyPatch()
-    for name in ("RUNS", "CACHE", "FIGURES"):
-        patch.setenv(f"BONELIB_{name}", str(folder / name.lower()))
-    own = context.Context()
-    plan = data.plan(own, resize="squash")
-    plan |= dict(radiographs=48, phantom_size=64, size=64, folds=3)
-    radiographs = data.decode(own, data.read(own, plan), plan)
-    run = own.start("data", settings=plan, drawn=radiographs.root)
-    data.seal(run, data.group(radiographs, plan))
-    own, sizes = context.Context(), dict(size=64, batch_size=8, epochs=1, strengths=(0.01,))
+    own, sizes = sealed("squash"), dict(size=64, batch_size=8, epochs=1, strengths=(0.01,))
     tuning = settings.Finetuning(
         image="packaged:efficientnet_lite0",
         resize="squash",
@@ -195,11 +185,10 @@ def tuned(tmp_path_factory):
     )
     run = own.start("finetuning", inputs=[own.cohort_run], settings=tuning.as_dict())
     setup = finetuning.prepare(
-        own, SimpleNamespace(bundle=folder / "none", settings={"recipe": {"name": ""}}), tuning
+        own, SimpleNamespace(bundle=None, settings={"recipe": {"name": ""}}), tuning
     )
     assert list(finetuning.train(run, setup, accelerator="cpu"))
-    yield own, run, finetuning.predict(own, run, setup)
-    patch.undo()
+    return own, run, finetuning.predict(own, run, setup)
 
 
 @pytest.mark.parametrize("start", ["scratch", "scratch-probe"])

@@ -10,26 +10,17 @@ import pytest
 import torch
 
 from bonelib import encoders, models, runs
-from bonelib.experiments import captioning, data, finetuning, pretraining, probing, settings
+from bonelib.experiments import captioning, finetuning, pretraining, probing, settings
 from bonelib.experiments.context import Context, Process, leave_plan
 
 
 @pytest.fixture(scope="module")
-def context(tmp_path_factory):
+def context(sealed):
     """48 small synthetic radiographs with their groups and folds, as notebook 01 leaves them."""
-    folder = tmp_path_factory.mktemp("experiments")
     patch = pytest.MonkeyPatch()
-    for name in ("RUNS", "CACHE", "FIGURES"):
-        patch.setenv(f"BONELIB_{name}", str(folder / name.lower()))
-    context = Context()
-    plan = data.plan(context, resize="pad")
-    plan |= dict(radiographs=48, phantom_size=64, size=64, folds=3)
-    radiographs = data.decode(context, data.read(context, plan), plan)
-    run = context.start("data", settings=plan, drawn=radiographs.root)
-    data.seal(run, data.group(radiographs, plan))
     # Text towers are frozen: each is read once. Captions are encoded anew by every recipe.
     patch.setattr(pretraining.encoders, "text", functools.cache(encoders.text))
-    yield Context()
+    yield sealed()
     patch.undo()
 
 

@@ -28,8 +28,8 @@ from bonelib import (
     training,
 )
 from bonelib.adaptation import class_texts, from_probe, strategies, towers
-from bonelib.experiments import captioning, data, finetuning, pretraining, settings
-from bonelib.experiments.context import Context, leave_plan
+from bonelib.experiments import captioning, finetuning, pretraining, settings
+from bonelib.experiments.context import leave_plan
 
 LABELS = {
     "binary": np.array([0, 1, 1, 0, 1, 0, 0, 0]),
@@ -509,19 +509,9 @@ def test_flyp_without_a_start_from_captions_is_refused():
 
 # ---------------------------------------------------------------------- its way through notebook 05
 @pytest.fixture(scope="module")
-def pretrained(tmp_path_factory):
-    """A context with 48 synthetic radiographs, a quarter of the labels lost, and a pretraining."""
-    folder = tmp_path_factory.mktemp("strategies")
-    patch = pytest.MonkeyPatch()
-    for name in ("RUNS", "CACHE", "FIGURES"):
-        patch.setenv(f"BONELIB_{name}", str(folder / name.lower()))
-    context = Context()
-    plan = data.plan(context, resize="pad")
-    plan |= dict(radiographs=48, phantom_size=64, size=64, folds=3)
-    radiographs = data.decode(context, data.read(context, plan), plan)
-    run = context.start("data", settings=plan, drawn=radiographs.root)
-    data.seal(run, data.group(radiographs, plan))
-    context = Context()
+def pretrained(sealed):
+    """A context with 48 synthetic radiographs and a pretraining."""
+    context = sealed()
     recipe = dataclasses.replace(settings.recipe("ours"), size=32, batch_size=8, epochs=1.0)
     words = dict(source="table", fields="view,site,sex,signs", language="en")
     pairs = captioning.caption(context, recipe, **words)
@@ -529,8 +519,7 @@ def pretrained(tmp_path_factory):
     plan = settings.pretraining("tiny", recipe, **named)
     run = context.start("pretraining", settings=plan.as_dict(), inputs=pairs.inputs)
     list(pretraining.train(run, pretraining.prepare(context, pairs.table, plan), accelerator="cpu"))
-    yield context, run.finish()
-    patch.undo()
+    return context, run.finish()
 
 
 def begun(pretrained, variant, starts=("captions",), **changes):
@@ -854,3 +843,17 @@ def test_a_class_without_training_images_costs_the_few_labels_and_is_named():
     assert notes[0][0] == "few labels" and "No training image is normal" in notes[0][1]
     table.loc[0, task.column] = "normal"
     assert setup.unseen == []
+
+
+def test_clinical_data_that_give_the_class_away_are_left_out_and_named():
+    labels = np.arange(60) % 2
+    view = pd.DataFrame({"sex": np.where(labels == 1, "f", None), "age": 20.0 + np.arange(60)})
+    view = view.assign(site=[()] * 60, view=[("frontal",)] * 60)
+    setup = types.SimpleNamespace(
+        task=cohort.task("tumor"), labels=labels, labelled=lambda part: np.ones(60, bool)
+    )
+    start = finetuning.heads.Frozen(None, setup, view, np.zeros((60, 3)))
+    seen, _, _ = start.head("late_fusion", "image+metadata")
+    (note,) = start.notes
+    assert note.startswith("Sex is left out")
+    assert seen.shape[1] == 3 + 2, "the age and its square alone"
