@@ -470,3 +470,52 @@ def test_holm_is_the_procedure_of_its_paper():
                 rejected.add(int(k))
             assert set(np.flatnonzero(corrected <= alpha).tolist()) == rejected
         assert (corrected >= p).all() and corrected.max() <= 1
+
+
+# ---------------------------------------------------------------------- repeats
+def repeats(count, n=400, *, luck=0.0, seed=0):
+    """Predictions of a value by repeats, each off by a number of its own."""
+    rng = np.random.default_rng(seed)
+    ids = [f"i{k:03d}" for k in range(n)]
+    errors = 10 + np.abs(rng.normal(0, 1, n))
+    return [
+        pd.DataFrame(
+            {
+                "image_id": ids,
+                "patient": ids,
+                "group": ids,
+                "group_kind": "patient",
+                "label": 100.0,
+                "value": 100.0 + errors + luck * rng.normal(),
+            }
+        )
+        for _ in range(count)
+    ]
+
+
+def test_repeats_have_their_mean_and_the_interval_of_patients_where_they_agree():
+    tables = repeats(3)
+    found = evaluation.repeated(tables, task="bone_age", draws=2000)
+    mean = np.mean(np.abs(tables[0]["value"] - 100))
+    assert found["value"] == pytest.approx(mean) and found["lowest"] == found["highest"]
+    alone = evaluation.repeated(tables[:1], task="bone_age", draws=2000)
+    assert (found["low"], found["high"]) == pytest.approx((alone["low"], alone["high"]))
+    wide = np.std(np.abs(tables[0]["value"] - 100)) / np.sqrt(400) * 1.96
+    assert (alone["high"] - alone["low"]) / 2 == pytest.approx(wide, rel=0.1)
+
+
+def test_the_luck_of_repeats_widens_the_interval_by_its_own_variance():
+    """Few repeats too: the mean over many trials of the squared width is that of both sources."""
+    halves = []
+    for seed in range(60):
+        found = evaluation.repeated(repeats(3, luck=1.0, seed=seed), task="bone_age", draws=400)
+        halves.append((found["high"] - found["low"]) / 2 / 1.96)
+    patients = np.std(np.abs(np.random.default_rng(0).normal(0, 1, 10000))) / np.sqrt(400)
+    expected = 1.0 / 3 + patients**2  # of a mean of three, and of four hundred patients
+    assert np.mean(np.square(halves)) == pytest.approx(expected, rel=0.25)
+
+
+def test_repeats_of_other_images_are_refused():
+    first, second = repeats(2)
+    with pytest.raises(ValueError, match="about the same images"):
+        evaluation.repeated([first, second.iloc[1:]], task="bone_age")
