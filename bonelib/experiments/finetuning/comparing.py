@@ -66,7 +66,7 @@ def efficiency(context: Context, run: AnyRun) -> pd.DataFrame:
     Returns:
         A row a method and number: the columns of methods, ``shots``, ``share``, ``images`` (mean
         over draws), metric, value, low, high (of patients and draws together), ``lowest`` and
-        ``highest`` draw, ``draws``, n; all labels stand at ``share`` 1.
+        ``highest`` draw, ``repeats``, n; all labels stand at ``share`` 1.
     """
     if run.finished:
         return run.table("efficiency")

@@ -41,6 +41,7 @@ class Frozen:
     Attributes:
         raw: ``(N, D)``, a row an image of ``view``.
         dual: The dual encoder whose tower it is; None for towers that read no text.
+        notes: What of the clinical data is coded coarsely or left out, in sentences.
     """
 
     context: Context
@@ -48,6 +49,7 @@ class Frozen:
     view: pd.DataFrame
     raw: np.ndarray
     dual: Any = None
+    notes: tuple[str, ...] = ()
 
     @property
     def train(self) -> np.ndarray:
@@ -95,7 +97,7 @@ class Frozen:
         if needs == "entities":
             return self.raw, False, self._entities(strategy)
         if needs == "bank":
-            return self.projected, True, lambda rows: strategy(self._bank())
+            return self.projected, True, lambda rows: strategy(self.bank)
         if needs == "tower":
             words = self.setup.task.words[self.setup.plan.language]
             return self.projected, True, lambda rows: strategy(self.dual, words)
@@ -104,6 +106,7 @@ class Frozen:
     def _fused(self, strategy: Any, sees: str) -> tuple[np.ndarray, bool, Bound]:
         labels = self.setup.labels
         coding = adaptation.clinical.learn(self.view[self.train], labels[self.train])
+        self.notes = coding.notes
         if sees == "image+text":
             options = dict(fields=coding.fields, language=self.setup.plan.language)
             said = captions.clinical_sentences(self.view, **options)
@@ -112,11 +115,8 @@ class Frozen:
             columns = coding.code(self.view)
         if not columns.shape[1]:
             raise ValueError("No clinical data of these images may be used: nothing is fused.")
-        return (
-            np.hstack([self.raw, columns]),
-            False,
-            lambda rows: strategy(columns.shape[1]),
-        )
+        both = np.hstack([self.raw, columns])
+        return both, False, lambda rows: strategy(columns.shape[1])
 
     def _entities(self, strategy: Any) -> Bound:
         fine = cohort.task("entity")
@@ -125,7 +125,8 @@ class Frozen:
         entities = fine.encode(self.view[fine.column])[self.train]
         return lambda rows: strategy(entities[rows])
 
-    def _bank(self) -> np.ndarray:
+    @cached_property
+    def bank(self) -> np.ndarray:
         """Unit features of the captions of training patients, each once."""
         pairs = self.context.find("pretraining", test=self.setup.plan.test).table("pairs")
         said = pairs.loc[pairs["split"] == "train", "caption"].unique().tolist()
@@ -191,6 +192,7 @@ def predict(context: Context, run: AnyRun, setup: Setup) -> pd.DataFrame:
             if bundle_of(run, method).exists():
                 models.note_bundle(bundle_of(run, method), threshold=cut)
         held.append(frame[test].assign(threshold=cut))
+    notes += [("clinical data", note) for one in seen.values() for note in one.notes]
     small = [*few(setup, view, seen)]
     small += _all_labels(setup, held) if small else []
     run.save_table("validation", pd.concat(validation))
@@ -204,7 +206,7 @@ def predict(context: Context, run: AnyRun, setup: Setup) -> pd.DataFrame:
 
 
 def left_out(run: AnyRun) -> pd.DataFrame:
-    """Return the methods that were not fitted, each with the reason."""
+    """Return the methods, and the clinical data, that were left out, each with the reason."""
     return run.table("left_out")
 
 
@@ -284,10 +286,9 @@ def few(setup: Setup, view: pd.DataFrame, seen: dict[str, Frozen]) -> Iterator[p
     """Yield predictions of test images by heads that learnt from few labels, a table a draw.
 
     Draws are nested and take whole groups (``adaptation.shots``); every head and start gets the
-    same ones, but for CoOp, whose text tower runs in each step; there are none where a class has no
-    training image. Columns beside those of
-    predictions: ``shots`` (0 for a share), ``share``, and how many ``images`` were drawn. ``seed``
-    is that of the draw.
+    same ones, but for CoOp, whose text tower runs in each step, and for fusions. There are none
+    where a class has no training image. Columns beside those of predictions: ``shots`` (0 for a
+    share), ``share``, and how many ``images`` were drawn. ``seed`` is that of the draw.
     """
     plan, task, test = setup.plan, setup.task, setup.part("test")
     sizes = dict(shots=plan.shots if task.classes else (), shares=plan.shares)
