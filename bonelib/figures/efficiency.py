@@ -73,7 +73,7 @@ def plot_efficiency(table: pd.DataFrame) -> "Figure":
         plt.Line2D([], [], color=shades[h], linestyle=dashes[h], label=FITTED.get(h, h))
         for h in heads
     ]
-    places = dict(loc="outside lower center", ncols=4, handlelength=1.6)
+    places = dict(loc="outside lower center", ncols=3, handlelength=1.6)
     figure.legend(handles=handles, title=_told(table), **places)
     if evaluation.lower_is_better(metric):
         axes[0, 0].set_ylabel(f"{metric} (lower is better)")
