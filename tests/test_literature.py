@@ -21,7 +21,6 @@ from bonelib.experiments.context import Context
 pytestmark = pytest.mark.usefixtures("clean_canvas")
 
 FOLDER = runs.ROOT / "notebooks"
-PROTOCOLS = runs.ROOT / "bonelib/experiments/settings/protocols.toml"
 STRATEGIES = runs.ROOT / "bonelib/adaptation/strategies.csv"
 FILES = (literature.SCORES, literature.METHODS, literature.REFERENCES)
 SYSTEMS = "Liverpool|Schuster|Liver-VLM|Englebert|Vo|CLIP-IT|CascadeVLM|QPMIL-VL|Windsor|MedCLIP"
@@ -106,7 +105,7 @@ def test_every_method_that_runs_here_names_what_there_is():
     names = {
         "strategy": methods.STRATEGIES,
         "recipe": settings.recipe_names(),
-        "protocol": literature.PROTOCOLS,
+        "protocol": settings.protocol_names(),
     }
     for row in rows:
         if row["runs"] == "yes":
@@ -116,7 +115,7 @@ def test_every_method_that_runs_here_names_what_there_is():
     runs_as = {(row["kind"], row["here"]) for row in rows}
     strategies = (*methods.HEADS, *methods.TOWERS)
     assert {("strategy", name) for name in strategies} <= runs_as
-    assert {("protocol", name) for name in literature.PROTOCOLS} <= runs_as
+    assert {("protocol", name) for name in settings.protocol_names()} <= runs_as
     runs_here = {row["name"]: row["runs"] for row in rows}
     assert len(runs_here) == len(rows) and set(SYSTEMS.split("|")) <= set(runs_here)
     assert {runs_here[name] for name in NOT_BUILT.split("|")} == {"no"}
@@ -125,17 +124,14 @@ def test_every_method_that_runs_here_names_what_there_is():
     assert set(SYSTEMS.split("|")) - {"BiomedCLIP", "RAD-DINO", "SKELEX"} <= set(shown["name"])
 
 
-@pytest.mark.skipif(not PROTOCOLS.exists(), reason="this checkout has no published protocols")
 def test_every_protocol_has_its_reference_and_its_method():
-    sections = tomllib.loads(PROTOCOLS.read_text(encoding="utf-8"))
-    assert set(sections) == set(literature.PROTOCOLS)
-    assert {section["paper"] for section in sections.values()} <= set(BIBLIOGRAPHY)
+    papers = {name: settings.protocol(name).paper for name in settings.protocol_names()}
+    assert set(papers.values()) <= set(BIBLIOGRAPHY)
     of = {row["here"]: row["key"] for row in lines(literature.METHODS) if row["kind"] == "protocol"}
-    for name in set(sections) - {"schuster"}:  # torchxrayvision runs there too
-        assert of[name] == sections[name]["paper"]
+    for name in set(papers) - {"schuster"}:  # torchxrayvision runs there too
+        assert of[name] == papers[name]
 
 
-@pytest.mark.skipif(not STRATEGIES.exists(), reason="this checkout has no table of strategies")
 def test_strategies_have_one_paper_here_and_in_their_own_table():
     key = {
         row["here"]: row["key"] for row in lines(literature.METHODS) if row["kind"] == "strategy"

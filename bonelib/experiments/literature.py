@@ -56,7 +56,6 @@ NEEDED = ("key", "paper", "method", "cohort", "metric", "value", "source")
 ONE_SCORE = ("key", "method", "sees", "task", "cohort", "split", "metric")
 FOLDS = "folds"  # the test of out-of-fold predictions, in the column `test`
 # Papers that run by name, as the parameter PROTOCOL.
-PROTOCOLS = tuple(settings.protocol_names())
 SHOWN = ("task", "paper", "method", "sees", "cohort", "n", "unit", "split", "metric", "score")
 
 
@@ -160,7 +159,7 @@ def _faults(row: dict[str, str]) -> Iterator[str]:
 def _faults_of_method(row: dict[str, str]) -> Iterator[str]:
     """Say what is wrong with a row of `methods`."""
     names = {"strategy": known_methods.STRATEGIES, "recipe": settings.recipe_names()}
-    names |= {"protocol": PROTOCOLS}
+    names |= {"protocol": settings.protocol_names()}
     yield from faults({"runs": Literal["yes", "no"]}, row)
     if row["runs"] == "no" and (row["here"] or not row["why"]):
         yield "it does not run here: leave here empty and say why it is not built."
