@@ -69,6 +69,7 @@ class Task:
         positive: The class whose detection is reported (sensitivity, one-vs-rest AUROC).
         normal: The class of images without a finding; empty where each class is one.
         unit: Of the values of a regression.
+        least: The smallest value that they can have.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Task:
     positive: str = ""
     normal: str = ""
     unit: str = ""
+    least: float = -np.inf
 
     @property
     def outputs(self) -> int:
@@ -89,11 +91,17 @@ class Task:
         """Turn class names into integers ``(N,)``, -1 where missing; values of a regression stay.
 
         Raises:
-            ValueError: A name is not one of the classes.
+            ValueError: A name is not one of the classes, or a value is too small.
         """
         series = pd.Series(list(values), dtype="object")
         if self.kind == "regression":
-            return pd.to_numeric(series).to_numpy(dtype=np.float32, na_value=np.nan)
+            found = pd.to_numeric(series).to_numpy(dtype=np.float32, na_value=np.nan)
+            if low := sorted(set(found[found < self.least].tolist())):
+                raise ValueError(
+                    f"{low[:3]} are no values of the task {self.name!r}; expected {self.unit} "
+                    f"from {self.least:g}."
+                )
+            return found
         index = {name: i for i, name in enumerate(self.classes)}
         known = series.dropna()
         unknown = sorted(set(known.astype(str)) - set(index))
@@ -115,9 +123,9 @@ class Task:
         return (labels >= 0) & (labels != normal)
 
 
-def _task(name, kind, classes, french, english=None, positive="", normal="", unit=""):
-    words = {"en": tuple(english or classes), "fr": tuple(french)}
-    return Task(name, name, kind, tuple(classes), words, positive, normal, unit)
+def _task(name, kind, classes, french, german, english=None, positive="", normal="", **values):
+    words = {"en": tuple(english or classes), "fr": tuple(french), "de": tuple(german)}
+    return Task(name, name, kind, tuple(classes), words, positive, normal, **values)
 
 
 TASKS = {
@@ -128,6 +136,7 @@ TASKS = {
             "multiclass",
             ("normal", "benign", "malignant"),
             ("os normal", "tumeur osseuse bénigne", "tumeur osseuse maligne"),
+            ("normaler Knochen", "benigner Knochentumor", "maligner Knochentumor"),
             ("normal bone", "benign bone tumor", "malignant bone tumor"),
             positive="malignant",
             normal="normal",
@@ -137,6 +146,7 @@ TASKS = {
             "binary",
             ("normal", "tumor"),
             ("os normal", "tumeur osseuse"),
+            ("normaler Knochen", "Knochentumor"),
             ("normal bone", "bone tumor"),
             positive="tumor",
             normal="normal",
@@ -167,6 +177,17 @@ TASKS = {
                 "autre tumeur maligne",
             ),
             (
+                "Osteochondrom",
+                "multiple Osteochondrome",
+                "einfache Knochenzyste",
+                "Riesenzelltumor",
+                "Osteofibrom",
+                "synoviale Osteochondromatose",
+                "anderer benigner Tumor",
+                "Osteosarkom",
+                "anderer maligner Tumor",
+            ),
+            (
                 "osteochondroma",
                 "multiple osteochondromas",
                 "simple bone cyst",
@@ -183,6 +204,7 @@ TASKS = {
             "binary",
             ("intact", "fractured"),
             ("pas de fracture", "fracture"),
+            ("keine Fraktur", "Fraktur"),
             ("no fracture", "fracture"),
             positive="fractured",
             normal="intact",
@@ -192,14 +214,16 @@ TASKS = {
             "ordinal",
             ("0", "1", "2", "3", "4"),
             tuple(f"grade {g} de Kellgren-Lawrence" for g in range(5)),
+            tuple(f"Kellgren-Lawrence-Grad {g}" for g in range(5)),
             tuple(f"Kellgren-Lawrence grade {g}" for g in range(5)),
         ),
-        _task("bone_age", "regression", (), (), unit="months"),
+        _task("bone_age", "regression", (), (), (), unit="months", least=0),
         _task(
             "anomaly",
             "binary",
             ("normal", "abnormal"),
             ("radiographie normale", "radiographie anormale"),
+            ("normales Röntgenbild", "abnormes Röntgenbild"),
             ("normal radiograph", "abnormal radiograph"),
             positive="abnormal",
             normal="normal",

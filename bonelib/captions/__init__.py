@@ -5,6 +5,7 @@ captions may name is said by the caller and held by a phase, so that a label tha
 can't slip in.
 """
 
+from bonelib.captions.attributes import attribute_prompts, attribute_weights, site_prompts
 from bonelib.captions.bank import drop_tail, pairs, read_bank, tells
 from bonelib.captions.clinical import CLINICAL, clinical_sentences
 from bonelib.captions.facts import facts_table, from_reports, own_words
@@ -12,6 +13,7 @@ from bonelib.captions.grammar import (
     AGE_GROUPS,
     BONE_AGES,
     FIELDS,
+    OUTLINES,
     OWN,
     PHASES,
     REGISTERS,
@@ -28,11 +30,13 @@ from bonelib.captions.grammar import (
     words,
     write,
 )
+from bonelib.captions.outlines import outline_facts, outline_keys, outline_sentence
 from bonelib.captions.prompting import (
     STYLES,
-    bone_age_months,
+    class_words,
     prompt_classes,
     prompt_values,
     prompts,
     styles,
 )
+from bonelib.captions.variants import check_prompts, variants

@@ -15,9 +15,9 @@ from bonelib.cohort import AGE, SEX, SIDE, SITE, VIEW
 
 # No label, sign, entity or hardware: what is known before anybody has read the film.
 CLINICAL = (AGE, SEX, SITE, REGION, VIEW, SIDE)
-_PATIENT = {"en": "Patient", "fr": "Patient(e)"}
-_YEARS = {"en": "{n} years old", "fr": "{n} ans"}
-_MONTHS = {"en": "{n} months old", "fr": "{n} mois"}
+_PATIENT = {"en": "Patient", "fr": "Patient(e)", "de": "Patient(in)"}
+_YEARS = {"en": "{n} years old", "fr": "{n} ans", "de": "{n}-jährig"}
+_MONTHS = {"en": "{n} months old", "fr": "{n} mois", "de": "{n}-monatig"}
 
 
 def clinical_sentences(

@@ -7,7 +7,7 @@ is said by the caller, so that a label can't slip in; the words are in ``words.c
 
 import functools
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,9 +38,12 @@ BONE_AGES = (
 _LEADS = {
     "en": ("{view} radiograph", "{view} x-ray", "{view} view"),
     "fr": ("Radiographie {view}", "Cliché {view}", "Incidence {view}"),
+    # All three are feminine, so that one ending of the view fits: "frontale und seitliche".
+    "de": ("{view} Röntgenaufnahme", "{view} Röntgendarstellung", "{view} Aufnahme"),
 }
-_SHOWING = {"en": " showing ", "fr": " ; on note : "}
-JOINTS = {"en": " and ", "fr": " et "}
+_OF = {"en": " of the {}", "fr": " : {}", "de": " {}"}  # German sites bring their article
+_SHOWING = {"en": " showing ", "fr": " ; on note : ", "de": "; Befund: "}
+JOINTS = {"en": " and ", "fr": " et ", "de": " und "}
 # The phase rule: what captions may name before the labels of a task are opened, and afterwards.
 PHASES = {
     "pretraining": tuple(field for field in FIELDS if field not in cohort.TASKS),
@@ -53,6 +56,9 @@ _IMPLIED = {
     "anomaly": {"tumor", "malignancy", "entity", "fracture"},
 }
 OWN = "own"  # stands for the fields of captions that somebody else wrote: they may name anything
+# Stands for words on drawn outlines: that there is one says that there is a finding.
+OUTLINES = "outlines"
+_OUTLINED = ("tumor", "malignancy", "entity", "fracture", "anomaly")
 # From a label phrase to the report, the same facts in more words.
 REGISTERS = ("phrase", "sentence", "report")
 
@@ -69,20 +75,34 @@ def languages() -> tuple[str, ...]:
 
 @functools.cache
 def words(language: str) -> dict[tuple[str, str], str]:
-    """Return the words of a language by (field, value).
+    """Return the words of a language by (field, value), as they stand alone.
 
     Raises:
         ValueError: No such language; the message lists those known.
     """
     if language not in languages():
         raise ValueError(f"No captions in {language!r}. Languages known: {', '.join(languages())}.")
-    bank = _bank()
-    return {(f, v): w for f, v, w in bank[["field", "value", language]].itertuples(index=False)}
+    return {key: forms.split("|")[0] for key, forms in _forms(language).items()}
+
+
+@functools.cache
+def _forms(language: str) -> dict[tuple[str, str], str]:
+    bank = _bank()[["field", "value", language]]
+    return {(field, value): forms for field, value, forms in bank.itertuples(index=False)}
 
 
 def word(language: str, field: str, value: str) -> str:
     """Return the words for a value, or the value where there are none."""
     return words(language).get((field, value), value)
+
+
+def inflected(language: str, field: str, value: str) -> str:
+    """Return the words as a German sentence inflects them: what stands behind ``|`` in the table.
+
+    Views agree with "Aufnahme", sites are in the genitive with their article ("des Femurs"), sides
+    as an adjective behind it ("linken"). Elsewhere the words of a value have one form.
+    """
+    return _forms(language).get((field, value), value).split("|")[-1]
 
 
 def label_free(fields: Sequence[str]) -> bool:
@@ -95,7 +115,8 @@ def gives_away(task: str, *, fields: Sequence[str]) -> bool:
 
     What a tower learnt from such captions is supervision for this task, not transfer (contract 9).
     """
-    return bool(set(fields) & {OWN, task, *_IMPLIED.get(task, ())})
+    outlined = {OUTLINES} if task in _OUTLINED else set()
+    return bool(set(fields) & {OWN, task, *outlined, *_IMPLIED.get(task, ())})
 
 
 def supervision(fields: Sequence[str]) -> str:
@@ -212,19 +233,20 @@ def caption(
     row: dict, fields: Sequence[str], language: str, draw: int, register: str = "report"
 ) -> str:
     """Write one caption of a row's known fields; ``draw`` chooses among wordings."""
-    joint = JOINTS[language]
-    views = joint.join(word(language, VIEW, v) for v in row[VIEW]) if VIEW in fields else ""
-    place = _place(row, fields, language)
+    joint, form = JOINTS[language], word if register == "phrase" else inflected
+    views = joint.join(form(language, VIEW, v) for v in row[VIEW]) if VIEW in fields else ""
+    place = _place(row, fields, language, form)
     person = _person(row, fields, language)
     groups = [group for group in (_signs(row, fields, language, draw),) if group]
     groups += [[clause] for clause in _labels(row, fields, language)]
     if register == "phrase":
         said = [part for part in (place, views, person, *sum(groups, [])) if part]
-        return ", ".join(said) or _LEADS[language][0].format(view="").strip().lower()
+        lead = _LEADS[language][0].format(view="").strip()
+        return ", ".join(said) or (lead if language == "de" else lead.lower())
     leads = _LEADS[language] if views else _LEADS[language][:2]  # the third needs a view
     lead = leads[draw % len(leads)].format(view=views).strip()
     if place:
-        lead += f" of the {place}" if language == "en" else f" : {place}"
+        lead += _OF[language].format(place)
     lead += f", {person}" if person else ""
     if register == "sentence":
         clauses = sum(groups, [])
@@ -236,17 +258,23 @@ def caption(
     return ". ".join(part[0].upper() + part[1:] for part in parts if part) + "."
 
 
-def _place(row: dict, fields: Sequence[str], language: str) -> str:
-    known = SITE in fields and _known(row, SITE)
-    sites = JOINTS[language].join(word(language, SITE, s) for s in row[SITE]) if known else ""
+def _place(row: dict, fields: Sequence[str], language: str, form: Callable[..., str]) -> str:
+    """Name sites and side: "left femur", "fémur, côté gauche", "des linken Femurs"."""
+    sites = row[SITE] if SITE in fields and _known(row, SITE) else ()
     region = cohort.region(row[SITE]) if REGION in fields and _known(row, SITE) else None
-    if region and not (known and region in row[SITE]):
-        sites = ", ".join(part for part in (sites, word(language, REGION, region)) if part)
-    known = SIDE in fields and _known(row, SIDE)
-    side = word(language, SIDE, str(row[SIDE])) if known else ""
+    side = form(language, SIDE, str(row[SIDE])) if SIDE in fields and _known(row, SIDE) else ""
+    terms = [(SITE, site) for site in sites] or [(REGION, region)] * bool(region)
+    named = [form(language, *term) for term in terms]
+    behind = [word(language, REGION, region)] if region and sites and region not in sites else []
+    if language == "de" and side and form is inflected:  # behind the article of each site
+        named, side = [one.replace(" ", f" {side} ", 1) for one in named or ["der Seite"]], ""
+    place = JOINTS[language].join(named)
+    if language == "de":
+        place, side = f"{place} {side}".strip(), ""
+    place = ", ".join([part for part in (place, *behind) if part])
     if language == "en":
-        return " ".join(part for part in (side, sites or ("side" if side else "")) if part)
-    return ", ".join(part for part in (sites, side) if part)
+        return " ".join(part for part in (side, place or ("side" if side else "")) if part)
+    return ", ".join(part for part in (place, side) if part)
 
 
 def _signs(row: dict, fields: Sequence[str], language: str, draw: int) -> list[str]:
