@@ -118,10 +118,11 @@ def _parser() -> argparse.ArgumentParser:
     argument("study", nargs="?", default="", metavar="STUDY", help=text)
     argument("--seed", type=int, help="the study's runs with this seed; default its own")
 
-    text = "draw the synthetic cohort into a folder"
+    text = "draw a synthetic set into a folder"
     example = "bonelib phantom data/phantom --images 600 --archive 2000 --seed 0"
     argument = add(data.phantom, "phantom", text, example).add_argument
     argument("folder", type=Path, metavar="OUT")
+    argument("--kind", default=data.KINDS[0], choices=data.KINDS, help="what is drawn (tumors)")
     argument("--images", type=int, default=600, help="labelled images (600)")
     argument("--archive", type=int, default=0, help="images without labels (0)")
     argument("--seed", type=int, default=0)

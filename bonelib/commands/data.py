@@ -4,13 +4,21 @@ from pathlib import Path
 
 from bonelib.commands.printing import say, summary, tenths, write
 
+KINDS = ("tumors", "hands", "knees", "fractures")  # the first stands in for BTXRD
 
-def phantom(folder: Path, dicom: Path | None, **options: int) -> int:
-    """Draw the synthetic cohort into a folder."""
+
+def phantom(folder: Path, kind: str, archive: int, dicom: Path | None, **options: int) -> int:
+    """Draw a synthetic set into a folder."""
     from bonelib import phantom as drawing
 
-    drawing.write(folder, **options, progress=tenths())
-    say(f"Written to {folder}. Read it with: bonelib data phantom {folder}")
+    name = "phantom" if kind == KINDS[0] else f"phantom_{kind}"
+    if kind == KINDS[0]:
+        drawing.write(folder, archive=archive, **options, progress=tenths())
+    elif archive or dicom:
+        raise ValueError(f"--archive and --dicom are for {KINDS[0]}; {kind} have neither.")
+    else:
+        drawing.write_task(folder, kind=kind, **options, progress=tenths())
+    say(f"Written to {folder}. Read it with: bonelib data {name} {folder}")
     if dicom is not None:
         drawing.write_dicom(folder, dicom)
         say(f"Written to {dicom}. Read it with: bonelib data dicom {dicom}")
@@ -20,6 +28,7 @@ def phantom(folder: Path, dicom: Path | None, **options: int) -> int:
 def data(name: str, root: Path, task: str, classes: str, decode: int, out: Path | None) -> int:
     """Read a data set, check its files, and write its table if asked."""
     from bonelib import datasets, images, runs
+    from bonelib.datasets import own_tasks
 
     if out is not None and out.suffix not in (".parquet", ".csv"):
         raise ValueError(f"--out must end in .parquet or .csv, found {out.name!r}.")
@@ -28,6 +37,7 @@ def data(name: str, root: Path, task: str, classes: str, decode: int, out: Path 
         raise ValueError(f"--task and --classes are for {known}; {name} knows its tasks.")
     if "+" in name and not name.endswith(".csv"):
         root = runs.data_root(name, str(root))
+    own_tasks.declare(runs.task_files(name, str(root)))
     table = datasets.read(name, root, task=task, classes=datasets.class_names(classes))
     say(summary(table))
     left: dict[str, list[str]] = {}

@@ -18,9 +18,11 @@ def run(
 ) -> int:
     """Execute numbered notebooks in order."""
     from bonelib import cohort, datasets, headless, runs
+    from bonelib.datasets import own_tasks
     from bonelib.experiments import settings
 
-    recipes = _recipes()
+    recipes, given = _recipes(), _once(parameters)
+    own_tasks.declare(runs.task_files(given.get("DATA", "phantom"), given.get("DATA_ROOT", "")))
     allowed = {
         "TASK": list(cohort.TASKS),
         "DATA": list(datasets.NAMES),  # or a CSV
@@ -28,7 +30,6 @@ def run(
         "RECIPE": recipes,
         "COMPARE_TO": list(recipes),
     }
-    given = _once(parameters)
     if given.get("RECIPE") in recipes:
         settings.recipe(given["RECIPE"])  # one that can't be made is refused before the start
     if keep_other_code:

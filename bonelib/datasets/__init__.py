@@ -31,11 +31,21 @@ NAMES = (
     "lera",
     "roco",
     "phantom",
+    "phantom_hands",
+    "phantom_knees",
+    "phantom_fractures",
     "folder",
     "roboflow",
     "dicom",
     "table",
 )
+# The layout in which each synthetic set is written.
+LAYOUTS = {
+    "phantom": "btxrd",
+    "phantom_hands": "rsna_bone_age",
+    "phantom_knees": "knee_kl",
+    "phantom_fractures": "fracatlas",
+}
 BY_NAME = ("folder", "roboflow")  # whose labels are names of folders or columns, whatever they are
 # What becomes of rows without a file; see `read`.
 LEAVE_OUT, KEEP = "leave out", "keep"
@@ -107,10 +117,11 @@ def read(
         raise ValueError(f"missing={missing!r}; expected {LEAVE_OUT!r} or {KEEP!r}.")
     readers = dict(
         btxrd=btxrd, fracatlas=fracatlas, grazpedwri=grazpedwri, knee_kl=knee_kl, mura=mura,
-        rsna_bone_age=rsna_bone_age, lera=lera, roco=roco, phantom=btxrd, folder=folder,
-        roboflow=roboflow, dicom=dicom, table=table,
+        rsna_bone_age=rsna_bone_age, lera=lera, roco=roco, folder=folder, roboflow=roboflow,
+        dicom=dicom, table=table,
     )  # fmt: skip
-    if not own_csv and name not in readers:
+    layout = LAYOUTS.get(name, name)
+    if not own_csv and layout not in readers:
         raise ValueError(
             f"Unknown data set {name!r}. Choose one of {', '.join(NAMES)}, or the path of a CSV."
         )
@@ -118,13 +129,22 @@ def read(
     options |= {"file": name} if own_csv else {}
     options |= {"extras": True} if name == "phantom" else {}
     notes: list[str] = []
-    found = readers["table" if own_csv else name].read(Path(root), notes, **options)
+    found = readers["table" if own_csv else layout].read(Path(root), notes, **options)
     found = patients.settle(_keep_existing(found, missing=missing, notes=notes), notes)
     if found[cohort.SOURCE].isna().all():
-        found[cohort.SOURCE] = name
+        found[cohort.SOURCE] = source(layout, root)
     notes += _split_notes(found) + _patient_notes(found)
     found.attrs["notes"] = notes
     return cohort.check(found)
+
+
+def source(layout: str, root: str | Path) -> str:
+    """Name what a folder in a layout holds: the real set, or the synthetic one if it says so."""
+    file = Path(root) / "phantom.json"
+    if layout not in LAYOUTS.values() or not file.is_file():
+        return layout
+    kind = json.loads(file.read_text(encoding="utf-8")).get("kind")
+    return f"phantom_{kind}" if kind else "phantom"
 
 
 def class_names(text: str) -> dict[str, str]:

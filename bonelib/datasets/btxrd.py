@@ -59,7 +59,7 @@ def read(root: Path, notes: list[str], *, extras: bool = False) -> pd.DataFrame:
     table = cohort.empty(len(csv))
     table[cohort.IMAGE_ID] = csv["image_id"]
     table[cohort.PATH] = _paths(csv["image_id"], datasets.files_below(root / "images"), notes)
-    table[cohort.SOURCE] = "phantom" if (root / "phantom.json").exists() else "btxrd"
+    table[cohort.SOURCE] = datasets.source("btxrd", root)
     table[cohort.CENTER] = csv["center"].astype(str)
     table[cohort.SITE] = [site or limb for site, limb in zip(sites, limbs, strict=True)]
     table[cohort.VIEW] = datasets.terms(csv, {view: view for view in cohort.VIEWS})

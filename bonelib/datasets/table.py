@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from bonelib import cohort, datasets, tables
@@ -135,8 +136,9 @@ def labels(cells: pd.Series, task: cohort.Task, problems: list[str], notes: list
     """
     if task.kind == "regression":
         values = pd.to_numeric(cells, errors="coerce")
-        numbers = set(cells[values.notna()])
-        problems += _wrong(cells, numbers.__contains__, "a number")
+        numbers = set(cells[values >= task.least])
+        least = f" from {task.least:g}" if np.isfinite(task.least) else ""
+        problems += _wrong(cells, numbers.__contains__, f"a number{least}")
         return values
     # "2.0" is what a spreadsheet makes of a grade 2 beside empty cells.
     names = cells.str.replace(r"^(\d+)\.0$", r"\1", regex=True)

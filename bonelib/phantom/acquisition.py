@@ -10,7 +10,7 @@ import numpy as np
 from bonelib.cohort import SIDES, VIEWS
 
 from .distractors import DISTRACTORS, distract
-from .film import detect, develop, finish, habit
+from .film import Habit, detect, develop, finish, habit
 from .lesions import ENTITIES, kinds, sizes, zones
 from .marginals import SITES, area_share, centers
 from .place import place
@@ -106,19 +106,32 @@ def take(case: Case, *, size: int) -> Radiograph:
     width = int(round(size * practice.share * min(1.0, 1 / aspect)))
     lesions = [growth for growth in growths if growth.entity]
     grid = _frame(case, scene, lesions or [target], (height, width), rng)
-    total = attenuation(scene, growths, grid, rng)
-    signal = detect(total, pitch=grid.pitch, exposure=practice.exposure, rng=rng)
-    value = develop(signal, pitch=grid.pitch, exposure=practice.exposure)
-
     mask = np.zeros((height, width), bool)
     shapes: list[Shape] = []
     for lesion in lesions:
         part = outline_of(lesion, scene.view, grid)
         mask |= part
         shapes += outlines(part, case.entity, parted=case.entity.startswith("synovial"))
-    image = finish(value, side=case.side, habit=practice, keep=mask, rng=rng)
+    image = expose(scene, growths, grid, practice, side=case.side, keep=mask, rng=rng)
     signs, kind = (target.signs, target.kind) if case.entity else (untouched(), "none")
     return Radiograph(image, mask, shapes, case, signs, kind, practice.quality)
+
+
+def expose(
+    scene: Scene,
+    growths: list[Growth],
+    grid: Grid,
+    practice: Habit,
+    *,
+    side: str,
+    keep: np.ndarray,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """The finished picture (H, W) uint8 of a scene; no border or marker covers ``keep`` (bool)."""
+    total = attenuation(scene, growths, grid, rng)
+    signal = detect(total, pitch=grid.pitch, exposure=practice.exposure, rng=rng)
+    value = develop(signal, pitch=grid.pitch, exposure=practice.exposure)
+    return finish(value, side=side, habit=practice, keep=keep, rng=rng)
 
 
 def describe(case: Case) -> dict[str, str]:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
+import cv2
 import pandas as pd
+
+STARTED, FINISHED = "phantom.started.json", "phantom.json"
 
 
 @cache
@@ -74,6 +78,77 @@ def clear_parts(folder: Path) -> None:
     """Remove what a call that was killed has left half written."""
     for stale in folder.rglob("*.part"):
         stale.unlink()
+
+
+def check(
+    folder: Path,
+    settings: dict,
+    problems: list[str],
+    *,
+    least: dict[str, tuple[int, int]],
+    holds: Sequence[str],
+) -> None:
+    """Refuse an impossible request, or a folder that holds something else.
+
+    Args:
+        problems: Found already; all are told at once.
+        least: By name, what was asked for and how much is needed.
+        holds: Files and folders that make a folder a filled one.
+    """
+    for name, (given, needed) in least.items():
+        if given < needed:
+            problems.append(f"{name} is {given}; give {needed} or more.")
+    made = [folder / name for name in (FINISHED, STARTED)]
+    for path in made:
+        if told := other_settings(path, settings):
+            problems.append(f"{folder} holds a cohort with {told}. Choose another folder.")
+    filled = any((folder / name).exists() for name in holds)
+    if filled and not any(path.exists() for path in made):
+        problems.append(f"{folder} holds data that phantom did not write. Choose another folder.")
+    if problems:
+        raise ValueError(" ".join(problems))
+
+
+def start(folder: Path, settings: dict, folders: Iterable[str]) -> None:
+    """Make the folders of a cohort and say what is being written."""
+    for name in folders:
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    clear_parts(folder)
+    save(folder / STARTED, json.dumps(settings, indent=2).encode())
+
+
+def finish(folder: Path, settings: dict) -> None:
+    """Say that a cohort is complete."""
+    save(folder / FINISHED, json.dumps(settings, indent=2).encode())
+    (folder / STARTED).unlink()
+
+
+def in_processes(
+    one: Callable[[tuple], Any],
+    rows: Sequence[tuple],
+    workers: int,
+    progress: Callable[[int, int], None] | None,
+) -> Iterator:
+    """What ``one`` returns of each row, in their order; ``progress`` gets (finished, all)."""
+    for done, fact in enumerate(_mapped(one, rows, workers), start=1):
+        yield fact
+        if progress:
+            progress(done, len(rows))
+
+
+def _mapped(one: Callable[[tuple], Any], rows: Sequence[tuple], workers: int) -> Iterator:
+    if workers == 1:
+        yield from map(one, rows)
+        return
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    # spawned, not forked: the caller may hold threads of other libraries
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), cv2.setNumThreads, (1,))
+    try:
+        yield from pool.map(one, rows, chunksize=4)
+    finally:  # an interrupted call must not wait for the images still in the queue
+        pool.shutdown(cancel_futures=True)
 
 
 def read_cohort(folder: Path) -> pd.DataFrame:

@@ -22,6 +22,7 @@ HIP = np.array([-88.0, 0.0, 0.0])
 SHOULDER = np.array([13.0, -302, -3])
 LATERAL = {"frontal": 0.0, "lateral": 80.0, "oblique": 40.0}  # degrees that an arm is turned
 MIRROR = np.diag([-1.0, 1, 1])
+BACK = turn(180, "x")  # a hand with its fingers up, seen from the back
 
 
 @dataclass
@@ -33,6 +34,7 @@ class Pose:
     turn: float  # degrees about the limb, error of positioning
     tilt: float  # degrees in the picture's plane
     bend: float  # standard normal: more or less flexion than usual
+    spread: float = 0.0  # degrees from finger to finger, beyond their usual ones
 
 
 class Target(NamedTuple):
@@ -89,20 +91,24 @@ def build(target: Target, age: int, sex: str, placed: Pose, key: tuple[int, ...]
     elif where == "arm":
         shown = _arm(body, placed, rng, still="upper" if target.bone == "humerus" else "fore")
     elif where == "hand":
-        shown, base = _hand(body, placed, rng), turn(180, "x")  # fingers up, seen from the back
+        shown, base = hand(body, placed, rng), BACK
     elif where == "shoulder":
         shown, view = _shoulder(body, placed, rng), "frontal"  # the arm is turned, the body stays
     else:
         shown = _hips(body, placed, rng)
         view = "frontal" if view == "lateral" else view
-    # mineral is lost after 50, faster in women
+    mineralise(shown, age, sex, rng)
+    seen = projection(view, placed.side, jitter=(placed.turn, placed.tilt)) @ base
+    field = framing(where)["field"] * stature(age) ** 0.75
+    return Scene(where, shown.bones, shown.flesh, seen, field)
+
+
+def mineralise(shown: Limb, age: float, sex: str, rng: np.random.Generator) -> None:
+    """Give the bones one density: mineral is lost after 50, faster in women."""
     loss = max(0, age - 50) * (0.008 if sex == "F" else 0.004)
     density = float(np.clip(rng.normal(1, 0.06) - loss, 0.55, 1.15))
     for bone in shown.bones:
         bone.density = density
-    seen = projection(view, placed.side, jitter=(placed.turn, placed.tilt)) @ base
-    field = framing(where)["field"] * stature(age) ** 0.75
-    return Scene(where, shown.bones, shown.flesh, seen, field)
 
 
 def _leg(body: Body, placed: Pose, rng: np.random.Generator, *, droop: float) -> Limb:
@@ -138,16 +144,16 @@ def _arm(
     lateral = placed.view == "lateral"
     flexion = float(np.clip(80 + 15 * placed.bend, 30, 105)) if lateral else 8.0
     upper, fore = limb("upper arm", body, rng), limb("forearm", body, rng)
-    hand = limb("hand", body, rng) + fingers(body, rng, curl=curl)
+    palm = limb("hand", body, rng) + fingers(body, rng, curl=curl, spread=placed.spread)
     # from the hand's frame (fingers up, back forward) to the hanging arm's
-    fore += hand.moved(turn(180, "x"), WRIST * body.scale)
+    fore += palm.moved(turn(180, "x"), WRIST * body.scale)
     # positive flexion brings the hand forward (+z)
     if still == "upper":
         return upper + fore.moved(turn(flexion, "x"))
     return fore + upper.moved(turn(-flexion, "x"))
 
 
-def _hand(body: Body, placed: Pose, rng: np.random.Generator) -> Limb:
+def hand(body: Body, placed: Pose, rng: np.random.Generator) -> Limb:
     """Hand and forearm; fingers are fanned so that they don't hide each other."""
     curl = {"frontal": 0.0, "oblique": 4.0, "lateral": 8.0}[placed.view] * np.arange(5)
     if placed.view == "lateral":

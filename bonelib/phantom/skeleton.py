@@ -200,10 +200,12 @@ def _cover(row: dict, body: Body) -> list[Flesh]:
 # fingers and toes: short bones in a row, each growing out of the one before ----------------------
 
 
-def fingers(body: Body, rng: np.random.Generator, *, curl: tuple[float, ...]) -> Limb:
+def fingers(
+    body: Body, rng: np.random.Generator, *, curl: tuple[float, ...], spread: float = 0.0
+) -> Limb:
     """Metacarpals and phalanges of a right hand; ``curl`` bends each finger's joints (degrees)."""
     k, hand = body.scale, Limb([], [])
-    fan = rng.normal(0, 2.0)
+    fan = rng.normal(spread, 2.0)
     for row, curled in zip(rows("anatomy/rays.csv", limb="hand"), curl, strict=True):
         spin = turn(row["angle"] + fan * (row["ray"] - 3), "z")
         forward = spin @ np.array([0.0, -1.0, 0.0])

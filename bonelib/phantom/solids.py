@@ -86,6 +86,12 @@ class Tube:
         knots[:, 1:4] = knots[:, 1:4] @ rotation.T + shift
         return replace(self, knots=knots, side=tuple(rotation @ np.asarray(self.side)))
 
+    def part(self, low: float, high: float, caps: tuple[float, float]) -> Tube:
+        """The stretch between two positions (0..1), with ends of its own."""
+        at = np.linspace(low, high, 24)
+        knots = np.column_stack([np.interp(at, self.table[:, 0], c) for c in self.table.T])
+        return replace(self, knots=knots, caps=caps)
+
     def section(self, at: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Centre, direction, ``side`` and half widths (a, b, wall) at position ``at`` (0..1)."""
         row = np.array([np.interp(at, self.table[:, 0], c) for c in self.table.T])

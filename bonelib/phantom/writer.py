@@ -9,7 +9,7 @@ report (``reports.py``). ``phantom.json`` is written last and says that the fold
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -19,7 +19,7 @@ import pandas as pd
 from bonelib import cohort
 
 from .acquisition import Radiograph, check_size, describe, take
-from .files import clear_parts, other_settings, save, save_table
+from .files import FINISHED, check, finish, in_processes, save, save_table, start
 from .marginals import ENTITY_NAMES, SITES, term
 from .reports import LANGUAGES, check_reports, write_reports
 from .sampling import Case, archive_case, plan
@@ -34,7 +34,6 @@ EXTRA_COLUMNS = (
     "image_id", "patient", "study", "side", "site", "view", *cohort.SIGNS, "entity", "kind", "mask",
     "distractor",
 )  # fmt: skip
-_STARTED = "phantom.started.json"
 
 
 def write(
@@ -73,29 +72,25 @@ def write(
     folder = Path(folder)
     telling = {"seed": seed, "images": images, "archive": archive}
     settings = {"synthetic": True, "version": VERSION, **telling, "size": size}
-    _check(folder, settings, workers)
+    least = {"images": (images, FEWEST), "archive": (archive, 0), "seed": (seed, 0)}
+    least |= {"workers": (workers, 1)}
+    check(folder, settings, check_size(size), least=least, holds=("dataset.csv", "images"))
     telling["languages"] = languages
     if reports:
         check_reports(folder, **telling)
-    if (folder / "phantom.json").exists():
+    if (folder / FINISHED).exists():
         if progress:
             progress(images + archive, images + archive)
         return write_reports(folder, **telling) if reports else folder
-    for name in ("images", "Annotations", "masks", "archive/images")[: None if archive else 3]:
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    clear_parts(folder)
-    save(folder / _STARTED, json.dumps(settings, indent=2).encode())
+    folders = ("images", "Annotations", "masks", "archive/images")[: None if archive else 3]
+    start(folder, settings, folders)
 
     rows = [(folder, name, case, size) for name, case in _names(plan(images, seed))]
     rows += [
         (folder / "archive", f"ARC{i + 1:06d}.jpeg", archive_case(seed, i), size)
         for i in range(archive)
     ]
-    facts = []
-    for done, fact in enumerate(_draw(rows, workers), start=1):
-        facts.append(fact)
-        if progress:
-            progress(done, len(rows))
+    facts = list(in_processes(_one, rows, workers, progress))
     save_table(folder / "dataset.csv", [_row(n, c) for _, n, c, _ in rows[:images]], COLUMNS)
     save_table(folder / "cohort_extra.csv", facts[:images], EXTRA_COLUMNS)
     if archive:
@@ -103,8 +98,7 @@ def write(
         save_table(folder / "archive" / "facts.csv", facts[images:], columns)
     if reports:
         write_reports(folder, **telling)
-    save(folder / "phantom.json", json.dumps(settings, indent=2).encode())
-    (folder / _STARTED).unlink()
+    finish(folder, settings)
     return folder
 
 
@@ -114,47 +108,11 @@ def dataset(images: int, seed: int) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _check(folder: Path, settings: dict, workers: int) -> None:
-    problems = check_size(settings["size"])
-    for name, given, least in (
-        ("images", settings["images"], FEWEST),
-        ("archive", settings["archive"], 0),
-        ("seed", settings["seed"], 0),
-        ("workers", workers, 1),
-    ):
-        if given < least:
-            problems.append(f"{name} is {given}; give {least} or more.")
-    made = [folder / name for name in ("phantom.json", _STARTED)]
-    for path in made:
-        if told := other_settings(path, settings):
-            problems.append(f"{folder} holds a cohort with {told}. Choose another folder.")
-    filled = any((folder / name).exists() for name in ("dataset.csv", "images"))
-    if filled and not any(path.exists() for path in made):
-        problems.append(f"{folder} holds data that phantom did not write. Choose another folder.")
-    if problems:
-        raise ValueError(" ".join(problems))
-
-
 def _names(cases: list[Case]) -> Iterator[tuple[str, Case]]:
     """File names as in BTXRD: the normals of centre 3 end in .jpg, all others in .jpeg."""
     for number, case in enumerate(cases, start=1):
         ending = "jpg" if case.label == "normal" and case.center == 3 else "jpeg"
         yield f"IMG{number:06d}.{ending}", case
-
-
-def _draw(rows: list[tuple[Path, str, Case, int]], workers: int) -> Iterable[dict]:
-    if workers == 1:
-        yield from map(_one, rows)
-        return
-    from concurrent.futures import ProcessPoolExecutor
-    from multiprocessing import get_context
-
-    # spawned, not forked: the caller may hold threads of other libraries
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), cv2.setNumThreads, (1,))
-    try:
-        yield from pool.map(_one, rows, chunksize=4)
-    finally:  # an interrupted call must not wait for the images still in the queue
-        pool.shutdown(cancel_futures=True)
 
 
 def _one(row: tuple[Path, str, Case, int]) -> dict:

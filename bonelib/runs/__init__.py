@@ -21,7 +21,7 @@ _NAMES = {
     "finding": "collect find stale start",
     "freshness": "",
     "machine": "seed_everything",
-    "paths": "ROOT alone data_root figures_folder folder",
+    "paths": "DRAWN ROOT alone data_root figures_folder folder is_drawn task_files",
     "record": "Record Run",
     "stages": "ANY_TASK MODULES NEEDS NEEDS_WITH NOTEBOOKS input_variant",
 }

@@ -10,6 +10,7 @@ import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from bonelib.runs.paths import is_drawn
 from bonelib.runs.stages import ANY_TASK, NOTEBOOKS
 
 USUAL = {"DATA_ROOT": "", "TASK": "tumor", "SEED": 0, "VARIANT": "default"}  # need not be said
@@ -46,7 +47,7 @@ def _parameters(
     variant: str = "default",
     given: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    named = {"DATA_ROOT": "" if data == "phantom" else root, "SEED": seed, "VARIANT": variant}
+    named = {"DATA_ROOT": "" if is_drawn(data) else root, "SEED": seed, "VARIANT": variant}
     if stage not in ANY_TASK and task != "any":
         named["TASK"] = task
     said = {name: value for name, value in named.items() if value != USUAL[name]}

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from bonelib.runs.files import cache_folder, hashes
-from bonelib.runs.paths import csv_rows, data_files, data_root
+from bonelib.runs.paths import csv_rows, data_files, data_root, is_drawn, task_files
 
 NAMED = ("path", "mask", "report")  # columns of a CSV that may hold the path of a file
 WORKERS = min(8, os.cpu_count() or 1)  # threads that read files
@@ -30,7 +30,7 @@ def fingerprint(data: str, root: str = "") -> str:
     """Hash the content of a data set, or return an empty text for a cohort that is only drawn.
 
     Of a folder all files below it that are not hidden count, with their relative names; of a CSV
-    its rows, with the content of the files they name in place of their paths.
+    its rows, with the content of the files they name in place of their paths, and its tasks.toml.
 
     Args:
         data: The name of a set, several as ``a+b``, or the path of a CSV.
@@ -39,11 +39,12 @@ def fingerprint(data: str, root: str = "") -> str:
     Raises:
         FileNotFoundError: The data are not here.
     """
-    if data == "phantom" and not root:
+    if is_drawn(data) and not root:
         return ""
     where = data_root(data, root)
     if data.endswith(".csv"):
         facts = _rows(Path(data), where)
+        facts += content(task_files(data, root))  # an order of classes changes every label
     else:
         files = data_files(data, where)
         facts = list(zip(files, content(files.values()), strict=True))

@@ -14,7 +14,7 @@ import pandas as pd
 
 from bonelib.runs import code, cures, freshness, machine, stages
 from bonelib.runs import data as data_sets
-from bonelib.runs.paths import data_name, data_root, folder, run_path
+from bonelib.runs.paths import data_name, data_root, folder, is_drawn, run_path
 from bonelib.runs.record import Record, Run, as_json, hold, openings
 
 # What outlives a remake: the openings of the test labels, and the copies of the runner. A
@@ -86,7 +86,7 @@ def start(
 
 def _absolute(data: str, root: str) -> str:
     try:
-        return str(data_root(data, root)) if root or data != "phantom" else ""
+        return str(data_root(data, root)) if root or not is_drawn(data) else ""
     except FileNotFoundError:  # not on this machine: the name was that of the runs there are
         return ""
 

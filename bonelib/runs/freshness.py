@@ -22,7 +22,7 @@ from typing import Any
 from bonelib.runs import code
 from bonelib.runs import data as data_sets
 from bonelib.runs.cures import commands
-from bonelib.runs.paths import data_name, folder
+from bonelib.runs.paths import data_name, folder, is_drawn
 from bonelib.runs.stages import JUDGING, JUDGING_STAGE
 
 FORMAT = 3  # of record.json; a record of another one is refused
@@ -151,7 +151,7 @@ class Look:
 
     def _moved(self, head: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
         """Return a head with its data as they are called and lie now."""
-        if head["data_name"] == self._name and asked["data"] != "phantom":
+        if head["data_name"] == self._name and not is_drawn(asked["data"]):
             return head | {"data": self._asked[0] or asked["data"], "root": self._asked[1]}
         return head | {key: asked[key] for key in ("data", "root") if key in asked}
 
@@ -178,7 +178,7 @@ class Look:
     def _places(self, head: dict[str, Any]) -> Iterator[tuple[str, str]]:
         """Yield where the data of a record may lie: as asked, as recorded, in ``BONELIB_DATA``."""
         name = head["data"]
-        drawn = name == "phantom"  # that lies where it was drawn; DATA_ROOT says nothing of it
+        drawn = is_drawn(name)  # that lies where it was drawn; DATA_ROOT says nothing of it
         if head["data_name"] == self._name and not drawn:
             yield self._asked
         yield name, head["root"]

@@ -24,6 +24,13 @@ FOLDERS = {
     "knee_kl": ("digital-knee-xray", "knee-kl"),
     "rsna_bone_age": ("rsna-bone-age",),
 }
+# Sets that are drawn on first use: the cohort of bone tumours, and those of other bone tasks.
+DRAWN = ("phantom", "phantom_hands", "phantom_knees", "phantom_fractures")
+
+
+def is_drawn(data: str) -> bool:
+    """Tell whether all of a data set is synthetic, also of several joined by ``+``."""
+    return set(data.split("+")) <= {*DRAWN}
 
 
 def folder() -> Path:
@@ -64,6 +71,20 @@ def data_root(data: str, root: str = "") -> Path:
             + (f", or to {len(parts)} folders joined by {os.pathsep!r}." if parts[1:] else ".")
         )
     return Path(os.pathsep.join(os.path.abspath(part) for part in parts))
+
+
+def task_files(data: str, root: str = "") -> list[Path]:
+    """Return the files ``tasks.toml`` in which a data set says what its own tasks are.
+
+    They lie beside the CSV and in the folders of the data; there are none where the data are not.
+    """
+    try:
+        folders = str(data_root(data, root)).split(os.pathsep)
+    except FileNotFoundError:
+        return []
+    above = [str(Path(data).resolve().parent)] if data.endswith(".csv") else []
+    files = (Path(folder) / "tasks.toml" for folder in dict.fromkeys(above + folders))
+    return [file for file in files if file.is_file()]
 
 
 def _data_folder(data: str) -> str:
@@ -128,9 +149,10 @@ def csv_rows(file: str | Path) -> list[dict[str, str]]:
 def data_name(data: str, root: str = "", *, profile: str) -> str:
     """Name a data set in paths, after what it holds.
 
-    ``phantom`` stays so. A CSV becomes its stem and six hex digits of its ``image_id``, a folder
-    its name and six of the relative names of its files. Where the data are not on this machine,
-    the only folder of runs that has this name is meant; its full name, ``fracatlas-3fa2c1``, too.
+    What is drawn keeps its name. A CSV becomes its stem and six hex digits of its ``image_id``, a
+    folder its name and six of the relative names of its files. Where the data are not on this
+    machine, the only folder of runs that has this name is meant; its full name, as in
+    ``fracatlas-3fa2c1``, too.
 
     Args:
         root: As in ``data_root``.
@@ -142,7 +164,7 @@ def data_name(data: str, root: str = "", *, profile: str) -> str:
     """
     is_csv = data.endswith(".csv")
     stem = Path(data).stem if is_csv else data
-    if data == "phantom" or "/" in stem:  # the latter is refused where the folder is made
+    if is_drawn(data) or "/" in stem:  # the latter is refused where the folder is made
         return data
     there = [path.name for path in (folder() / profile).glob("*")]
     if re.fullmatch(r".+-[0-9a-f]{6}", data) and data in there:

@@ -22,7 +22,7 @@ NEEDS = {
     "05": ("01", "04"),
     "06": ("01", "04"),
     "07": ("01", "05"),
-    "08": ("01", "04"),
+    "08": ("01",),  # and 04 where a pretraining is there: the notebook says which one it found
     "09": ("02", "05", "06", "07"),
 }
 # Further ones where a parameter has a certain value: (number, parameter, value).
@@ -35,7 +35,8 @@ _NAMED = {
     "baselines": ("baselines", "literature"),
     "reports": ("texts.safety", "texts.reading"),
     "pretraining": ("captioning", "pretraining", "probing"),
-    "zero_shot": ("prompting",),
+    "zero_shot": ("prompting", "wording", "retrieving"),
+    "bone_tasks": ("bone_tasks", "anomalies"),
 }
 MODULES = {
     stage: " ".join(f"bonelib.experiments.{name}" for name in _NAMED.get(stage, (stage,)))
