@@ -5,6 +5,7 @@ and comparison is a function of that table. Intervals resample whole patients, s
 one lesion are not two observations. Sources of the methods: ``evaluation/ranking.py``.
 """
 
+from bonelib.evaluation.agreement import LIMITS, bland_altman, of_reader
 from bonelib.evaluation.kinds import (
     Primary,
     chance,
@@ -18,6 +19,8 @@ from bonelib.evaluation.measures import (
     calibration,
     choose_threshold,
     compare,
+    drawn,
+    estimate,
     means,
     metrics,
     repeated,
@@ -35,6 +38,7 @@ from bonelib.evaluation.methods import (
 from bonelib.evaluation.ranking import auroc, average_precision, bootstrap_auroc, delong, holm
 from bonelib.evaluation.tables import (
     as_task,
+    entropy,
     pool,
     predictions,
     probabilities,

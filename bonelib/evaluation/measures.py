@@ -4,7 +4,7 @@ Rows with a label count, the others are left out. The statistics and their sourc
 ``ranking``; here they meet the table's classes, patients and splits.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -285,11 +285,40 @@ def compare(
     return pd.Series(found)
 
 
+def drawn(
+    tables: Sequence[pd.DataFrame],
+    *,
+    task: str | Task,
+    metric: str = "",
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> np.ndarray:
+    """Return a metric of M methods on the data and on the same draws of patients.
+
+    Args:
+        tables: Predictions of the methods, about the same images in the same order.
+        metric: As in `compare`.
+
+    Returns:
+        ``(M, 1 + draws)``, the data first; NaN where a draw lacks a class.
+
+    Raises:
+        ValueError: The tables are about different images.
+    """
+    task, parts = as_task(task), [_labelled(table, as_task(task)) for table in tables]
+    if any(list(table[IMAGE_ID]) != list(parts[0][0][IMAGE_ID]) for table, _, _ in parts):
+        raise ValueError("The tables must be about the same images in the same order.")
+    keys, metric = _groups(parts[0][0])[0], metric or primary(task).metric
+    options = dict(only=(metric,), draws=draws, seed=seed)
+    return np.stack([_drawn(task, keys, y, p, **options)[metric] for _, y, p in parts])
+
+
 def repeated(
     tables: Sequence[pd.DataFrame],
     *,
     task: str | Task,
     metric: str = "",
+    against: Sequence[pd.DataFrame] = (),
     draws: int = 500,
     seed: int = 0,
 ) -> pd.Series:
@@ -300,29 +329,32 @@ def repeated(
     from R varies too little, by (R - 1) / R, which is made good (Davison & Hinkley 1997, section
     2.3, recalled). Of one repeat the interval is that of patients alone.
 
+    Args:
+        against: The same repeats of another method: the differences are scored, this one minus it.
+
     Returns:
         metric, value, low, high; ``lowest`` and ``highest`` repeat; ``repeats``, n, groups,
-        group_kind.
+        group_kind; with ``against`` also p, as in `compare`.
 
     Raises:
-        ValueError: The tables are not about the same images.
+        ValueError: The tables are not about the same images, or not as many.
     """
     task = as_task(task)
     metric = metric or primary(task).metric
-    parts = [_labelled(table.sort_values(IMAGE_ID), task) for table in tables]
-    if any(list(t[IMAGE_ID]) != list(parts[0][0][IMAGE_ID]) for t, _, _ in parts):
-        raise ValueError("Repeats of one method must be about the same images.")
-    keys, kind = _groups(parts[0][0])
-    options = dict(only=(metric,), draws=draws, seed=seed)
-    values = np.stack([_drawn(task, keys, y, p, **options)[metric] for _, y, p in parts])
-    count = len(values)
+    if against and len(against) != len(tables):
+        raise ValueError(f"{len(tables)} repeats against {len(against)}: take as many of both.")
+    every, count = [t.sort_values(IMAGE_ID) for t in (*tables, *against)], len(tables)
+    values = drawn(every, task=task, metric=metric, draws=draws, seed=seed)
+    keys, kind = _groups(_labelled(every[0], task)[0])
+    values = values[:count] - values[count:] if against else values
     chosen = np.random.default_rng(seed).integers(count, size=(draws, count))
-    drawn = values[:, 1:].mean(axis=0)
-    luck = values[chosen, 1 + np.arange(draws)[:, None]].mean(axis=1) - drawn
-    drawn = drawn + luck * np.sqrt(count / max(1, count - 1))
+    patients = values[:, 1:].mean(axis=0)
+    luck = values[chosen, 1 + np.arange(draws)[:, None]].mean(axis=1) - patients
+    both = patients + luck * np.sqrt(count / max(1, count - 1))
     own = values[:, 0]
-    found = {"metric": metric, "value": own.mean(), **ranking.interval(drawn)}
+    found = {"metric": metric, "value": own.mean(), **ranking.interval(both)}
     found |= {"lowest": own.min(), "highest": own.max(), "repeats": count}
+    found |= {"p": ranking.two_sided(both)} if against else {}
     told = {"n": len(keys), "groups": len(set(keys)), "group_kind": kind}
     return pd.Series(found | told)
 
@@ -340,19 +372,44 @@ def means(
     Returns:
         ``by``, measure, value, low, high, n, groups, group_kind; the interval resamples patients.
     """
-    rows, by = [], [by] if isinstance(by, str) else list(by)
+    found, by = [], [by] if isinstance(by, str) else list(by)
     for name, part in table.groupby(by, sort=False):
-        keys, kind = _groups(part)
         values = part[measures].to_numpy(dtype=np.float64)
         known = ~np.isnan(values)
-        shares = [
-            ranking.share_statistic(np.nan_to_num(values[:, i]), known[:, i])
-            for i in range(len(measures))
-        ]
-        drawn = ranking.bootstrap(shares, keys, draws=draws, seed=seed)
-        for i, measure in enumerate(measures):
-            found = dict(zip(by, name, strict=True)) | {"measure": measure}
-            found["value"] = shares[i](np.ones(len(part)))
-            found |= ranking.interval(drawn[i]) | {"n": int(known[:, i].sum())}
-            rows.append(found | {"groups": len(set(keys)), "group_kind": kind})
-    return pd.DataFrame(rows).drop(columns="dropped")
+        shares = {
+            measure: ranking.share_statistic(np.nan_to_num(values[:, i]), known[:, i])
+            for i, measure in enumerate(measures)
+        }
+        rows = estimate(part, shares, draws=draws, seed=seed).drop(columns="p")
+        rows["n"] = known.sum(axis=0)
+        found.append(rows.assign(**dict(zip(by, name, strict=True))))
+    return pd.concat(found, ignore_index=True)[[*by, *found[0].columns.drop(by)]]
+
+
+def estimate(
+    table: pd.DataFrame,
+    statistics: Mapping[str, ranking.Statistic],
+    *,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Evaluate any statistics of the rows of a table, with intervals that resample patients.
+
+    A paired difference is the difference of two such statistics.
+
+    Args:
+        statistics: By name, functions of the weights of the rows ``(N,)``; see ``ranking``.
+
+    Returns:
+        measure, value, low, high, p (of "it is zero"), n, groups, group_kind.
+    """
+    keys, kind = _groups(table)
+    drawn = ranking.bootstrap(list(statistics.values()), keys, draws=draws, seed=seed)
+    every = np.ones(len(table))
+    rows = [
+        {"measure": name, "value": statistic(every), **ranking.interval(values)}
+        | {"p": ranking.two_sided(values)}
+        for (name, statistic), values in zip(statistics.items(), drawn, strict=True)
+    ]
+    named = dict(n=len(table), groups=len(set(keys)), group_kind=kind)
+    return pd.DataFrame(rows).drop(columns="dropped").assign(**named)

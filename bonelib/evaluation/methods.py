@@ -13,13 +13,24 @@ WORDING = "wording"
 # What is fitted on labels: heads on frozen features, then what trains the tower, then the rest.
 # ``adaptation/strategies.csv`` explains them.
 HEADS = ("probe", "linear_svm", "rbf_svm", "knn", "class_mean", "xgboost", "mlp", "lp_plus_plus")
-HEADS += ("ss_text", "tip_adapter", "tip_adapter_f", "clip_adapter", "clap", "taskres", "prolip")
+HEADS += (
+    "cumulative",
+    "ss_text",
+    "tip_adapter",
+    "tip_adapter_f",
+    "clip_adapter",
+    "clap",
+    "taskres",
+    "prolip",
+)
 HEADS += ("gda", "class_text", "coop", "clip_it", "cascade", "hierarchy")
-HEADS += ("early_fusion", "late_fusion")
+HEADS += ("early_fusion", "late_fusion", "sentence_fusion")
 TOWERS = ("full", "last_block", "layer_rates", "lp_ft", "wise_ft", "l2_sp", "flyp", "lora")
-TOWERS += ("class_text_ft", "class_text_random", "head_then_all")
-STRATEGIES = ("none", "prompt", "selected", *HEADS, *TOWERS)
-SEEN = ("none", "image", "metadata", "file", "thumbnail", "text")
+TOWERS += ("class_text_ft", "class_text_random", "head_then_all", "dense_head")
+# What learns from normal images, or from outlines; see the room ``anomaly``.
+ANOMALY = ("normal_knn", "mahalanobis", "patch_knn", "mvfa")
+STRATEGIES = ("none", "prompt", "calibrated", "selected", *HEADS, *TOWERS, *ANOMALY)
+SEEN = ("none", "image", "metadata", "sex", "file", "thumbnail", "text")
 
 
 @dataclass(frozen=True)
@@ -31,7 +42,8 @@ class Method:
             notebook 04) or the name of a tower that comes with weights (``resnet50.a1_in1k``).
         strategy: What was fitted on labels, one of ``HEADS`` or ``TOWERS``: a linear ``probe``,
             every weight (``full``); ``selected`` where inner folds chose among
-            several; ``prompt`` where sentences stand for labels; ``none``.
+            several; ``prompt`` where sentences stand for labels, ``calibrated`` where validation
+            labels moved what they say; ``none``.
         sees: One of ``SEEN``, or several: ``image+metadata``.
         detail: What parts methods that are equal so far: the style of prompts (``label``), what of
             the metadata (``regions only``), the tower that started from scratch, the recipe.

@@ -50,6 +50,17 @@ def probabilities(logits: np.ndarray, *, task: str | Task) -> np.ndarray:
     return e / e.sum(1, keepdims=True)
 
 
+def entropy(logits: np.ndarray) -> np.ndarray:
+    """Return ``-sum p log p / log C`` of logits ``(..., C)``: 0 is sure of one class, 1 of none.
+
+    As a share of the largest entropy it means the same for every number of classes.
+    """
+    log_p = logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True)
+    # A class that can't be has no share: 0 · log 0 is 0.
+    parts = np.exp(log_p) * np.where(np.isneginf(log_p), 0.0, log_p)
+    return -parts.sum(axis=-1) / np.log(logits.shape[-1])
+
+
 def predictions(
     view: pd.DataFrame,
     logits: np.ndarray,

@@ -4,7 +4,7 @@ Records and predictions come in; frames, Markdown and LaTeX go out, nothing is w
 copied from a record: a metric that can't be recomputed is not printed.
 """
 
-from bonelib.reporting.recipes import SAME, choice, contrasts, recipes
+from bonelib.reporting.recipes import SAME, choice, contrasts, over_seeds, recipes
 from bonelib.reporting.studies import START, study_rows, study_table, with_table
 from bonelib.reporting.tables import (
     fusion_gains,

@@ -106,6 +106,37 @@ def recipes(
     return pd.DataFrame(rows)
 
 
+def over_seeds(*, profile: str, judged: str = "test") -> pd.DataFrame:
+    """Return what recipes gain over the tower as it came, the mean over seeds of the training.
+
+    The interval is over patients and over seeds (``evaluation.repeated``): an interval of one
+    training holds no luck of a training.
+
+    Returns:
+        data, split_seed, recipe, task, share, in_captions, metric; ``gain`` with ``low`` and
+        ``high``, ``lowest`` and ``highest`` of the seeds, ``seeds``, n, groups, group_kind; a row
+        for each that two or more seeds trained on the same folds.
+    """
+    parts: dict[tuple, list[_Pooled]] = {}
+    for one in _judged(profile, judged):
+        parts.setdefault((one.data, one.split_seed, one.shown), []).append(one)
+    rows = []
+    for place, several in parts.items():
+        probes = pd.concat([one.probes.assign(of=k) for k, one in enumerate(several)])
+        for (task, share), some in probes.groupby(["task", "share"], sort=False):
+            valued, metric = _valued(some, task), evaluation.threshold_free(task)
+            start = [part for _, part in valued[valued["detail"] == ""].groupby("of")]
+            own = [part for _, part in valued[valued["detail"] != ""].groupby("of")]
+            if len(several) < 2 or len({len(part) for part in (*own, *start)}) > 1:
+                continue  # a fold of one of them is still to come
+            found = evaluation.repeated(own, against=start, task=task, metric=metric)
+            found = found.rename({"value": "gain", "repeats": "seeds"})
+            row = dict(zip((*SAME[:2], "recipe"), place, strict=True))
+            row |= {"task": task, "share": share, "in_captions": bool(some["in_captions"].iloc[0])}
+            rows.append(row | found.to_dict())
+    return pd.DataFrame(rows)
+
+
 def choice(recipes: pd.DataFrame, *, beside: str = "published") -> pd.DataFrame:
     """Rank recipes by what they take off another's error, the mean over tasks at all labels.
 
