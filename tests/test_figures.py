@@ -388,3 +388,14 @@ def test_gains_point_right_where_better_and_are_hollow_where_zero_is_possible():
     assert not any(line.get_color() == figures.GREY for line in first.lines)
     words = figure._supxlabel.get_text()
     assert "100% of the training labels" in words and "10%" in words and "patients" in words
+
+
+def test_a_line_of_chance_is_seen_at_a_tick_of_the_grid():
+    figures.use_thesis_style()
+    _, ax = plt.subplots()
+    ax.set(xlim=(0.4, 1))
+    ax.grid(axis="x", color="red")
+    figures.scores.mark_chance(ax, "AUROC", word="chance")
+    (line,) = ax.lines
+    # matplotlib draws the grid with its axis
+    assert line.get_xdata()[0] == 0.5 and ax.xaxis.get_zorder() < line.get_zorder() < 1

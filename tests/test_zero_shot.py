@@ -110,15 +110,16 @@ def test_retrieval_is_what_walking_down_the_list_finds(seed, with_keys):
         assert found[name] == pytest.approx(value), name
 
 
-def test_hits_are_the_rows_behind_recall_and_a_tie_counts_by_its_chance():
+def test_ranks_are_the_rows_behind_recall_and_a_tie_counts_by_its_chance():
     image, text = unit(40, seed=4), unit(40, seed=14) + 0.3 * unit(40, seed=4)
     keys = np.random.default_rng(4).integers(0, 6, (40, 1))
     found = zero_shot.retrieval(image, text, keys=keys)
     for k in (1, 5, 10):
-        rows = zero_shot.hits(image, text, keys=keys, first=k)
+        rows = zero_shot.ranked(image, text, keys=keys, once=False)[f"recall_{k}"]
         assert rows.shape == (40,) and rows.mean() == pytest.approx(found[f"recall_{k}"])
     same = np.repeat(unit(1), 8, axis=0)
-    assert zero_shot.hits(same, same) == pytest.approx(np.full(8, 1 / 8))
+    ranks = zero_shot.ranked(same, same, once=False)
+    assert ranks["recall_1"].tolist() == pytest.approx([1 / 8] * 8)
 
 
 def test_a_perfect_model_finds_every_caption_first():

@@ -4,6 +4,12 @@ Nothing is shown and nothing saved here; ``run.save_figure`` does that. Colours 
 Okabe & Ito 2008, which colour-blind readers tell apart; a method keeps its colour everywhere.
 """
 
+from bonelib.figures.bone_tasks import (
+    plot_bland_altman,
+    plot_label_shares,
+    plot_readers,
+    plot_tasks,
+)
 from bonelib.figures.counts import plot_counts, plot_history
 from bonelib.figures.distributions import plot_bands, plot_cumulative, plot_shares
 from bonelib.figures.efficiency import plot_efficiency
@@ -17,13 +23,21 @@ from bonelib.figures.predicted import (
     plot_predictions,
     plot_roc,
 )
-from bonelib.figures.radiographs import contact_sheet, heat_over, heatmap_sheet, plot_heatmap
+from bonelib.figures.radiographs import (
+    contact_sheet,
+    heat_over,
+    heatmap_sheet,
+    map_sheet,
+    plot_heatmap,
+    similar_sheet,
+)
 from bonelib.figures.reported import plot_reported
 from bonelib.figures.scores import (
     interval_kind,
     plot_calibration,
     plot_forest,
     plot_localisation,
+    plot_risk,
     plot_spread,
     sample,
 )
@@ -32,8 +46,10 @@ from bonelib.figures.style import (
     INK,
     UNAVAILABLE,
     WIDTH,
+    intervals,
     number,
     synthetic_note,
     use_thesis_style,
     with_interval,
 )
+from bonelib.figures.wordings import LANGUAGES, plot_wordings

@@ -26,6 +26,7 @@ STARTS = {
 }
 SEEN = {
     "metadata": ("metadata", GREY),
+    "sex": ("sex", GREY),
     "file": ("file", BROWN),
     "thumbnail": ("32 x 32 pixels", ORANGE),
     "text": ("text", PINK),
@@ -36,14 +37,18 @@ FITTED |= {"last_block": "last block", "layer_rates": "layer-wise rates", "l2_sp
 FITTED |= {"lp_ft": "LP-FT", "wise_ft": "WiSE-FT", "head_then_all": "head, then all"}
 FITTED |= {"flyp": "FLYP", "class_text_ft": "towards class words"}
 FITTED |= {"class_text_random": "towards random vectors"}
+FITTED |= {"cumulative": "cumulative logits"}
 FITTED |= {"linear_svm": "linear SVM", "rbf_svm": "RBF SVM", "knn": "k-NN", "mlp": "MLP"}
 FITTED |= {"class_mean": "class mean", "gda": "Gaussian discriminant", "xgboost": "XGBoost"}
 FITTED |= {"lp_plus_plus": "LP++", "ss_text": "SS-Text+", "tip_adapter": "Tip-Adapter"}
 FITTED |= {"tip_adapter_f": "Tip-Adapter-F", "clip_adapter": "CLIP-Adapter", "clap": "CLAP"}
 FITTED |= {"taskres": "TaskRes", "prolip": "ProLIP", "class_text": "class-text head"}
 FITTED |= {"coop": "CoOp", "clip_it": "CLIP-IT", "cascade": "cascade"}
-FITTED |= {"hierarchy": "entity hierarchy"}
+FITTED |= {"hierarchy": "entity hierarchy", "calibrated": "calibrated prompts"}
+FITTED |= {"normal_knn": "k-NN of normal images", "mahalanobis": "Mahalanobis, normal images"}
+FITTED |= {"patch_knn": "patches of normal images", "mvfa": "MVFA"}
 FITTED |= {"early_fusion": "early fusion", "late_fusion": "late fusion"}
+FITTED |= {"sentence_fusion": "fusion network", "dense_head": "dense head"}
 # Towers as papers write them, by timm's name without the weights' tag.
 TOWERS = {
     "efficientnet_lite0": "Lite0",
@@ -83,6 +88,8 @@ def display_name(method: Method) -> str:
         return f"{method.detail}: {method.wording}"
     if method.strategy == "prompt":
         return _prompts(method)
+    if method.strategy == "cascade" and method.detail:
+        return f"cascade: prompts by {method.detail}"
     if method.sees == "none":
         return method.detail
     if method.strategy == "selected":
@@ -140,6 +147,7 @@ def colour(method: Method) -> str:
 
 def _prompts(method: Method) -> str:
     words = f"prompts by {method.detail}" if method.detail else "prompts"
+    words = {"own": "your own prompts", "windows": "windows by prompts"}.get(method.detail, words)
     if method.start in ("captions", "none"):
         return words
     return ", ".join([*_tower(method.start), words])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bonelib.figures.style import WIDTH, blank_axes
+from bonelib.figures.style import GREEN, RED, WIDTH, blank_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,6 +23,10 @@ OUTLINE = "#5CE1E6"  # of lesions: a hue that neither grey nor the heat has
 def _film(ax: "Axes", image: np.ndarray, title: str, width: float) -> None:
     ax.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="antialiased")
     ax.set_axis_off()
+    _film_title(ax, title, width)
+
+
+def _film_title(ax: "Axes", title: str, width: float) -> None:
     lines = textwrap.wrap(title, max(10, int(width * 17)), max_lines=3, placeholder=" …")
     ax.set_title("\n".join(lines), size=7, weight="normal", pad=3)
 
@@ -113,8 +117,14 @@ def heatmap_sheet(
     maps: Sequence[np.ndarray],
     masks: Sequence[np.ndarray | None],
     titles: Sequence[str],
+    *,
+    what: str = "heat",
 ) -> "Figure":
-    """Lay out cases: the radiograph above, below it the same with heat and the lesion's outline."""
+    """Lay out cases: the radiograph above, below it the same with heat and the lesion's outline.
+
+    Args:
+        what: The heat in words, below its scale.
+    """
     figure, axes = _sheet(images, 4, 2)
     columns = axes.shape[1]
     for i, (image, heat, mask) in enumerate(zip(images, maps, masks, strict=True)):
@@ -127,7 +137,63 @@ def heatmap_sheet(
     place = dict(ax=axes, location="bottom", shrink=min(0.7, 0.35 * WIDTH / wide), pad=0.02)
     bar = figure.colorbar(ScalarMappable(cmap="inferno"), aspect=30, **place)
     bar.set_ticks([0, 1], labels=["none", "highest"])
-    label = f"heat, each map by its own maximum; lesion outlined (n = {len(images)} images)"
+    label = f"{what}, each map by its own maximum; lesion outlined (n = {len(images)} images)"
     bar.set_label(textwrap.fill(label, int(13 * wide)))
     bar.outline.set_visible(False)
+    return figure
+
+
+def similar_sheet(cases: Sequence[Sequence[tuple[np.ndarray, str, bool | None]]]) -> "Figure":
+    """Lay out similar cases: a query at the left of each row, its neighbours right of it.
+
+    Args:
+        cases: Rows of (radiograph, title, whether it agrees with the query); None is the query. A
+            frame tells which agree, and so does the mark before the title.
+    """
+    from matplotlib.patches import Rectangle
+
+    columns = max(map(len, cases))
+    blank = (np.zeros_like(cases[0][0][0]), "", None)
+    cells = [cell for row in cases for cell in [*row, *[blank] * (columns - len(row))]]
+    figure, axes = _sheet([image for image, _, _ in cells], columns, 1)
+    for ax, (image, title, agrees) in zip(axes.flat, cells, strict=True):
+        if not title:
+            continue
+        mark = {True: "✓ ", False: "✗ ", None: "query: "}[agrees]
+        _film(ax, image, mark + title, figure.get_figwidth() / columns)
+        if agrees is not None:
+            place = dict(transform=ax.transAxes, fill=False, linewidth=2.5, clip_on=False)
+            style = dict(edgecolor=GREEN) if agrees else dict(edgecolor=RED, linestyle=(0, (2, 1)))
+            ax.add_patch(Rectangle((0, 0), 1, 1, **place, **style))
+    told = (
+        "A query stands at the left, its nearest images of other patients follow, the nearest first"
+    )
+    told += ".\n✓ and a whole frame: the same class; ✗ and a dashed frame: another. "
+    told += "Queries: equal steps from the best to the worst."
+    figure.supxlabel(told, size=7.5)
+    return figure
+
+
+def map_sheet(
+    images: Sequence[np.ndarray], maps: dict[str, np.ndarray], masks: Sequence[np.ndarray]
+) -> "Figure":
+    """Lay out cases in rows: the radiograph, then the map of each method by its name.
+
+    Args:
+        images: K times ``(H, W)`` uint8.
+        maps: For each method ``(K, h, w)``; negative values count as no heat.
+        masks: K times ``(H, W)``, outlined in every map.
+    """
+    shape = (len(images), 1 + len(maps))
+    figure, axes = _sheet([images[0]] * (shape[0] * shape[1]), shape[1], 1)
+    width = figure.get_figwidth() / shape[1]
+    for row, (image, mask) in enumerate(zip(images, masks, strict=True)):
+        _film(axes[row, 0], image, "" if row else "radiograph", width)
+        for ax, (name, heat) in zip(axes[row, 1:], maps.items(), strict=True):
+            plot_heatmap(image, heat[row], mask, ax=ax)
+            if not row:
+                _film_title(ax, name, width)
+    note = f"n = {len(images)} images; the brighter, the more abnormal, each map by its own maximum"
+    note += "; lesion outlined"
+    figure.supxlabel(note, size=8.5)
     return figure

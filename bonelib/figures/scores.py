@@ -14,6 +14,7 @@ from bonelib import evaluation
 from bonelib.figures.names import colour, colours, display_name, display_names
 from bonelib.figures.style import (
     BLUE,
+    DASHES,
     FAINT,
     GREEN,
     INK,
@@ -31,6 +32,10 @@ from bonelib.figures.style import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+
+# Measures of maps whose names a reader can't guess.
+MEASURES = {"PRO": "per-region overlap (PRO)", "pixel AP": "pixel average precision"}
 
 
 def sample(table: pd.DataFrame) -> str:
@@ -162,7 +167,7 @@ def plot_spread(spread: pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes":
         ax.plot(values, np.full(len(values), row), "o", color=GREEN, alpha=0.6, ms=5, mew=0)
     mark_chance(ax, metric)
     rows_named(ax, names)
-    note = _wrapped(ax, f"{len(spread)} wordings, bar: median; {sample(spread)}")
+    note = _wrapped(ax, f"a dot: one of {len(spread):,} wordings; bar: median; {sample(spread)}")
     ax.set_xlabel(f"{metric}\n{note}", linespacing=1.4)
     return ax
 
@@ -189,9 +194,35 @@ def plot_localisation(table: pd.DataFrame) -> "Figure":
             ax.plot(value, place, "o", color=shade, ms=5, mec="white", mew=0.6)
             ax.annotate(number(value), (value, place), xytext=(0, 5), size=7,
                         textcoords="offset points", ha="center")  # fmt: skip
-        ax.set_title(measure.replace("_", " "), weight="normal", size=8.5)
+        told = MEASURES.get(measure, measure.replace("_", " "))
+        ax.set_title(textwrap.fill(told, 19), weight="normal", size=8.5)
+        mark_chance(ax, "AUROC" if "AUROC" in measure else "")
         rows_named(ax, [display_name(method) for method in maps])
         ax.set_xlim(left=0)
         ax.margins(x=0.15)
     figure.supxlabel(f"{interval_kind(table)}; {sample(table)}", size=8.5)
     return figure
+
+
+def plot_risk(table: pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes":
+    """Draw how much each method errs among the share of images that it doubts least.
+
+    Args:
+        table: A row a method and ``coverage``: value, low, high; that of coverage 0 is the mean
+            over all coverages and stands in the legend.
+    """
+    ax = blank_axes(ax, WIDTH, 2.9)
+    for k, (method, rows) in enumerate(evaluation.by_method(table).items()):
+        area, curve = rows[rows["coverage"] == 0].iloc[0], rows[rows["coverage"] > 0]
+        told = with_interval(*area[["value", "low", "high"]].astype(float))
+        name = "\n".join([*textwrap.wrap(display_name(method), 28), told])
+        x, look = curve["coverage"] + 0.012 * k, dict(color=f"C{k}")  # side by side
+        ax.plot(x, curve["value"], "o", linestyle=DASHES[k % len(DASHES)], ms=3, label=name, **look)
+        ax.vlines(x, curve["low"], curve["high"], linewidth=1.2, alpha=0.6, **look)
+    ax.set(xlabel="share of images answered, those of least doubt", ylabel="share of them wrong")
+    ax.set(ylim=(0, None))
+    ax.set_xticks(sorted(set(table["coverage"]) - {0.0}))
+    ax.grid(axis="y")
+    ax.legend(title="mean over coverages (AURC)", loc="center left", bbox_to_anchor=(1, 0.5))
+    say(ax, sample(table), interval_kind(table))
+    return ax

@@ -1,11 +1,12 @@
 """The look of a thesis: text width, type, colours, written numbers."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -74,6 +75,12 @@ def with_interval(value: float, low: float, high: float) -> str:
     return f"{number(value)} [{number(low)}, {number(high)}]"
 
 
+def intervals(table: "pd.DataFrame", by: str | list[str]) -> dict[Any, str]:
+    """Write value and interval of each row of a table, by what the columns ``by`` hold."""
+    rows = table.set_index(by)[["value", "low", "high"]].astype(float).itertuples()
+    return {key: with_interval(*row) for key, *row in rows}
+
+
 def blank_axes(ax: "Axes | None", width: float, height: float) -> "Axes":
     """Return ``ax``, or new axes of that size in inches."""
     if ax is not None:
@@ -130,7 +137,8 @@ def rows_named(ax: "Axes", names: Sequence[str], *, top: float = -0.6) -> None:
 
 def mark_line(ax: "Axes", x: float, word: str = "") -> None:
     """Draw a dashed line at ``x`` behind the rest, with a word beside its upper end."""
-    ax.axvline(x, color=FAINT, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
+    # Above the grid (0.5), one line of which may run through the same tick.
+    ax.axvline(x, color=FAINT, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0.7)
     ax.annotate(
         word, (x, 1), xycoords=("data", "axes fraction"), xytext=(3, -1), va="top", size=7,
         textcoords="offset points", color=FAINT,
