@@ -244,6 +244,9 @@ def test_every_notebook_takes_every_kind_of_task(own_places):
     data = labelled_table(own_places)
     run_here("01", DATA=data, TASK="kl_grade")
     run_here("04", DATA=data, CAPTION_FIELDS="site,view,sex")
+    asked = run_here("08", DATA=data, TASK="kl_grade")  # every bone task at once
+    assert set(asked["scores"]["task"]) == {"kl_grade", "bone_age"}
+    assert {"scratch", "imagenet", "captions"} <= set(asked["scores"]["start"])
     for task, numbers in KINDS.items():
         for number in numbers:
             left = run_here(number, DATA=data, TASK=task)
@@ -251,6 +254,7 @@ def test_every_notebook_takes_every_kind_of_task(own_places):
         results = left["scores"]
         metric = evaluation.primary(task).metric
         assert results[metric].notna().sum() > 8, task
+        assert ("bone_tasks" in set(results["stage"])) == (task == "kl_grade")
         tuned = runs.find("finetuning", profile="tiny", data=data, task=task)
         predicted = tuned.table("predictions")
         if task == "bone_age":

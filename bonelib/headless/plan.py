@@ -319,7 +319,7 @@ def _missing(steps: list[Step]) -> list[str]:
     for step in steps:
         try:
             _ = step.folder  # its name is that of the data
-            if step.stage == "data" and step.values["DATA"] != "phantom":
+            if step.stage == "data" and not runs.is_drawn(step.values["DATA"]):
                 runs.data_root(step.values["DATA"], step.values["DATA_ROOT"])
         except (FileNotFoundError, ValueError) as error:
             found.append(str(error))

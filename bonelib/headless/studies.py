@@ -38,6 +38,7 @@ def study(
     A section names ``question``, ``profile``, ``parameters`` for all runs, and a list ``runs``.
     Each of these has ``notebooks``, ``parameters`` of its own, and ``each``: names with lists of
     values, of which every combination is one run. ``{NAME}`` in a text is the value of a parameter.
+    Names in ``choose`` are those of ``each`` for which a caller may give other values, by commas.
 
     Args:
         part: ``"2/3"`` for the second of three parts that run at the same time. What stands without
@@ -57,14 +58,16 @@ def study(
         raise ValueError(f"No study {name!r} in {FILE}. Known: {', '.join(known)}.")
     section, entries = known[name], known[name]["runs"]
     own = {key for part_of in (section, *entries) for key in part_of.get("parameters", {})}
-    free = (own | FOR_ALL) - {key for entry in entries for key in entry.get("each", {})}
+    chosen = {key for entry in entries for key in entry.get("choose", ())}
+    free = (own | FOR_ALL) - {key for entry in entries for key in entry.get("each", {})} | chosen
     if wrong := sorted(given.keys() - free):
         raise ValueError(
             f"The study {name!r} can't take {', '.join(wrong)}. Choose {', '.join(sorted(free))}."
         )
     planned, counted = [], itertools.count(1)
     for entry in entries:
-        each = entry.get("each", {})
+        each = dict(entry.get("each", {}))
+        each |= {key: str(given[key]).split(",") for key in entry.get("choose", ()) if key in given}
         fixed = section.get("parameters", {}) | entry.get("parameters", {})
         fixed |= {key: given[key] for key in given if key in FOR_ALL or key in fixed}
         for values in itertools.product(*each.values()):
