@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy.optimize import minimize, nnls
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import roc_auc_score
@@ -13,6 +14,7 @@ from sklearn.preprocessing import StandardScaler
 
 from bonelib import adaptation, captions, cohort, evaluation, reporting
 from bonelib.adaptation import clinical, fusion, library, points, search
+from bonelib.adaptation.sentence_fusion import sentence_fusion
 
 Method = evaluation.Method
 
@@ -181,6 +183,11 @@ def test_a_sentence_says_what_is_known_in_one_wording():
     assert french[0] == (
         "Patient(e), sexe féminin, 15 ans. Radiographie de face : membre inférieur, côté gauche."
     )
+    german = captions.clinical_sentences(table, language="de")
+    assert german[0] == (
+        "Patient(in), weiblich, 15-jährig. Frontale Röntgenaufnahme der linken unteren Extremität."
+    )
+    assert german[2].startswith("Patient(in), weiblich, 6-monatig.")
     fine = captions.clinical_sentences(table, fields=("site",), language="en")
     assert fine == ["Radiograph of the femur."] * 3
     other = table.assign(tumor="normal", malignancy="benign", entity="osteosarcoma", cortex="x",
@@ -194,8 +201,8 @@ def test_a_clinical_sentence_names_no_label_or_sign(field):
     table, _ = patients(2)
     with pytest.raises(ValueError, match=f"can't say {field}"):
         captions.clinical_sentences(table, fields=("age", field), language="en")
-    with pytest.raises(ValueError, match="No captions in 'de'"):
-        captions.clinical_sentences(table, language="de")
+    with pytest.raises(ValueError, match="No captions in 'nl'"):
+        captions.clinical_sentences(table, language="nl")
 
 
 def test_sentences_of_a_coding_say_no_more_than_its_columns():
@@ -414,6 +421,93 @@ def test_what_can_not_be_fused_is_refused(strategy):
         strategy(3)(support, rows & (support.labels == 1), points)
     with pytest.raises(ValueError, match="Unknown part 'text'"):
         adaptation.part(fusion.linear, 3, "text")
+
+
+# ---------------------------------------------------------------------- the network of Vo et al.
+def crossed(rows=400, classes=2, seed=0):
+    """Neither part knows the label; both together do."""
+    rng = np.random.default_rng(seed)
+    a, b = rng.integers(0, 2, rows), rng.integers(0, 2, rows)
+    x = rng.normal(scale=0.2, size=(rows, 12)).astype(np.float32)
+    x[:, 0] += 2 * a - 1
+    x[:, 8] += 2 * b - 1
+    return adaptation.Support(x, a ^ b, np.arange(rows), classes)
+
+
+def test_the_network_finds_what_image_and_sentence_say_together():
+    support, new = crossed(), crossed(seed=1)
+    assert points("sentence_fusion", "binary") == [{}], "settings are those published"
+    fitted = search.fit(sentence_fusion(4), support, [{}])
+    out = fitted.logits(new.features)
+    assert roc_auc_score(new.labels, out[:, 1] - out[:, 0]) > 0.95
+    stacks = search.fit(adaptation.late_fusion(4), support, [{"strength": 1.0}])
+    shown = stacks.logits(new.features)
+    assert abs(roc_auc_score(new.labels, shown[:, 1] - shown[:, 0]) - 0.5) < 0.1
+
+
+def test_the_network_is_the_published_one_with_its_rates(monkeypatch):
+    rates, step = [], torch.optim.Adam.step
+
+    def spy(optimizer, *given):
+        assert optimizer.defaults["weight_decay"] == 0
+        rates.append(optimizer.param_groups[0]["lr"])
+        return step(optimizer, *given)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", spy)
+    support = crossed(rows=150)
+    heads = sentence_fusion(4)(support, np.ones((1, 150), bool), [{}]).heads
+    batches = 3  # of 64 rows in 150
+    assert len(rates) == 20 * batches and max(rates) == pytest.approx(0.01)
+    top = int(np.argmax(rates))
+    assert top in (2 * batches - 1, 2 * batches), "two epochs of warm-up"
+    assert (np.diff(rates[:top]) > 0).all() and (np.diff(rates[top + 1 :]) < 0).all()
+    assert rates[top + 1 + (60 - top) // 2] == pytest.approx(0.005, abs=5e-4), "half a cosine"
+    layers = heads.fitted[0][0]
+    w = [layer.weight.detach().numpy() for layer in layers if hasattr(layer, "weight")]
+    b = [layer.bias.detach().numpy() for layer in layers if hasattr(layer, "bias")]
+    assert [m.shape for m in w] == [(200, 12), (200, 200), (2, 200)] and layers[
+        4
+    ].p == pytest.approx(0.7)
+    hidden = np.maximum(np.maximum(support.features @ w[0].T + b[0], 0) @ w[1].T + b[1], 0)
+    out = heads.logits(support.features)[0, 0]
+    np.testing.assert_allclose(out, hidden @ w[2].T + b[2], rtol=1e-4, atol=1e-4)
+
+
+def test_networks_are_each_that_of_its_rows_and_of_the_seed():
+    support = crossed(rows=120)
+    rows = np.random.default_rng(0).random((2, 120)) < 0.7
+    grid, before = [{}, {"rate": 1e-3, "dropout": 0.0}], torch.random.get_rng_state()
+    strategy, x = sentence_fusion(4), support.features
+    both = strategy(support, rows, grid).logits(x)
+    assert both.shape == (2, 2, 120, 2) and torch.equal(torch.random.get_rng_state(), before)
+    torch.manual_seed(7)  # what others draw has no part in it
+    for k, mask in enumerate(rows):
+        alone = strategy(support.rows(mask), np.ones((1, mask.sum()), bool), grid[1:])
+        np.testing.assert_array_equal(alone.logits(x)[0, 0], both[k, 1])
+    other = strategy(dataclasses.replace(support, seed=1), rows, grid).logits(x)
+    assert not np.allclose(other, both)
+
+
+def test_what_the_network_can_not_learn_is_refused():
+    support, rows = fused(classes=3), np.ones((1, 240), bool)
+    some = rows & (support.labels != 2)
+    out = sentence_fusion(3)(support, some, [{}]).logits(support.features)[0, 0]
+    assert (out[:, 2] < out[:, :2].min(axis=1) - 10).all(), "a class without rows never wins"
+    with pytest.raises(ValueError, match="sentence_fusion tells classes apart"):
+        sentence_fusion(3)(fused(classes=0), rows, [{}])
+    with pytest.raises(ValueError, match="not regression. Use"):
+        points("sentence_fusion", "regression")
+    with pytest.raises(ValueError, match="needs two classes"):
+        sentence_fusion(3)(support, rows & (support.labels == 1), [{}])
+    for columns in (0, 33):
+        with pytest.raises(ValueError, match="a fusion needs both parts"):
+            sentence_fusion(columns)(support, rows, [{}])
+    with pytest.raises(ValueError, match="Unknown hyper-parameters strength"):
+        sentence_fusion(3)(support, rows, [{"strength": 1.0}])
+    holes = support.features.copy()
+    holes[:5, -1] = np.nan
+    with pytest.raises(ValueError, match="5 of 240 rows"):
+        sentence_fusion(3)(support, rows, [{}]).logits(holes)
 
 
 # ---------------------------------------------------------------------- several images of a study

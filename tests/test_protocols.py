@@ -1,8 +1,12 @@
 """Protects published protocols by name: each can be read, says where it departs, and is checked."""
 
+import inspect
+import re
+
 import pytest
 
-from bonelib import encoders, figures, models
+from bonelib import adaptation, encoders, figures, images, models
+from bonelib.adaptation import towers
 from bonelib.experiments import settings
 
 NAMES = settings.protocol_names()
@@ -37,6 +41,65 @@ def test_no_protocol_stands_alone(name):
     assert not fused or any(row.sees == "metadata" for row in rows)
 
 
+# What a sentence of a protocol says of its rows, and what then stands among them.
+SAID = {
+    "ResNet50 sees": lambda row: "resnet50" in row.tower and row.strategy == "dense_head",
+    "XGBoost has": lambda row: row.strategy == "xgboost",
+    "DINOv2 sees": lambda row: "dinov2" in row.tower and row.head,
+    "CLIP's features": lambda row: "clip" in row.tower and row.head,
+    "Fusion stacks": lambda row: row.strategy == "late_fusion",
+    "chest tower": lambda row: row.tower.startswith("torchxrayvision") and row.strategy == "full",
+    "Metadata alone": lambda row: row.sees == "metadata",
+    "linear head": lambda row: row.strategy == "probe",
+    "head trains alone": lambda row: row.strategy == "head_then_all",
+    "Random class vectors": lambda row: row.strategy == "class_text_random",
+    "The network is": lambda row: row.strategy == "sentence_fusion",
+    "The sentence holds": lambda row: row.sees == "image+text",
+    "second model": lambda row: row.strategy == "cascade",
+    "fine-tun": lambda row: row.tower and not row.head,
+}
+
+
+@pytest.mark.parametrize("said", SAID)
+def test_what_a_protocol_says_of_a_row_stands_among_its_rows(said):
+    those = [
+        one
+        for one in map(settings.protocol, NAMES)
+        if said in " ".join((*one.departs, *one.mended))
+    ]
+    assert those, "no protocol says so: take it out of this test"
+    for one in those:
+        assert any(SAID[said](row) for row in one.rows), one.name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_that_a_protocol_quotes_exist(name):
+    one = settings.protocol(name)
+    parts = {part for row in one.rows for part in row.tower.replace(":", ".").split(".")}
+    known = {*settings.recipe_names(), *adaptation.strategies.table().index, *parts}
+    quoted = re.findall("`([^`]+)`", " ".join((one.why, *one.departs, *one.mended)))
+    assert set(quoted) <= known
+    recipe = re.findall(r"RECIPE (\w+)", one.why)
+    assert recipe == [one.recipe] * len(recipe) and bool(recipe) is bool(one.recipe)
+
+
+def test_numbers_of_the_protocols_are_those_of_the_code():
+    """Sentences on this project's side hold its own settings."""
+    varied = {k: p.default for k, p in inspect.signature(images.augment).parameters.items()}
+    said = " ".join(settings.protocol("liverpool").departs)
+    assert f"turned by up to {varied['rotate']} degrees, shifted, zoomed by a tenth, other" in said
+    assert varied["scale"] == 0.1 and varied["translate"] and varied["contrast"]
+    assert "sees 224 pixels" in said and settings.protocol("liverpool").rows[0].size == 224
+    assert "starts at 1/0.07" in " ".join(settings.protocol("liver_vlm").departs)
+    head = models.CosineHead(8, outputs=2, dim=4)
+    assert head.logit_scale.exp().item() == pytest.approx(1 / 0.07)
+    assert towers.HEAD_SHARE == 0.25 and towers.LOW == 0.1
+    shares = "at most a quarter of the run, and then all weights by a tenth"
+    assert shares in " ".join(settings.protocol("englebert").departs)
+    fused = [row for row in settings.protocol("vo").rows if row.strategy == "late_fusion"]
+    assert len(fused) == 2 and "Two late fusions" in " ".join(settings.protocol("vo").departs)
+
+
 def test_words_of_the_classes_have_random_vectors_beside_them():
     for name in NAMES:
         rows = settings.protocol(name).rows
@@ -52,6 +115,10 @@ def test_words_of_the_classes_have_random_vectors_beside_them():
         ({"strategy": "probe"}, "name a tower for images"),
         ({"tower": "captions", "strategy": "probe", "sees": "metadata"}, "name a tower for images"),
         ({"tower": "captions", "strategy": "late_fusion"}, "fusion sees both"),
+        (
+            {"tower": "captions", "strategy": "sentence_fusion", "sees": "image+metadata"},
+            "it reads image+text",
+        ),
         ({"tower": "timm:resnet18", "strategy": "taskres"}, "needs tower='captions'"),
         ({"tower": "resnet18", "strategy": "probe"}, "tower='resnet18'. Choose captions"),
         ({"tower": "timm:resnet18", "strategy": "probe", "size": 7}, "size=7"),

@@ -122,7 +122,8 @@ def test_every_strategy_trains_and_its_bundle_gives_the_same_logits(strategy, ki
     after = kept(model.image)
     assert after.keys() == before.keys(), "a plain tower again"
     moved = [name for name in before if not torch.equal(before[name], after[name])]
-    assert moved or strategy == "head_then_all"  # of which two steps move the head alone
+    # two steps of head_then_all move the head alone
+    assert moved or strategy in ("head_then_all", "dense_head")
     images = Batches(given.labels).image
     with torch.no_grad():
         expected = model(images)
@@ -250,6 +251,50 @@ def test_low_rank_changes_are_merged_and_nothing_else_of_the_tower_moves():
 
 
 # ---------------------------------------------------------------------- from a probe
+@pytest.mark.parametrize("kind", LABELS)
+def test_a_dense_head_learns_above_a_tower_that_stays_to_the_bit(kind):
+    given = tuning(kind, options=training.Options(epochs=1, lr=1e-2, frozen_norm=False))
+    tower = given.model.image
+    before, shown = kept(tower), Batches(given.labels)
+    grey = (given.labels - given.labels.mean()) / given.labels.std()
+    shown.image += torch.tensor(2 * grey, dtype=torch.float32)[:, None, None, None]
+    images = shown.image
+    given = dataclasses.replace(given, options=dataclasses.replace(given.options, epochs=30))
+    torch.manual_seed(0)
+    with adaptation.strategy("dense_head")(given) as trained:
+        arguments = trained.model, trained.objective, shown, trained.options
+        rows = list(training.fit(*arguments, accelerator="cpu"))
+    model, head = trained.classifier(), given.model.head
+    after = kept(tower)
+    assert all(torch.equal(before[name], after[name]) for name in before), "batch norms as well"
+    assert all(p.requires_grad for p in tower.trunk.parameters()), "as it came"
+    assert trained.options.weight_decay == 0 and rows[-1]["loss"] < 0.8 * rows[0]["loss"]
+    assert head.hidden.weight.shape == (256, tower.width) and head.dropout.p == 0.5
+    with torch.no_grad():
+        z = (tower(images) @ head.hidden.weight.T + head.hidden.bias).clamp(min=0)
+        expected = z @ head.weight.T + head.bias
+        torch.testing.assert_close(model(images), expected, rtol=1e-4, atol=1e-4)
+        head.train()
+        assert not torch.equal(model(images), model(images)), "units are dropped"
+
+
+def test_a_dense_head_is_that_of_its_seed_and_its_tower_drops_nothing():
+    ends = []
+    for seed in (1, 1, 2):
+        given = tuning(seed=seed)
+        before = torch.random.get_rng_state()
+        with adaptation.strategy("dense_head")(given) as trained:
+            assert torch.equal(torch.random.get_rng_state(), before)
+            trained.model.train()
+            trained.model(Batches(given.labels).image)
+            assert trained.model.head.training and not trained.model.image.training
+        trained.model.train()
+        trained.model(Batches(given.labels).image)
+        assert trained.model.image.training, "as it came"
+        ends.append(given.model.head.hidden.weight)
+    assert torch.equal(ends[0], ends[1]) and not torch.equal(ends[0], ends[2])
+
+
 @pytest.mark.parametrize("kind", LABELS)
 def test_lp_ft_starts_with_what_the_probe_says(kind):
     given = tuning(kind)
@@ -758,8 +803,15 @@ PROTOCOL = {
         {"tower": "timm:resnet18.a1_in1k", "weights": "random", "strategy": "full", "size": 512},
         {"tower": "timm:resnet18.a1_in1k", "strategy": "full"},
         {"tower": "timm:resnet18.a1_in1k", "weights": "random", "strategy": "knn", "size": 512},
+        {
+            "tower": "timm:resnet18.a1_in1k",
+            "weights": "random",
+            "strategy": "dense_head",
+            "size": 512,
+        },
         {"sees": "metadata"},
         {"tower": "captions", "strategy": "late_fusion", "sees": "image+text"},
+        {"tower": "captions", "strategy": "sentence_fusion", "sees": "image+text"},
     ],
 }
 
@@ -775,11 +827,14 @@ def test_a_protocol_brings_its_own_rows_and_names_those_without_weights(pretrain
         ("captions", "probe", "image"),
         ("captions", "taskres", "image"),
         ("captions", "late_fusion", "image+text"),
+        ("captions", "sentence_fusion", "image+text"),
         ("scratch", "knn", "image"),
+        ("scratch", "dense_head", "image"),
         ("scratch", "full", "image"),
     }
     assert ("scratch", "full", "image", "resnet18.a1_in1k") in found
-    assert {row["training"] for row in rows} == {"scratch-resnet18.a1_in1k"}
+    tower = "scratch-resnet18.a1_in1k"
+    assert {row["training"] for row in rows} == {tower, f"{tower}-dense_head"}
     assert "timm:resnet18.a1_in1k" in setup.unavailable
     assert finetuning.left_out(run)["reason"].str.contains("resnet18").any()
     assert (run.bundle / "scratch-resnet18.a1_in1k").exists()
@@ -830,6 +885,26 @@ def test_clinical_data_as_a_sentence_need_a_text_tower():
     start = finetuning.heads.Frozen(None, setup, pd.DataFrame(), np.zeros((2, 3)), dual=None)
     with pytest.raises(ValueError, match="pretrain with captions"):
         start.head("late_fusion", "image+text")
+    with pytest.raises(ValueError, match="sentence_fusion of image.text .* pretrain with captions"):
+        start.head("sentence_fusion", "image+text")
+    setup.task = cohort.task("bone_age")
+    with pytest.raises(ValueError, match="sentence_fusion fits tasks that are binary .*, not reg"):
+        start.head("sentence_fusion", "image+text")
+
+
+def test_a_sentence_goes_with_unit_vectors_of_the_image(pretrained):
+    context, run, setup = begun(pretrained, "sentence", heads=("sentence_fusion", "late_fusion"))
+    assert ("captions", "sentence_fusion", "image+text") in setup.plan.fitted
+    assert ("captions", "late_fusion", "image+metadata") in setup.plan.fitted
+    start = finetuning.heads.frozen(context, setup, context.view(), "captions")
+    seen, texts, _ = start.head("sentence_fusion", "image+text")
+    halves = np.split(seen, 2, axis=1)
+    assert not texts and start.dual.dim == halves[0].shape[1]
+    for half in halves:
+        np.testing.assert_allclose(np.linalg.norm(half, axis=1), 1, rtol=1e-5)
+    raw, _, _ = start.head("late_fusion", "image+text")
+    np.testing.assert_array_equal(raw[:, : start.raw.shape[1]], start.raw)
+    np.testing.assert_array_equal(raw[:, start.raw.shape[1] :], halves[1])
 
 
 def test_a_class_without_training_images_costs_the_few_labels_and_is_named():

@@ -8,6 +8,7 @@ functions ever sees a test label. A strategy comes by its name: ``strategy``, ``
 from bonelib.adaptation import clinical, objectives, probes, shots, strategies
 from bonelib.adaptation.fusion import early_fusion, late_fusion, part
 from bonelib.adaptation.objectives import IMBALANCE, objective
+from bonelib.adaptation.packing import PACKED, pack, unpack
 from bonelib.adaptation.probes import STRENGTHS, Probe, cross_fit, probe
 from bonelib.adaptation.search import POINTS, Fitted, calibrated, fit
 from bonelib.adaptation.shots import Draws, draw

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bonelib import evaluation
 from bonelib.adaptation import descent, text_heads
 from bonelib.adaptation.support import Heads, Point, Strategy, Support, never_winning
 
@@ -37,8 +38,7 @@ class CascadeHeads:
         closed = np.where(self.present, 0.0, -np.inf)[:, None, None]  # (K, 1, 1, C)
         first = _log_share(self.scale * cosines)  # (M, C)
         second = _log_share(self.second.logits(features) + closed)  # (K, 1, M, C)
-        entropy = -(np.exp(first) * first).sum(axis=1) / np.log(first.shape[1])
-        sure = entropy < self.thresholds[:, None]  # (P, M)
+        sure = evaluation.entropy(first) < self.thresholds[:, None]  # (P, M)
         out = np.where(sure[:, :, None], _log_share(first + closed), second)
         return never_winning(out, self.present)
 

@@ -44,7 +44,7 @@ def early_fusion(columns: int) -> Strategy:
     """
 
     def strategy(support: Support, rows: np.ndarray, points: Sequence[Point]) -> Heads:
-        _check(support, rows, columns)
+        check(support, rows, columns)
         width, balance = support.features.shape[1], [p.get("balance", 0.0) for p in points]
         parts, order = [], []
         for level in set(balance):
@@ -205,7 +205,7 @@ def part(strategy: Strategy, columns: int, which: str) -> Strategy:
         raise ValueError(f"Unknown part {which!r}. Choose image or metadata.")
 
     def partial(support: Support, rows: np.ndarray, points: Sequence[Point]) -> Heads:
-        _check(support, rows, columns)
+        check(support, rows, columns)
         own = replace(support, features=support.features[:, slices[which]], texts=None)
         return Known(strategy(own, rows, points), slices[which])
 
@@ -213,7 +213,12 @@ def part(strategy: Strategy, columns: int, which: str) -> Strategy:
 
 
 # ---------------------------------------------------------------------- checks and weights
-def _check(support: Support, rows: np.ndarray, columns: int) -> None:
+def check(support: Support, rows: np.ndarray, columns: int) -> None:
+    """Refuse a support that can't be fused.
+
+    Raises:
+        ValueError: A part is empty, a feature is missing, or a mask ``(K, N)`` has one class.
+    """
     width = support.features.shape[1]
     if not 0 < columns < width:
         raise ValueError(

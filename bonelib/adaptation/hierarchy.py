@@ -42,8 +42,7 @@ class HierarchyHeads:
             bias = self.bias - (weights @ self.mean[:, None, :, None])[..., 0]
             out = (x @ weights.view(-1, d).T).view(len(x), k, p, e).permute(1, 2, 0, 3)
             out = out + bias[:, :, None] + _closed(self.known)[:, None, None]
-            share = out.log_softmax(dim=-1)[..., None, :] + _closed(self.members > 0)
-            return never_winning(share.logsumexp(dim=-1).numpy(), self.present)
+            return never_winning(marginal(out, self.members).numpy(), self.present)
 
 
 def hierarchy(entities: np.ndarray) -> Strategy:
@@ -110,6 +109,17 @@ def entity_classes(entities: np.ndarray, labels: np.ndarray, classes: int) -> Te
     own = np.zeros((classes, len(alone)), dtype=np.float32)
     own[alone, np.arange(len(alone))] = 1
     return torch.from_numpy(np.hstack([members, own]))
+
+
+def marginal(logits: Tensor, members: Tensor) -> Tensor:
+    """Return ``log p(class)``, the log-sum-exp over its entities of their log-probabilities.
+
+    Args:
+        logits: ``(..., E)`` of the entities, ``NEVER`` where one can't be.
+        members: ``(C, E)`` of `entity_classes`.
+    """
+    share = logits.log_softmax(dim=-1)[..., None, :] + _closed(members > 0)
+    return share.logsumexp(dim=-1)
 
 
 def _gradient(parameters: list[Tensor], batch: Batch) -> list[Tensor]:

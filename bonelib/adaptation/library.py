@@ -114,15 +114,7 @@ def rbf_svm(support: Support, rows: np.ndarray, points: Sequence[Point]) -> Mode
             machines.append((model, z, gamma))
         return machines
 
-    def predict(machines: list[Any], new: np.ndarray) -> np.ndarray:
-        _, z, gamma = machines[0]
-        out = []
-        for start in range(0, len(new), 2048):
-            kernel = _radial(new[start : start + 2048], z, gamma)
-            out.append(np.stack([_decide(model, kernel) for model, *_ in machines]))
-        return np.concatenate(out, axis=1)
-
-    return _fit(support, rows, points, fit, predict)
+    return _fit(support, rows, points, fit, _of_machines)
 
 
 def _radial(x: np.ndarray, z: np.ndarray, gamma: float) -> np.ndarray:
@@ -144,6 +136,15 @@ def _decide(model: Any, kernel: np.ndarray) -> np.ndarray:
     return out[:, None]
 
 
+def _of_machines(machines: list[Any], new: np.ndarray) -> np.ndarray:
+    _, z, gamma = machines[0]
+    out = []
+    for start in range(0, len(new), 2048):
+        kernel = _radial(new[start : start + 2048], z, gamma)
+        out.append(np.stack([_decide(model, kernel) for model, *_ in machines]))
+    return np.concatenate(out, axis=1)
+
+
 def xgboost(support: Support, rows: np.ndarray, points: Sequence[Point]) -> Models:
     """Fit gradient-boosted trees by XGBoost. Chen and Guestrin 2016, arXiv:1603.02754.
 
@@ -158,14 +159,7 @@ def xgboost(support: Support, rows: np.ndarray, points: Sequence[Point]) -> Mode
     """
 
     def fit(z: np.ndarray, y: np.ndarray, points: Sequence[Point]) -> list[Any]:
-        try:
-            import xgboost as library
-        except ImportError as error:
-            raise ImportError(
-                "The strategy xgboost needs XGBoost, which is not installed. Install it with "
-                "pip install 'bonelib[trees]' (the wheel xgboost-cpu)."
-            ) from error
-
+        library = _library()
         classes = 0 if support.regression else int(y.max()) + 1
         weight = balanced(np.bincount(y))[y] if classes else None
         data = library.QuantileDMatrix(z, label=y, weight=weight, max_bin=64)
@@ -181,14 +175,37 @@ def xgboost(support: Support, rows: np.ndarray, points: Sequence[Point]) -> Mode
             trees[depth] = library.train(given | dict(max_depth=depth), data, rounds)
         return [(trees[int(p["depth"])], int(p["rounds"])) for p in points]
 
-    def predict(models: list[Any], new: np.ndarray) -> np.ndarray:
-        out = [
-            trees.inplace_predict(new, iteration_range=(0, rounds), predict_type="margin")
-            for trees, rounds in models
-        ]
-        return np.stack(out).reshape(len(models), len(new), -1)
+    return _fit(support, rows, points, fit, _of_trees, standard_values=False)
 
-    return _fit(support, rows, points, fit, predict, standard_values=False)
+
+def _library() -> Any:
+    try:
+        import xgboost
+    except ImportError as error:
+        raise ImportError(
+            "The strategy xgboost needs XGBoost, which is not installed. Install it with "
+            "pip install 'bonelib[trees]' (the wheel xgboost-cpu)."
+        ) from error
+    return xgboost
+
+
+def booster(content: bytes) -> Any:
+    """Return the trees that XGBoost's own JSON describes.
+
+    Raises:
+        ImportError: xgboost is not installed.
+    """
+    trees = _library().Booster({"nthread": 1})
+    trees.load_model(bytearray(content))
+    return trees
+
+
+def _of_trees(models: list[Any], new: np.ndarray) -> np.ndarray:
+    out = [
+        trees.inplace_predict(new, iteration_range=(0, rounds), predict_type="margin")
+        for trees, rounds in models
+    ]
+    return np.stack(out).reshape(len(models), len(new), -1)
 
 
 def mlp(support: Support, rows: np.ndarray, points: Sequence[Point]) -> Models:
@@ -218,10 +235,11 @@ def mlp(support: Support, rows: np.ndarray, points: Sequence[Point]) -> Models:
             networks.append((model, None if support.regression else np.bincount(y)))
         return networks
 
-    def predict(networks: list[Any], new: np.ndarray) -> np.ndarray:
-        return np.stack([_network_logits(*network, new) for network in networks])
+    return _fit(support, rows, points, fit, _of_networks)
 
-    return _fit(support, rows, points, fit, predict)
+
+def _of_networks(networks: list[Any], new: np.ndarray) -> np.ndarray:
+    return np.stack([_network_logits(*network, new) for network in networks])
 
 
 def _network_logits(model: Any, n: np.ndarray | None, new: np.ndarray) -> np.ndarray:
@@ -232,3 +250,6 @@ def _network_logits(model: Any, n: np.ndarray | None, new: np.ndarray) -> np.nda
         return out
     prior = np.log(n / n.sum())
     return out - (prior[1] - prior[0] if out.shape[1] == 1 else prior)
+
+
+PREDICT = {"rbf_svm": _of_machines, "xgboost": _of_trees, "mlp": _of_networks}

@@ -8,6 +8,7 @@ import contextlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from typing import Any
 
 from bonelib import models
 from bonelib.adaptation.objectives import objective
@@ -76,6 +77,31 @@ def l2_sp(tuning: Tuning) -> AbstractContextManager[Training]:
     gradient, as AdamW's decay is, and stands beside that decay.
     """
     return full(replace(tuning, options=replace(tuning.options, to_start=PULL)))
+
+
+@contextlib.contextmanager
+def dense_head(tuning: Tuning) -> Iterator[Training]:
+    """Train a hidden layer and the outputs above a tower that stays frozen, on varied images.
+
+    The head of Jagtap's ResNet-50: pooled features, 256 units of ReLU, dropout .5, the outputs
+    (bone-tumor-classification-resnet50, ``Train Resnet50.py``); Adam without weight decay. The
+    tower is in evaluation mode throughout, as there. What varies images, class weights, batches and
+    the schedule are the plan's; the outputs' weights start at 0.
+    """
+    model, tower = tuning.model, tuning.model.image
+    given = dict(outputs=model.head.out_features, seed=tuning.seed)
+    model.head = models.DenseHead(tower.width, **given)
+    tower.trunk.requires_grad_(False)
+
+    def stay(tower: Any, _: Any) -> None:
+        tower.eval()  # a frozen trunk drops no paths either
+
+    handle = tower.register_forward_pre_hook(stay)
+    options = replace(tuning.options, weight_decay=0.0)
+    with full(replace(tuning, options=options)) as training:
+        yield training
+    handle.remove()
+    tower.trunk.requires_grad_(True)
 
 
 @contextlib.contextmanager

@@ -13,15 +13,18 @@ from bonelib.models.bundles import (
     save_bundle,
     tower,
 )
+from bonelib.models.dense import DenseHead
 from bonelib.models.exchange import export_open_clip, from_open_clip
 from bonelib.models.heads import (
     Classifier,
     CosineHead,
     DualEncoder,
+    FeatureHead,
     LinearProbe,
     MultiHead,
     pool_studies,
 )
+from bonelib.models.soup import soup
 from bonelib.models.tuning import (
     add_lora,
     has_lora,

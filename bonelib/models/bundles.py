@@ -10,13 +10,23 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bonelib import encoders
 from bonelib.encoders import CachedText, ImageEncoder
-from bonelib.models.heads import Classifier, CosineHead, DualEncoder, LinearProbe, MultiHead
+from bonelib.models.dense import DenseHead
+from bonelib.models.heads import (
+    Classifier,
+    CosineHead,
+    DualEncoder,
+    FeatureHead,
+    LinearProbe,
+    MultiHead,
+)
 from bonelib.models.tuning import has_lora, merge_lora
 from bonelib.runs.files import file_hash, replacing, replacing_folder
 
-Model = DualEncoder | Classifier | LinearProbe | MultiHead
+Model = DualEncoder | Classifier | LinearProbe | FeatureHead | MultiHead
 FORMAT = 2  # of bundle.json; 1 had no number, and neither classes nor resize mode nor threshold
 
 
@@ -74,10 +84,15 @@ def save_bundle(folder: Path, model: Model, **facts: Any) -> Path:
     elif isinstance(model, MultiHead):
         architecture |= {"classes": [head.out_features for head in model.heads]}
     else:
-        outputs = model.outputs if isinstance(model, LinearProbe) else model.head.out_features
-        architecture |= {"outputs": outputs}
+        fitted = isinstance(model, LinearProbe | FeatureHead)
+        architecture |= {"outputs": model.outputs if fitted else model.head.out_features}
         if isinstance(getattr(model, "head", None), CosineHead):
             architecture |= {"dim": model.head.dim, "projection": model.head.kind}
+        if isinstance(getattr(model, "head", None), DenseHead):
+            architecture |= {"hidden": model.head.in_features}
+        if isinstance(model, FeatureHead):
+            kept = {name: (str(a.dtype), a.shape) for name, a in model.arrays().items()}
+            architecture |= {"head": model.kind, "arrays": kept}
     with replacing_folder(folder) as temporary:
         save_file(state, temporary / "weights.safetensors")
         if "config" in architecture.get("text", {}):  # else its name gives the tokenizer
@@ -186,8 +201,13 @@ def _build(shape: dict[str, Any], folder: Path) -> Model:
         return MultiHead(image, classes=shape["classes"])
     if shape["kind"] == "LinearProbe":
         return LinearProbe(image, outputs=shape["outputs"])
+    if shape["kind"] == "FeatureHead":
+        kept = {name: np.zeros(sides, kind) for name, (kind, sides) in shape["arrays"].items()}
+        return FeatureHead(image, outputs=shape["outputs"], kind=shape["head"], arrays=kept)
     head = None
     if "dim" in shape:
         given = {key: shape[key] for key in ("outputs", "dim", "projection")}
         head = CosineHead(image.width, **given)
+    if "hidden" in shape:
+        head = DenseHead(image.width, outputs=shape["outputs"], hidden=shape["hidden"])
     return Classifier(image, outputs=shape["outputs"], head=head)

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -137,24 +138,30 @@ class DualEncoder(nn.Module):
         be. With ``second``, another view of the same images, both views go through the projector
         as ``view_features`` and ``second_features``, and those of each stage, where it has a
         projector, as ``stage_0``, ``second_stage_0``, …; stages that are ``apart`` hand on no
-        gradient. Heads give ``attribute_0``, …: logits.
+        gradient. A ``second`` of N crops, ``(B, N, C, h, w)``, gives ``second_features``
+        ``(B, N, dim)``. Heads give ``attribute_0``, …: logits.
         """
         with torch.no_grad():  # in place, as CLIP does: beyond a clamp no gradient leads back
             self.logit_scale.clamp_(max=math.log(100))
         out = {"logit_scale": self.logit_scale.exp()}
         if self.logit_bias is not None:
             out["logit_bias"] = self.logit_bias
-        both = image if second is None else torch.cat([image, second])
+        crops = second is not None and second.ndim == 5
+        both = image if second is None or crops else torch.cat([image, second])
         watching = contextlib.nullcontext([])
         if self.stages is not None:
             watching = self.stages.watching(self.image.trunk, apart=apart)
         with watching as seen:
             pooled = self.image(both)
+        if crops:  # of another size: a pass of their own
+            pooled = torch.cat([pooled, self.image(second.flatten(0, 1))])
         for k, features in enumerate(seen if second is not None else ()):
             out[f"stage_{k}"], out[f"second_stage_{k}"] = features.chunk(2)
         if second is not None:
             views = F.normalize(self.projector(pooled), dim=-1)
-            out["view_features"], out["second_features"] = views.chunk(2)
+            parts = views.split([len(image), len(views) - len(image)])
+            out["view_features"] = parts[0]
+            out["second_features"] = parts[1].unflatten(0, second.shape[:2]) if crops else parts[1]
             pooled = pooled[: len(image)]
         out["pooled"] = pooled
         if study is not None:
@@ -219,7 +226,7 @@ class Classifier(nn.Module):
     A binary task has one output, the logit of its positive class.
     """
 
-    def __init__(self, image: ImageEncoder, *, outputs: int, head: CosineHead | None = None):
+    def __init__(self, image: ImageEncoder, *, outputs: int, head: nn.Module | None = None):
         super().__init__()
         self.image = image
         self.head = _undecided(image.width, outputs) if head is None else head
@@ -266,6 +273,30 @@ class LinearProbe(nn.Module):
         """Return the logits of raw features ``(B, D)``."""
         z = (features.double() - self.mean) / self.scale
         return z.clamp(-self.limit, self.limit) @ self.weights + self.bias
+
+
+class FeatureHead(nn.Module):
+    """A frozen image tower with a head that is no layer: support vectors, trees, neighbours.
+
+    It only holds them; ``adaptation.unpack`` makes the head of them again.
+
+    Args:
+        outputs: Columns of logits.
+        kind: The strategy that made it.
+        arrays: What it consists of, by name.
+    """
+
+    def __init__(self, image: ImageEncoder, *, outputs: int, kind: str, arrays: Mapping[str, Any]):
+        super().__init__()
+        self.image, self.outputs, self.kind = image, outputs, kind
+        self.head = nn.Module()
+        for name, value in arrays.items():
+            self.head.register_buffer(name, torch.from_numpy(np.array(value)))
+        self.to(memory_format=torch.channels_last)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return what the head consists of, by name."""
+        return {name: value.numpy() for name, value in self.head.named_buffers()}
 
 
 class MultiHead(nn.Module):
