@@ -5,11 +5,13 @@ under a key of weights, preprocessing and image content. Unit length is taken wh
 used, not here.
 """
 
+import copy
 import hashlib
 import io
 import json
 import warnings
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from bonelib.runs.files import replacing
 
 PIECE = 2**22  # bytes of a feature file that are looked at at once
+TRIED = 1  # images on which folded batch norms are compared with the tower as it is
+SAME = 1e-5  # of the largest feature: by how much those of folded batch norms may differ
 
 
 def key(encoder: Any, weights: str, content: str, image_ids: Iterable[str]) -> str:
@@ -29,11 +34,16 @@ def key(encoder: Any, weights: str, content: str, image_ids: Iterable[str]) -> s
     The architecture is one of them: the same tensors in another network give other features.
     """
     facts = [weights, encoder.architecture(), content, list(image_ids)]
+    facts += ["folded"] * any(isinstance(m, nn.BatchNorm2d) for m in encoder.modules())
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]
 
 
 def encode(
-    forward: Callable[[Tensor], Tensor], loader: Iterable[dict[str, Any]], *, rows: int = 0
+    forward: Callable[[Tensor], Tensor],
+    loader: Iterable[dict[str, Any]],
+    *,
+    rows: int = 0,
+    fold: bool = False,
 ) -> np.ndarray:
     """Run ``forward`` over the images of a loader without gradients: float32 ``(N, D)``.
 
@@ -44,14 +54,15 @@ def encode(
     Args:
         rows: How many images there are, if known: their features then lie in memory once, and no
             more than one batch beside them.
+        fold: Run ``folded(forward)``, a module in evaluation mode.
 
     Raises:
         ValueError: The loader gives another number of images than ``rows``.
     """
     if not rows:
-        return np.concatenate(list(_batches(forward, loader)))
+        return np.concatenate(list(_batches(forward, loader, fold)))
     out, done = np.empty((0, 0), np.float32), 0
-    for part in _batches(forward, loader):
+    for part in _batches(forward, loader, fold):
         if not done:
             out = np.empty((rows, *part.shape[1:]), np.float32)
         if done + len(part) <= rows:
@@ -63,7 +74,7 @@ def encode(
 
 
 def _batches(
-    forward: Callable[[Tensor], Tensor], loader: Iterable[dict[str, Any]]
+    forward: Callable[[Tensor], Tensor], loader: Iterable[dict[str, Any]], fold: bool
 ) -> Iterator[np.ndarray]:
     module = getattr(forward, "__self__", forward)
     parameters = module.parameters() if isinstance(module, nn.Module) else iter(())
@@ -71,8 +82,74 @@ def _batches(
     for batch in loader:
         with torch.no_grad():  # not around the yield: it would hold for the caller as well
             image = batch["image"].to(device, memory_format=torch.channels_last)
+            if fold:
+                forward, fold = folded(forward, image[:TRIED]), False
             found = forward(image).float().cpu().numpy()
         yield found
+
+
+def folded(tower: nn.Module, image: Tensor) -> nn.Module:
+    """Return a copy of a tower whose frozen batch norms are folded into its convolutions.
+
+    ``w' = w g / sqrt(v + e)`` and ``b' = (b - m) g / sqrt(v + e) + beta``: the same function of the
+    pixels, without the passes over memory that a batch norm takes. A norm is folded where a forward
+    of ``image`` shows that it reads what one convolution wrote, and that both run once.
+
+    Args:
+        tower: In evaluation mode; it stays as it is.
+        image: ``(B, C, H, W)``, on which both must agree to ``SAME``.
+
+    Returns:
+        The tower itself where they don't, where nothing can be folded, or off the CPU.
+    """
+    names = {module: name for name, module in tower.named_modules()}
+    calls, pairs, hooks = Counter(), {}, []
+
+    def wrote(convolution: nn.Module, _: Any, out: Tensor) -> None:
+        calls[convolution] += 1
+        out.written = convolution, out._version  # which a change in place would raise
+
+    def reads(norm: nn.Module, given: tuple[Tensor, ...]) -> None:
+        calls[norm] += 1
+        convolution, version = getattr(given[0], "written", (None, 0))
+        if convolution is not None and version == given[0]._version and not norm.training:
+            pairs[norm] = convolution
+
+    for module in names:
+        if isinstance(module, nn.Conv2d) and "weight" in module._parameters:
+            hooks.append(module.register_forward_hook(wrote))
+        elif isinstance(module, nn.BatchNorm2d) and module.track_running_stats:
+            hooks.append(module.register_forward_pre_hook(reads))
+    try:
+        expected = tower(image)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    pairs = {n: c for n, c in pairs.items() if calls[n] == calls[c] == 1}
+    if not pairs or image.device.type != "cpu" or expected.dtype != torch.float32:
+        return tower
+    made = copy.deepcopy(tower)
+    for norm, convolution in pairs.items():
+        _fold(made.get_submodule(names[convolution]), made.get_submodule(names[norm]))
+    made.to(memory_format=torch.channels_last)
+    apart = (made(image) - expected).abs().max()
+    return made if apart <= SAME * expected.abs().max() else tower
+
+
+def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+    """Let a convolution do what the batch norm after it does, which then keeps its activation."""
+    weight, bias = fuse_conv_bn_weights(
+        convolution.weight,
+        convolution.bias,
+        norm.running_mean,
+        norm.running_var,
+        norm.eps,
+        norm.weight,
+        norm.bias,
+    )
+    convolution.weight, convolution.bias = weight, bias
+    after = [getattr(norm, name, nn.Identity()) for name in ("drop", "act")]  # of timm's norms
+    norm.forward = nn.Sequential(*after).forward
 
 
 def encode_text(model: Any, tokens: Tensor, *, at_once: int = 256) -> np.ndarray:
@@ -80,6 +157,13 @@ def encode_text(model: Any, tokens: Tensor, *, at_once: int = 256) -> np.ndarray
     with torch.no_grad():
         parts = [model.encode_text(part).float().cpu() for part in tokens.split(at_once)]
     return torch.cat(parts).numpy()
+
+
+def projected(model: Any, pooled: np.ndarray) -> np.ndarray:
+    """Return the unit features that ``model.encode_image`` makes of stored ones, ``(N, dim)``."""
+    with torch.no_grad():
+        x = model.image_projection(torch.from_numpy(pooled).to(model.logit_scale.device))
+        return nn.functional.normalize(x, dim=-1).cpu().numpy()
 
 
 def _check(encoder: Any, loader: Any) -> None:
@@ -124,7 +208,7 @@ def image_features(
     modes = {module: module.training for module in encoder.modules()}
     encoder.eval().to(memory_format=torch.channels_last)
     try:
-        found = encode(encoder, loader, rows=len(loader.image_ids))
+        found = encode(encoder, loader, rows=len(loader.image_ids), fold=True)
     finally:
         for module, training in modes.items():
             module.training = training

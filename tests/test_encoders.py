@@ -160,9 +160,25 @@ def test_any_tower_takes_the_size_asked_for_and_gives_the_width_it_states(name):
     assert tower.preprocessing == encoders.Preprocessing(64, (0.5,) * 3, (0.5,) * 3)
 
 
-def test_a_tower_of_one_size_refuses_another():
-    with pytest.raises(ValueError, match="images of 224 pixels only, not 64"):
-        encoders.image("timm:mixer_s32_224", weights="random", size=64)
+def test_a_tower_of_one_size_enlarges_smaller_images_says_so_and_refuses_larger_ones():
+    with pytest.raises(ValueError, match="images of 224 pixels only, not 256"):
+        encoders.image("timm:mixer_s32_224", weights="random", size=256)
+    tower = encoders.image("timm:mixer_s32_224", weights="random", size=64).eval()
+    assert tower.notes == ["timm:mixer_s32_224 takes 224 pixels only: it enlarges those of 64."]
+    assert (tower.preprocessing.size, tower.side) == (64, 224)
+
+
+def test_trained_nest_weights_take_images_below_their_size(tmp_path):
+    whole = encoders.image("timm:nest_tiny_jx", weights="random").eval()
+    torch.save(whole.trunk.state_dict(), tmp_path / "nest.pth")
+    tower = encoders.image("timm:nest_tiny_jx", weights=str(tmp_path / "nest.pth"), size=64).eval()
+    grown = torch.nn.functional.interpolate(pixels(size=64), 224, mode="bilinear", antialias=True)
+    again = encoders.images.rebuild(tower.architecture()).eval()
+    again.load_state_dict(tower.state_dict())
+    with torch.no_grad():
+        found = tower(pixels(size=64))
+        assert (found == whole(grown)).all() and (found == again(pixels(size=64))).all()
+    assert "timm:nest_tiny_jx takes 224 pixels only: it enlarges those of 64." in tower.notes
 
 
 @pytest.mark.parametrize(
@@ -301,7 +317,7 @@ def test_minilm_is_the_mean_over_words_whatever_the_padding(minilm):
     assert torch.allclose(alone, padded, atol=1e-5)
 
 
-@pytest.mark.parametrize("language", ["en", "fr"])
+@pytest.mark.parametrize("language", captions.languages())
 def test_no_caption_is_cut_by_either_tower(minilm, language):
     bank = captions.words(language)
     longest = {

@@ -92,7 +92,7 @@ def build(name: str, kind: str, model: str, weights: str, size: int) -> ImageEnc
     side = size or (native if kind != "torchxrayvision" else CHEST[model])
     if side != native and hasattr(trunk, "set_input_size"):
         trunk.set_input_size(img_size=side)
-    elif side != native and trunk.pretrained_cfg.get("fixed_input_size"):
+    elif side > native and trunk.pretrained_cfg.get("fixed_input_size"):
         raise ValueError(f"{name} takes images of {native} pixels only, not {side}.")
     if kind == "torchxrayvision":
         mean, std = (0.5,), (0.5 / 1024,)
@@ -102,6 +102,10 @@ def build(name: str, kind: str, model: str, weights: str, size: int) -> ImageEnc
         mean, std = tuple(config["mean"]), tuple(config["std"])
     source = Path(weights).name if from_file else weights
     built = ImageEncoder(name, trunk, Preprocessing(side, mean, std, channels), source)
+    if side < native and trunk.pretrained_cfg.get("fixed_input_size"):
+        if not hasattr(trunk, "set_input_size"):
+            built.multiple = native
+            built.notes.append(f"{name} takes {native} pixels only: it enlarges those of {side}.")
     if from_file and where:
         built.notes.append(f"The tensors of {name} are those {where} of {source}.")
     if overlay:
