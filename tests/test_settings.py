@@ -20,12 +20,22 @@ SECTIONS = reading._sections()
 TRIED = reading._packaged("tried.toml")
 CHOOSABLE = [name for name, one in SECTIONS.items() if one.get("inherits") != "ours"]
 CHOOSABLE.remove("ours")
-CHOOSABLE.remove("ffcl")  # it learns from no caption, so that nothing would be left to control
+for silent in ("ffcl", "crops"):  # from no caption they learn, so that nothing is left to control
+    CHOOSABLE.remove(silent)
+CHOOSABLE.remove("soup")  # it trains nothing: a control would average the same towers
 NAMES = settings.recipe_names()
 
 
 def made(name="wrong", **sections):
     return settings.recipe(name, sections=SECTIONS | sections)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_words_are_trained_where_captions_are_learnt_from(name):
+    recipe = settings.recipe(name)
+    if recipe.model != "attributes":  # that one has no words
+        recorded = {"recipe": dataclasses.asdict(recipe)}
+        assert settings.trained_words(recorded) == recipe.learns_from_captions
 
 
 def plan(recipe="ours", profile="tiny", **changes):
@@ -110,9 +120,9 @@ def test_a_recipe_is_made_of_all_that_it_inherits():
 
 def test_only_recipes_that_can_retrieve_keep_an_epoch_by_retrieval():
     last = {name for name in NAMES if settings.recipe(name).kept_by is None}
-    assert last == {"shuffled", "attributes", "images_only", "ffcl"}
+    assert last == {"shuffled", "attributes", "images_only", "ffcl", "crops"}
     silent = {name for name in NAMES if not settings.recipe(name).learns_from_captions}
-    assert silent == {"images_only", "ffcl"}
+    assert silent == {"images_only", "ffcl", "crops"}
 
 
 # ---------------------------------------------------------------------- what is refused
@@ -348,8 +358,9 @@ def test_records_of_an_earlier_form_are_refused_with_the_command_that_remakes_th
         ("TEST", "center", "center:<name>"),
         ("CAPTION_FIELDS", "view,foo", "Choose .*view"),
         ("CAPTION_FIELDS", "", "Choose .*view"),
-        ("LANGUAGE", "de", "Choose en, fr"),
+        ("LANGUAGE", "nl", "Choose en, fr, de"),
         ("LANGUAGES", "fr,de", "Choose .*en, fr"),
+        ("PROMPTS", "nowhere.csv", "absolute path of a table that exists"),
         ("EVALUATE_ON", "train", "Choose val, test"),
         ("RUN_ON", "there", "Choose here, elsewhere"),
         ("MODE", "blank", "Choose tags, surrogates"),
@@ -370,7 +381,7 @@ def test_a_value_that_no_notebook_takes_is_refused_before_the_start(name, value,
 
 
 def test_captions_of_a_bank_may_be_in_any_language():
-    assert settings.problems({"PROFILE": "tiny", "CAPTIONS": "bank.csv", "LANGUAGE": "de"}) == []
+    assert settings.problems({"PROFILE": "tiny", "CAPTIONS": "bank.csv", "LANGUAGE": "nl"}) == []
 
 
 def test_the_command_refuses_all_wrong_values_at_once_and_starts_nothing(
@@ -381,7 +392,7 @@ def test_the_command_refuses_all_wrong_values_at_once_and_starts_nothing(
         "TEST": "fold",
         "SEED": "-1",
         "CAPTION_FIELDS": "foo",
-        "LANGUAGE": "de",
+        "LANGUAGE": "nl",
         "EPOCHS": "-1",
     }
     typed = [part for pair in wrong.items() for part in ("-p", *pair)]

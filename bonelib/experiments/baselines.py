@@ -5,7 +5,6 @@ and frozen encoders go out. All share one protocol: a head, a linear probe first
 chosen inside the training folds, scored on the images that each fold holds out.
 """
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,10 +13,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bonelib import adaptation, cohort, encoders, evaluation, figures, models, reporting, splits
+from bonelib import adaptation, cohort, encoders, evaluation, figures, reporting, splits
 from bonelib.evaluation import Method
 from bonelib.experiments import settings
 from bonelib.experiments.context import METADATA, AnyRun, Context, keep, metadata
+from bonelib.experiments.settings.towers import rung_method, rung_tower
 
 LITE0 = "lite0"
 FIRST = ("lite0_random", LITE0, "resnet50", "dinov2_small", "clip")
@@ -160,9 +160,9 @@ def see(context: Context, folds: Folds, plan: Mapping[str, Any]) -> Seen:
     features[THUMBNAIL] = small.images[rows].reshape(len(rows), -1)
     unavailable, commands, notes = {}, [], []
     for rung in map(encoders.rung, plan["encoders"]):
-        method = _method(rung)
+        method = rung_method(rung)
         try:
-            tower = _tower(context, rung, plan)
+            tower = rung_tower(context, rung, largest=plan["size"])
         except encoders.WeightsNotAvailable as error:
             unavailable[method] = str(error)
             commands.append(f"bonelib weights {rung.rung}")
@@ -170,45 +170,11 @@ def see(context: Context, folds: Folds, plan: Mapping[str, Any]) -> Seen:
         cache = context.cache(tower.preprocessing.size, fit=plan["fit"])
         features[method] = context.features(tower, cache, table[cohort.IMAGE_ID])
         notes += tower.notes
-    own = _method(encoders.rung(LITE0))
+    own = rung_method(encoders.rung(LITE0))
     if own in features:
         beside = Method(own.start, own.strategy, "image+metadata")
         features[beside] = np.hstack([features[own], features[METADATA]])
     return Seen(features, unavailable, tuple(notes), tuple(commands))
-
-
-def _method(rung: encoders.Rung) -> Method:
-    tower = rung.tower.partition(":")[2]
-    if rung.tower.startswith(("onnx:", "bundle:")):
-        tower = Path(tower).stem if rung.tower.startswith("onnx:") else Path(tower).parent.name
-    if rung.tower.startswith("torchxrayvision:"):  # apart from timm's of the same name
-        tower = rung.tower.replace(":", "-")
-    if rung.weights == "random":
-        return Method("scratch", "probe", "image", detail=tower)
-    return Method(tower, "probe", "image", detail=rung.detail)
-
-
-def _tower(context: Context, rung: encoders.Rung, plan: Mapping[str, Any]) -> Any:
-    """Return the tower of a rung, or of a bundle.
-
-    Raises:
-        WeightsNotAvailable: The weights are not here.
-        ValueError: A bundle was trained on images that folds hold out.
-    """
-    if not rung.tower.startswith("bundle:"):
-        return rung.build(largest=plan["size"], seed=context.seed)
-    folder = Path(rung.tower.partition(":")[2])
-    made = folder.parent / "record.json"
-    here = context.cohort_run.head["data_name"]
-    if made.is_file():
-        there = json.loads(made.read_text(encoding="utf-8")).get("data_name", "")
-        if set(there.split("+")) & set(here.split("+")):
-            raise ValueError(
-                f"{folder} was trained on images of {there}, some of which each fold holds out: "
-                "its scores would not be out of fold. Notebook 05 scores it on its own test set; "
-                "here use a bundle of another data set."
-            )
-    return models.load_bundle(folder).image
 
 
 def read_seen(seen: Seen, folds: Folds) -> str:
@@ -324,7 +290,7 @@ def beside_probe(context: Context, predictions: pd.DataFrame) -> pd.DataFrame:
     Returns:
         One row as of ``evaluation.compare``, the choice minus the probe; none where nothing chose.
     """
-    by_method, probe = evaluation.by_method(predictions), _method(encoders.rung(LITE0))
+    by_method, probe = evaluation.by_method(predictions), rung_method(encoders.rung(LITE0))
     if not {SELECTED, probe} <= by_method.keys():
         return pd.DataFrame()
     found = evaluation.compare(by_method[SELECTED], by_method[probe], task=context.asked)

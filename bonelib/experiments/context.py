@@ -6,7 +6,7 @@ features and the run itself go out. Nothing here computes a result.
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 import pandas as pd
 
 from bonelib import cohort, encoders, evaluation, features, figures, images, runs, splits
+from bonelib.datasets import own_tasks
 from bonelib.evaluation import Method
 
 if TYPE_CHECKING:
@@ -53,6 +54,9 @@ class Context:
     inputs: str = ""
     test: str = "fold0"
     reuse: bool = True
+
+    def __post_init__(self) -> None:
+        own_tasks.declare(runs.task_files(self.data, self.root))
 
     # ------------------------------------------------------------------ runs
     def _names(self, stage: str) -> dict[str, Any]:
@@ -99,7 +103,12 @@ class Context:
     @property
     def synthetic(self) -> bool:
         """Whether the radiographs are drawn: everything shown of them must say so."""
-        return self.data == "phantom"
+        return runs.is_drawn(self.data)
+
+    @property
+    def like_btxrd(self) -> bool:
+        """Whether they are those that stand in for BTXRD, whose numbers they are set beside."""
+        return self.data == runs.DRAWN[0]
 
     @cached_property
     def asked(self) -> cohort.Task:
@@ -143,9 +152,54 @@ class Context:
             pairs.append((str(both[0].parent), str(both[1].parent)))
         return [(there, now) for there, now in pairs if there and there != now]
 
-    def cache(self, size: int, *, fit: str = "") -> images.Cache:
-        """Return the decoded images of the cohort, resized as notebook 01 did unless told."""
+    def other(self, data: str) -> Self:
+        """Return the context of another data set, which notebook 01 read under the same variant.
+
+        Raises:
+            ValueError: It is among those of ``DATA``.
+        """
+        if set(data.split("+")) & set(self.data.split("+")):
+            raise ValueError(f"also={data!r} is among DATA={self.data!r} already. Leave it out.")
+        return replace(self, data=data, root="", test="fold0")
+
+    def beside(self, data: str) -> pd.DataFrame:
+        """Return the images of another data set to learn from; none of them is ever judged.
+
+        Ids carry its name. Fractures and intact bones are said by their sign, the cortex: a label
+        that is judged has no name here.
+        """
+        table = self.other(data).view()
+        table = table[table["split"] != "test"].assign(split="train")
+        for column in (cohort.IMAGE_ID, cohort.PATIENT, cohort.STUDY):
+            table[column] = (data + "/" + table[column].astype("string")).astype(object)
+        known = table.reindex(columns=["fracture", "distractor", "cortex"])
+        fracture, distractor, cortex = (known[c].astype(object).fillna("") for c in known)
+        whole, torn = fracture == "intact", (fracture == "fractured") | (distractor == "fracture")
+        cortex = cortex.mask(whole & (cortex == ""), "intact").mask(torn, "broken")
+        return table.assign(cortex=cortex).drop(
+            columns=[task.column for task in cohort.labelled(table)]
+        )
+
+    def ingredients(self, names: Sequence[str], *, of: str) -> list[runs.Record]:
+        """Return the finished pretrainings, on the same folds, that the recipe ``of`` averages.
+
+        Args:
+            names: As in ``Recipe.soup``.
+        """
+        found = []
+        for name in names:
+            variant, _, seed = name.partition("@")
+            variant = variant.replace("*", self.variant.removeprefix(of))
+            own = replace(self, inputs=variant, seed=int(seed or self.seed))
+            folds = self.cohort_run.settings["split_seed"]
+            found.append(own.find("pretraining", test=self.test, split_seed=folds))
+        return found
+
+    def cache(self, size: int, *, fit: str = "", also: str = "") -> images.Cache:
+        """Return the decoded images of the cohort and ``also``, resized as by 01 unless told."""
         table = self.here(self.cohort_run.table("cohort"))
+        if also:
+            table = pd.concat([table, self.beside(also)], ignore_index=True)
         return decoded(table, size=size, fit=fit or self.cohort_run.settings["fit"])
 
     def features(
@@ -315,13 +369,14 @@ def frozen_features(
 
 
 def in_order(
-    cache: images.Cache, image_ids: Sequence[str] | pd.Series, tower: Any
+    cache: images.Cache, image_ids: Sequence[str] | pd.Series, tower: Any, *, side: int = 0
 ) -> images.Loader:
-    """Return batches of images as they are, for a tower that learns nothing from them."""
+    """Return batches of whole images, of ``side`` pixels, for a tower that only looks at them."""
     # At most 64, and as many pixels as those have at 128 px: at 224 px a batch of 64 took 1.4 GB
     # more than one of 16, and no less time.
     size = max(1, min(64, 2**20 // cache.size**2))
-    return images.loader(cache, image_ids, batch_size=size, **tower.preprocessing.pixels())
+    pixels = tower.preprocessing.pixels() | {"sides": (side or cache.size,)}
+    return images.loader(cache, image_ids, batch_size=size, **pixels)
 
 
 # ---------------------------------------------------------------------- what a run keeps
@@ -341,6 +396,16 @@ def keep(run: AnyRun, name: str, table: pd.DataFrame) -> pd.DataFrame:
     if not run.finished:
         run.save_table(name, table)
     return run.table(name)
+
+
+def opened(run: AnyRun) -> pd.DataFrame:
+    """Return what is sealed of the test images, but the reports; a run opens them once."""
+    try:
+        return run.table("opened")
+    except FileNotFoundError:
+        seen = splits.open_test(run).drop(columns=cohort.REPORT, errors="ignore")
+        run.save_table("opened", seen.astype("object"))
+        return seen
 
 
 def finish(run: AnyRun, *, notes: Mapping[str, Any] | None = None, **metrics: Any) -> runs.Record:

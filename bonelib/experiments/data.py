@@ -8,6 +8,7 @@ What only drawn radiographs are asked is in `drawn`.
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -110,15 +111,24 @@ def plan(context: Context, *, resize: str, split_seed: int = 0, folds: int = 0) 
 
 
 # ---------------------------------------------------------------------- what is in the table?
-def draw(plan: Mapping[str, Any]) -> Path:
-    """Draw the synthetic cohort, once for each state of the code that draws it."""
-    return phantom.write(
-        runs.cache_folder("phantom") / f"{runs.code_hash('phantom')}-{plan['radiographs']}",
-        images=plan["radiographs"],
-        size=plan["phantom_size"],
-        seed=plan["cohort_seed"],
-        workers=os.cpu_count(),
-    )
+def draw(data: str, plan: Mapping[str, Any]) -> Path:
+    """Draw the synthetic sets of a name, once for each state of the code that draws them.
+
+    Several share the radiographs of the profile.
+
+    Returns:
+        Their folders, joined as in PATH.
+    """
+    names, folders = data.split("+"), []
+    asked = dict(size=plan["phantom_size"], seed=plan["cohort_seed"], workers=os.cpu_count())
+    asked |= dict(images=plan["radiographs"] // len(names))
+    for name in names:
+        _, _, kind = name.partition("_")
+        stem = "-".join(filter(None, (runs.code_hash("phantom"), kind, str(asked["images"]))))
+        folder = runs.cache_folder("phantom") / stem
+        write = partial(phantom.write_task, kind=kind) if kind else phantom.write
+        folders.append(str(write(folder, **asked)))
+    return Path(os.pathsep.join(folders))
 
 
 def read(context: Context, plan: Mapping[str, Any], *, classes: str = "") -> Radiographs:
@@ -130,7 +140,11 @@ def read(context: Context, plan: Mapping[str, Any], *, classes: str = "") -> Rad
     Raises:
         ValueError: The table breaks the contract of ``cohort``, or has labels but none of the task.
     """
-    root = draw(plan) if context.synthetic else runs.data_root(context.data, context.root)
+    root = (
+        draw(context.data, plan)
+        if context.synthetic
+        else runs.data_root(context.data, context.root)
+    )
     names = dict(task=context.task, classes=datasets.class_names(classes))
     table = datasets.read(context.data, root, missing=datasets.KEEP, **names)
     cohort.check(table, task=_asked(context, table))

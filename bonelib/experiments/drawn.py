@@ -22,7 +22,7 @@ REAL = "FracAtlas"  # the public films that drawn ones are set beside
 TOWER = "packaged:efficientnet_lite0"
 FEATURED = 300  # images of each set whose frozen features are compared
 LIMIT = 0.75  # AUROC up to which a trivial reader may come
-_NOT_DRAWN = "**Reading.** Only the synthetic cohort is asked this."
+_NOT_DRAWN = "**Reading.** Only the synthetic bone tumours are asked this."
 
 
 # ---------------------------------------------------------------------- marginals
@@ -32,7 +32,7 @@ def marginals(context: Context, run: AnyRun, root: Path) -> dict[str, pd.DataFra
     Returns:
         ``counts, ages, areas, tests`` of ``phantom.agreement.compare``.
     """
-    if not context.synthetic:
+    if not context.like_btxrd:
         return dict.fromkeys(("counts", "ages", "areas", "tests"), pd.DataFrame())
     beside = phantom.agreement.compare(root)
     counts = keep(run, "marginals", beside["counts"])
@@ -81,7 +81,7 @@ def beside_real(
         synthetic or ``BONELIB_DATA`` holds no FracAtlas.
     """
     folder = Path(os.environ.get("BONELIB_DATA", "")) / "fracatlas"
-    if not (context.synthetic and "BONELIB_DATA" in os.environ and folder.is_dir()):
+    if not (context.like_btxrd and "BONELIB_DATA" in os.environ and folder.is_dir()):
         return {}
     tables = {
         "synthetic": table.drop_duplicates(cohort.GROUP),
@@ -150,7 +150,7 @@ def told_apart(context: Context, run: AnyRun, caches: Mapping[str, images.Cache]
 
 def read_likeness(context: Context, measured: pd.DataFrame, told: pd.DataFrame) -> str:
     """Say how alike the spectra are, and how easily drawn images are told from real ones."""
-    if not context.synthetic:
+    if not context.like_btxrd:
         return _NOT_DRAWN
     if measured.empty:
         return "**Reading.** `BONELIB_DATA` holds no `fracatlas`: likeness is not measured."
@@ -172,7 +172,7 @@ def difficulty(
     Returns:
         ``method, value, low, high, n, limit`` and whether the limit is ``kept``.
     """
-    if not context.synthetic:
+    if not context.like_btxrd:
         return pd.DataFrame()
     if run.finished:
         return run.table("difficulty")

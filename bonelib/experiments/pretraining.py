@@ -86,8 +86,11 @@ def prepare(context: Context, table: pd.DataFrame, plan: Pretraining) -> Setup:
     Raises:
         ValueError: All captions mean the same, or no validation image has one.
     """
-    cache = context.cache(plan.size, fit=plan.resize)
-    return _assemble(table, cache, plan, _model(table, plan, seed=context.seed), seed=context.seed)
+    cache = context.cache(plan.decoded, fit=plan.resize, also=plan.recipe.also)
+    averaged = context.ingredients(plan.recipe.soup, of=plan.recipe.name)
+    model = models.soup([r.bundle for r in averaged]) if averaged else None
+    model = model or _model(table, plan, seed=context.seed)
+    return _assemble(table, cache, plan, model, seed=context.seed)
 
 
 def _model(table: pd.DataFrame, plan: Pretraining, *, seed: int) -> models.Model:
@@ -135,7 +138,7 @@ def _assemble(
         truncated = model.text.truncated(table["caption"].tolist()).float().mean().item()
     if recipe.retrieves:
         held = table[~train & (_keys(table) >= 0).any(axis=1)]
-        validation = in_order(cache, held["image_id"], model.image)
+        validation = in_order(cache, held["image_id"], model.image, side=plan.size)
     start = {k: v.clone() for k, v in model.state_dict().items() if k.startswith("image.")}
     batches = _batches(table[train], plan, model=model)
     parts = dict(seed=seed, **Process.here().part)
@@ -211,7 +214,9 @@ def _batches(train: pd.DataFrame, plan: Pretraining, *, model: models.Model) -> 
     given = dict(tokens=tokens, keys=keys, more=more, batch_size=size, order=order)
     studies = train["study"] if recipe.studies else None  # a batch then counts studies
     given |= dict(studies=studies, views=2 if recipe.objective.views else 1)
-    sided = {"side", captions.OWN} & set(plan.caption_fields)  # a mirror would make them wrong
+    given |= dict(sides=plan.sides, crops=recipe.crops, masked=recipe.masked)
+    mirrored = {"side", captions.OWN, captions.OUTLINES}  # a mirror would make them wrong
+    sided = mirrored & set(plan.caption_fields)
     return given | dict(augment={}, flip=not sided, shuffle=True, drop_last=True)
 
 
@@ -272,7 +277,7 @@ def reopen(run: runs.Run) -> Setup:
         ValueError: It was planned from other files.
     """
     plan = Pretraining.from_dict(run.settings)
-    cache = reopen_images(run, size=plan.size, fit=plan.resize)
+    cache = reopen_images(run, size=plan.decoded, fit=plan.resize)
     model = models.load_bundle(run.path / "untrained" / "model")
     return _assemble(run.table(Setup.kept_as), cache, plan, model, seed=run.head["seed"])
 
@@ -291,7 +296,7 @@ def train(run: AnyRun, setup: Setup, *, accelerator: str = "auto") -> Iterator[d
         keep_inputs(run, setup)
     runs.seed_everything(setup.seed)  # wherever the model came from, the same draws follow
     history = [{"epoch": 0, "loss": np.nan} | retrieve(setup, model.eval())]
-    for row in training.fit(
+    rows = training.fit(
         model,
         setup.objective,
         setup.loader,
@@ -302,7 +307,8 @@ def train(run: AnyRun, setup: Setup, *, accelerator: str = "auto") -> Iterator[d
         checkpoint=lambda state: runs.save_checkpoint(run, state),
         accelerator=accelerator,
         **process.where,
-    ):
+    )
+    for row in [_untrained(setup)] if recipe.soup else rows:
         history.append(row)
         if process.first:
             run.save_table("history", pd.DataFrame(history))  # the curve so far
@@ -315,6 +321,15 @@ def train(run: AnyRun, setup: Setup, *, accelerator: str = "auto") -> Iterator[d
         facts |= {"attributes": setup.table.attrs.get("attributes", [])}
         models.save_bundle(run.bundle, model, **facts, recipe=recipe.name)
         runs.mark_trained(run)
+
+
+def _untrained(setup: Setup) -> dict[str, Any]:
+    """Return the row of a model that was averaged: its loss on a first batch, at no cost."""
+    with torch.no_grad():
+        loss = setup.objective(setup.model, next(iter(setup.loader))).item()
+    spent = dict.fromkeys(("lr", "seconds", "cpu_seconds", "images_per_s", "waited"), 0.0)
+    row = {"epoch": 1, "loss": loss, **spent, "precision": "32-true", "alarm": ""}
+    return row | retrieve(setup, setup.model)
 
 
 def progress(row: dict[str, Any], setup: Setup) -> str:

@@ -116,6 +116,13 @@ def contrasts(context: Context, run: AnyRun, *, compare_to: str) -> pd.DataFrame
     return keep(run, "contrasts", pd.concat(found, ignore_index=True))
 
 
+def over_seeds(context: Context, run: AnyRun) -> pd.DataFrame:
+    """Return what recipes gain over their start, with intervals over patients and over seeds."""
+    if run.finished:
+        return run.table("seeds")
+    return keep(run, "seeds", reporting.over_seeds(profile=context.profile))
+
+
 def read_contrasts(contrasts: pd.DataFrame, *, compare_to: str) -> str:
     """Say, for each task, what one recipe has over each other one, at all training labels."""
     lines = []

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bonelib.images import cuts
 from bonelib.images.orders import Order, Plain, members_of
 from bonelib.images.store import Cache
 
@@ -42,6 +43,9 @@ class Loader:
     drop_last: bool
     seed: int
     views: int = 1
+    sides: tuple[int, ...] = ()
+    crops: int = 0
+    masked: float = 0.0
     rank: int = 0
     ranks: int = 1
     members: list[np.ndarray] | None = field(default=None, repr=False)  # the images of each study
@@ -55,6 +59,11 @@ class Loader:
     def __len__(self) -> int:
         count = len(self.order) / self.batch_size
         return math.floor(count) if self.drop_last else math.ceil(count)
+
+    def side(self, epoch: int) -> int:
+        """Return the side of the images of an epoch in pixels."""
+        sides = self.sides or self.cache.images.shape[-1:]
+        return sides[min(epoch, len(sides) - 1)]
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         epoch, self.epoch = self.epoch, self.epoch + 1
@@ -88,22 +97,35 @@ class Loader:
                 picked = torch.tensor([part[0] for part in parts])
                 lengths = torch.tensor([len(part) for part in parts])
                 studies["study"] = torch.arange(len(parts)).repeat_interleave(lengths)
-            plain = torch.from_numpy(self.cache.images[self.rows[chosen]])  # (B, S, S), a copy
-            plain = plain.unsqueeze(1).to(torch.float32).mul_(1 / 255)
+            stored = self.cache.images[self.rows[chosen]]  # (B, S, S), a copy
+            plain = cuts.floats(cuts.shrunk(stored, self.side(epoch)))
             state = np.random.SeedSequence([self.seed, epoch, number, self.rank]).generate_state(2)
             generator = torch.Generator().manual_seed(int(state[0]) << 32 | int(state[1]))
-            pictures = {}
-            for name in ("image", "second")[: self.views]:
-                varied = plain
-                if self.augment is not None:
-                    varied = augment(plain, generator=generator, flip=self.flip, **self.augment)
-                pictures[name] = self._normalise(varied)
+            pictures = {"image": self._normalise(self._varied(plain, generator))}
+            if self.views == 2:
+                pictures["second"] = self._second(stored, plain, generator)
             yield {
                 **pictures,
                 **studies,
                 **{name: values[picked] for name, values in self.extras.items()},
                 "image_id": [self.image_ids[i] for i in chosen],
             }
+
+    def _varied(self, plain: "torch.Tensor", generator: "torch.Generator") -> "torch.Tensor":
+        if self.augment is None:
+            return plain
+        return augment(plain, generator=generator, flip=self.flip, **self.augment)
+
+    def _second(
+        self, stored: np.ndarray, plain: "torch.Tensor", generator: "torch.Generator"
+    ) -> "torch.Tensor":
+        """Return the other view: the image varied anew, ``(B, C, H, W)``, or its crops."""
+        if self.crops:
+            side = plain.shape[-1] // 2
+            parts = cuts.floats(cuts.crops(stored, self.crops, side=side, generator=generator))
+            return self._normalise(self._varied(parts, generator)).unflatten(0, (-1, self.crops))
+        varied = self._varied(plain, generator)
+        return self._normalise(cuts.blanked(varied, self.masked, generator=generator))
 
     def _normalise(self, image: "torch.Tensor") -> "torch.Tensor":
         """Centre and scale ``(B, 1, H, W)`` in place where all channels agree, and spread it."""
@@ -136,6 +158,9 @@ def loader(
     drop_last: bool = False,
     seed: int = 0,
     views: int = 1,
+    sides: Sequence[int] = (),
+    crops: int = 0,
+    masked: float = 0.0,
     studies: Sequence[str] | None = None,
     rank: int = 0,
     ranks: int = 1,
@@ -158,6 +183,11 @@ def loader(
         flip: Let ``augment`` mirror images. Only where neither labels nor captions name a side.
         order: Which rows an epoch takes, where not each once: see ``images.orders``.
         views: 2 adds ``second``, the same images varied by a draw of their own (for SimCLR).
+        sides: Side of the images in each epoch in pixels, shrunk from the cache by area; the last
+            one holds from there on. Empty: that of the cache.
+        crops: ``second`` is so many cuts of each image as it is in the cache, half as wide as the
+            whole view: ``(B, crops, C, H, W)`` (multi-crop: Caron et al. 2020, arXiv:2006.09882).
+        masked: Share of the squares of ``second`` that are blank, see ``cuts.blanked``.
         studies: The study of each image. ``batch_size`` then counts studies, each with all its
             images: ``study`` ``(B,)`` gives an image its row among the S studies of the batch, and
             every other array has a row a study, that of its first image. An image without a study
@@ -201,6 +231,10 @@ def loader(
         problems.append("flip=True does nothing without augment; pass augment={}.")
     if views not in (1, 2) or (views == 2 and augment is None):
         problems.append(f"views={views}: 1, or 2 that differ by augment={{}}.")
+    if (crops or masked) and (views == 1 or (crops and masked)):
+        problems.append(f"crops={crops}, masked={masked:g}: one of them, of views=2.")
+    if any(not 0 < side <= cache.size for side in sides):
+        problems.append(f"sides={sides}: from 1 to {cache.size} pixels, as many as the cache has.")
     if batch_size % ranks or (ranks > 1 and not drop_last):
         problems.append(
             f"{ranks} processes can't share a batch of {batch_size} (drop_last={drop_last}) evenly."
@@ -223,6 +257,9 @@ def loader(
         drop_last=drop_last,
         seed=seed,
         views=views,
+        sides=tuple(sides),
+        crops=crops,
+        masked=masked,
         rank=rank,
         ranks=ranks,
         members=members,

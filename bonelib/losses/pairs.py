@@ -192,7 +192,8 @@ def contrastive_objective(
         use_keys: Count captions with equal attribute keys as positives. Without, it is plain CLIP.
         text: Weight of the image–text term. Rows of a batch whose ``captioned`` is false (images
             without text) are left out of it.
-        views: Weight of SimCLR between the two views of each image; batches need ``second``.
+        views: Weight of SimCLR between the two views of each image; batches need ``second``. Where
+            that is several crops, each is to find its own whole image, and the mean counts.
         neighbours: Weight of the same image–text term with each caption's nearest neighbour in its
             place; batches need ``neighbour_tokens``. (DeCLIP, equation 7)
         attributes: Weight of the cross-entropy of one linear head an attribute key
@@ -242,8 +243,10 @@ def contrastive_objective(
         if neighbours:
             terms.append(neighbours * pairs(out, batch, "neighbour_features"))
         if views:
-            two = gathered(out["view_features"]), gathered(out["second_features"])
-            terms.append(views * simclr_loss(*two))
+            first, second = gathered(out["view_features"]), gathered(out["second_features"])
+            others = second.unbind(1) if second.ndim == 3 else [second]
+            each = torch.stack([simclr_loss(first, other) for other in others])
+            terms.append(views * each.mean())
         if attributes:
             logits = [v for name, v in out.items() if name.startswith("attribute_")]
             terms.append(attributes * attributes_loss(logits, batch["keys"]))

@@ -82,13 +82,15 @@ class Frozen:
         adaptation.points(name, self.setup.task.kind)  # refuses what does not fit the task's kind
         needs = adaptation.strategies.table().loc[name, "text"]
         strategy = adaptation.strategy(name)
-        if needs == "clinical":
+        if needs in ("clinical", "sentence"):
             if sees == "image+text" and self.dual is None:
                 raise ValueError(
                     f"{name} of {sees} writes clinical data as a sentence for the text tower, and "
                     "this pretraining has none: pretrain with captions, a RECIPE such as ours."
                 )
-            return self._fused(strategy, sees)
+            sentence = needs == "sentence"  # as published, beside unit vectors of the image
+            image = features.projected(self.dual, self.raw) if sentence else self.raw
+            return self._fused(strategy, sees, image)
         if needs in ("yes", "tower", "bank") and not self.reads():
             raise ValueError(
                 f"{name} needs texts of the classes in the space of the features: a tower that was "
@@ -103,7 +105,7 @@ class Frozen:
             return self.projected, True, lambda rows: strategy(self.dual, words)
         return self.projected if needs == "yes" else self.raw, needs == "yes", lambda rows: strategy
 
-    def _fused(self, strategy: Any, sees: str) -> tuple[np.ndarray, bool, Bound]:
+    def _fused(self, strategy: Any, sees: str, image: np.ndarray) -> tuple[np.ndarray, bool, Bound]:
         labels = self.setup.labels
         coding = adaptation.clinical.learn(self.view[self.train], labels[self.train])
         self.notes = coding.notes
@@ -115,7 +117,7 @@ class Frozen:
             columns = coding.code(self.view)
         if not columns.shape[1]:
             raise ValueError("No clinical data of these images may be used: nothing is fused.")
-        both = np.hstack([self.raw, columns])
+        both = np.hstack([image, columns])
         return both, False, lambda rows: strategy(columns.shape[1])
 
     def _entities(self, strategy: Any) -> Bound:
@@ -254,7 +256,11 @@ def _logits(
         support = seen[start].support(x, texts=texts)
         points = adaptation.points(name, setup.task.kind)
         every = np.ones(len(support.labels), dtype=bool)
-        yield method, adaptation.fit(bound(every), support, points).logits(x)
+        fitted = adaptation.fit(bound(every), support, points)
+        if name in adaptation.PACKED and setup.plan.row(start) is None:
+            whole = adaptation.pack(name, setup.tower(start), fitted)
+            models.save_bundle(bundle_of(run, method), whole, **facts_of(setup, method))
+        yield method, fitted.logits(x)
     for start, strategy in setup.trainings:
         method = setup.plan.method(start, strategy)
         tower = models.load_bundle(bundle_of(run, method))

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +22,7 @@ import pandas as pd
 import torch
 
 from bonelib import (
+    adaptation,
     cohort,
     dicom,
     evaluation,
@@ -108,8 +110,13 @@ class Predictor:
         """Refuse heat maps of a model that has none.
 
         Raises:
-            ValueError: No layer of it has rows and columns.
+            ValueError: No layer of it has rows and columns, or its head has no gradient.
         """
+        if isinstance(self.module, models.FeatureHead):
+            raise ValueError(
+                f"There are no heat maps of {self.module.kind}: its head has no gradient. Leave "
+                "--heatmaps out, or take a probe or a fine-tuned model."
+            )
         side, channels = self.size, self.module.image.preprocessing.channels
         try:
             explain.target_layer(self.module, torch.zeros(1, channels, side, side))
@@ -185,12 +192,26 @@ class Predictor:
             logits = zero_shot.logits(seen, classes, scale=self.module.scale)
             logits = zero_shot.expected(logits, self.values) if self.values else logits
         elif isinstance(self.module, models.LinearProbe):  # its head in double precision
-            seen = features.encode(self.module.image, loader)
+            seen = features.encode(self._frozen, loader)
             logits = self.module.head(torch.from_numpy(seen))
+        elif isinstance(self.module, models.FeatureHead):
+            logits = self._unpacked.logits(features.encode(self._frozen, loader))
         else:
             logits = features.encode(self.module, loader)
         view = pd.DataFrame({cohort.IMAGE_ID: range(len(logits))})
         return evaluation.predictions(view, logits, task=self.task, seed=0)[self.scores].to_numpy()
+
+    @cached_property
+    def _unpacked(self) -> adaptation.Fitted:
+        return adaptation.unpack(self.module)
+
+    @cached_property
+    def _frozen(self) -> Any:
+        """The tower as frozen features are computed; it is folded once for all batches."""
+        side, channels = self.size, self.module.image.preprocessing.channels
+        noise = torch.rand(1, channels, side, side, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            return features.folded(self.module.image, noise)
 
     def called(self, table: pd.DataFrame) -> pd.DataFrame:
         """Add ``threshold`` and ``call``, the class that is named, to rows of probabilities.

@@ -28,5 +28,5 @@ from bonelib.experiments.settings.protocols import (
     protocol_text,
     protocols,
 )
-from bonelib.experiments.settings.reading import recipe, recipe_names, recipes
+from bonelib.experiments.settings.reading import recipe, recipe_names, recipes, trained_words
 from bonelib.experiments.settings.schema import Fit, Objective, Recipe

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from bonelib import captions, reports
+from bonelib import captions, cohort, reports
 from bonelib.evaluation.methods import HEADS, TOWERS
 from bonelib.experiments.settings.checking import Shaped, Within, faults
 from bonelib.experiments.settings.plans import Resize, Said, TestSet
@@ -28,9 +28,7 @@ PARAMETERS: dict[str, Any] = {
     "EVALUATE_ON": Literal["val", "test"],
     "RUN_ON": Literal["here", "elsewhere"],
     "MODE": Literal["tags", "surrogates"],
-    "LANGUAGES": tuple[
-        Annotated[str, Shaped("|".join(reports.names()), ", ".join(reports.names()))], ...
-    ],
+    "SITES": Literal["table", "predicted"],
 }
 LISTS = ("CAPTION_FIELDS", "LANGUAGES")  # by commas
 # Heads that notebook 02 fits to the features of every encoder.
@@ -47,13 +45,21 @@ def problems(values: Mapping[str, Any]) -> list[str]:
     """
     listed = {name: listing(values[name]) for name in LISTS if name in values}
     hints = {name: hint for name, hint in PARAMETERS.items() if name in values}
+    if "LANGUAGES" in values:  # of reports, or of the prompts of notebook 06
+        spoken = captions.languages() if "SITES" in values else reports.names()
+        hints["LANGUAGES"] = tuple[Annotated[str, Shaped("|".join(spoken), ", ".join(spoken))], ...]
     found = faults(hints, {**values, **listed})
+    own = values.get("PROMPTS")
+    if own and not (Path(own).is_absolute() and Path(own).is_file()):
+        found.append(f"PROMPTS={own!r}: give the absolute path of a table that exists.")
     language, known = values.get("LANGUAGE"), captions.languages()
     if values.get("CAPTIONS") in WRITTEN and language not in known:
         found.append(f"LANGUAGE={language!r}. Choose {', '.join(known)}, or captions from a CSV.")
     named: dict[str, Callable[[str], Any]] = {"ENCODERS": encoder_names, "PROTOCOL": protocol}
     named |= {"STRATEGIES": functools.partial(_names, known=TOWERS, what="strategy")}
     ladder = LADDER_HEADS if "ENCODERS" in values else HEADS
+    named |= {"FINETUNE": functools.partial(_names, known=(*TOWERS, "none"), what="strategy")}
+    named |= {"TASKS": functools.partial(_names, known=tuple(cohort.TASKS), what="task")}
     named |= {"HEADS": functools.partial(head_names, known=ladder)}
     for name in (one for one in named if values.get(one)):
         try:

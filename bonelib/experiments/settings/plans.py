@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import pandas as pd
 
-from bonelib.captions import FIELDS, OWN
+from bonelib.captions import FIELDS, OUTLINES, OWN
 from bonelib.evaluation import Method
 from bonelib.evaluation.methods import HEADS, TOWERS
 from bonelib.experiments.settings import protocols as reading
@@ -40,7 +40,8 @@ PRETRAINING_SIZES = _side_by_side(
 QUICK = ("rbf_svm", "knn", "class_mean", "gda", "lp_plus_plus", "tip_adapter", "clap")
 MANY = (*QUICK, "linear_svm", "xgboost", "mlp", "ss_text", "tip_adapter_f", "clip_adapter")
 MANY += ("taskres", "prolip", "class_text", "cascade", "clip_it", "coop", "hierarchy")
-MANY += ("early_fusion", "late_fusion")
+FUSIONS = ("early_fusion", "late_fusion")  # with clinical data as columns
+MANY += FUSIONS
 SHOTS, SHARES = (1, 2, 4, 8, 16), (0.01, 0.05, 0.1, 0.25)
 FINETUNING_SIZES = _side_by_side(
     {
@@ -66,6 +67,7 @@ Resize = Literal["pad", "squash"]
 TestSet = Annotated[str, Shaped(r"fold\d+|center:.+", "fold0, fold1, …, center:<name>")]
 Strengths = Annotated[tuple[Positive, ...], Within(1)]
 Said = Annotated[str, Shaped("|".join((*FIELDS, OWN)), ", ".join((*FIELDS, OWN)))]
+Named = Annotated[str, Shaped("|".join((*FIELDS, OWN, OUTLINES)), "fields of captions")]
 Source = Annotated[str, Shaped(r"table|reports|own|.+\.csv", "table, reports, own, or a CSV")]
 Language = Annotated[str, Shaped("[a-z]{2}", "two letters such as en or fr")]
 Head = Annotated[str, Shaped("|".join(HEADS), ", ".join(HEADS))]
@@ -101,7 +103,8 @@ class Pretraining:
         test: The test set, whose patients stay unseen.
         evaluate_on: Images that the probes are judged on: ``val`` to choose recipes, or ``test``.
         captions: ``table``, ``reports``, ``own``, or the file name of a bank of captions.
-        caption_fields: What captions name, as far as the set knows it; ``own`` for ``own``.
+        caption_fields: What captions name, as far as the set knows it; ``own`` for ``own``;
+            ``outlines`` where those of training images are told.
     """
 
     recipe: Recipe
@@ -116,11 +119,25 @@ class Pretraining:
     evaluate_on: Literal["val", "test"]
     captions: Source
     language: Language
-    caption_fields: Annotated[tuple[Said, ...], Within(1)]
+    caption_fields: Annotated[tuple[Named, ...], Within(1)]
 
     __post_init__ = hold
 
     from_dict = classmethod(_restored)
+
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """Side of the images in each epoch, in pixels; the last one is ``size``."""
+        shares = self.recipe.sizes or (1.0,)
+        sides = [max(32, 32 * round(self.size * share / 32)) for share in shares[:-1]]
+        sides = [*(min(side, self.size) for side in sides), self.size]
+        parts = [((epoch + 1) * len(sides) - 1) // self.epochs for epoch in range(self.epochs)]
+        return tuple(sides[part] for part in parts)
+
+    @property
+    def decoded(self) -> int:
+        """Side in pixels to which the images that train are decoded; crops are cut from more."""
+        return self.size * (2 if self.recipe.crops else 1)
 
     @property
     def fit(self) -> dict[str, Any]:
@@ -205,7 +222,8 @@ class Finetuning:
         if self.rows:
             return [(r.start, r.strategy, r.sees) for r in self.rows if r.tower and r.head]
         both = [(start, head) for head in ("probe", *self.heads) for start in self.starts]
-        return [(s, h, "image+metadata" if h.endswith("fusion") else "image") for s, h in both]
+        fused = {"sentence_fusion": "image+text"} | dict.fromkeys(FUSIONS, "image+metadata")
+        return [(s, h, fused.get(h, "image")) for s, h in both]
 
     @property
     def fit(self) -> dict[str, Any]:

@@ -58,6 +58,8 @@ class Row:
             faults.append(f"tower={self.tower!r} with sees={self.sees!r}: name a tower for images.")
         if (self.sees in ("image+metadata", "image+text")) != self.strategy.endswith("fusion"):
             faults.append(f"strategy={self.strategy!r} with sees={self.sees!r}: fusion sees both.")
+        if self.strategy == "sentence_fusion" and self.sees == "image+metadata":
+            faults.append("sentence_fusion with sees='image+metadata': it reads image+text.")
         if {self.strategy, self.sees} & set(WITH_CAPTIONS) and self.tower != "captions":
             faults.append(f"{self.strategy} that sees {self.sees} needs tower='captions'.")
         return faults

@@ -59,6 +59,12 @@ def recipe(name: str, *, sections: Mapping[str, Mapping[str, Any]] | None = None
     return make(Recipe, made | {"name": name}, title=f"Recipe {name!r} can't be made")
 
 
+def trained_words(settings: Mapping[str, Any]) -> bool:
+    """Tell of the recorded settings of a pretraining whether its words learnt anything."""
+    weights = (settings.get("recipe") or {}).get("objective", {})
+    return any(weights.get(term, 1) for term in ("text", "neighbours", "attributes"))
+
+
 def recipe_names() -> list[str]:
     """Return the names of all recipes: the shipped ones, those tried in studies, the user's."""
     return ["base", *_sections()]

@@ -35,6 +35,8 @@ TextTower = Annotated[
     ),
 ]
 
+Variant = Annotated[str, Shaped(r"[^@,/]+(@\d+)?", "variants such as name, name* or name@3")]
+
 
 @dataclass(frozen=True)
 class Objective:
@@ -135,6 +137,17 @@ class Recipe:
         epochs: Share of the profile's epochs: fewer where an image costs more, for equal CPU time.
         size: Side of the images in pixels; 0: that of the profile.
         batch_size: 0: that of the profile.
+        sizes: Sides of the images as the epochs go on, each for an equal part of them, as shares of
+            the side at the end (in multiples of 32 pixels; the last is 1); empty: one size.
+        masked: Share of the second view's squares that is blank.
+        crops: The second view is so many cuts of the image at twice the resolution, a quarter of
+            its side wide; 0: the whole image, varied anew.
+        outlines: Captions of training images say where their outlines lie, and how large they are.
+        also: Another data set, read by notebook 01 under the same variant, of which images and
+            captions are learnt from beside those of ``DATA``, and none is judged.
+        soup: Nothing is trained: the image tower is the mean of those of finished pretrainings,
+            given by their variants. ``*`` stands for what follows the recipe's name in ``VARIANT``,
+            and ``@3`` for those of seed 3.
         lora: Rank of low-rank updates of the image tower; 0: every weight moves.
         wise_ft: Share of the way back to the starting weights after training (WiSE-FT).
         feature_distillation: Weight of a pull of the features towards those of the start.
@@ -164,6 +177,12 @@ class Recipe:
     epochs: Positive = 1.0
     size: Annotated[int, Within(32, 2048, zero=True)] = 0
     batch_size: Annotated[int, Within(2, zero=True)] = 0  # one pair has nothing to differ from
+    sizes: tuple[Part, ...] = ()
+    masked: Annotated[float, Within(0, 0.9)] = 0.0  # of a square or two nothing can be told
+    crops: Annotated[int, Within(0, 16)] = 0
+    outlines: bool = False
+    also: str = ""
+    soup: tuple[Variant, ...] = ()
     lora: Annotated[int, Within(0, 1024)] = 0
     wise_ft: Share = 0.0
     feature_distillation: Weight = 0.0
@@ -236,6 +255,21 @@ class Recipe:
             faults.append(f"first={self.first!r} needs feature_distillation=0.")
         if self.studies and self.fit.micro_batch:
             faults.append("studies needs fit.micro_batch=0, which would part a study.")
+        return faults + self._of_pictures()
+
+    def _of_pictures(self) -> list[str]:
+        faults, beside = [], ("lora", "wise_ft", "feature_distillation", "text_init_floor")
+        if (self.masked or self.crops) and (not self.objective.views or self.first == "stages"):
+            faults.append(
+                "masked and crops change the second view: give objective.views a weight, and leave "
+                "first='stages' out, whose two views are alike."
+            )
+        if self.masked and self.crops:
+            faults.append("masked blanks parts of a whole image, crops has none. Set one to 0.")
+        if self.soup and (trained := [k for k in beside if getattr(self, k)]):
+            faults.append(f"soup trains nothing. Set {', '.join(trained)} to 0.")
+        if self.sizes and (self.sizes[-1] != 1 or list(self.sizes) != sorted(self.sizes)):
+            faults.append(f"sizes={list(self.sizes)}: shares that grow and end at 1 are expected.")
         return faults
 
     def changes(self) -> str:

@@ -182,8 +182,9 @@ def _met(tower: Any, plan: Plan, studies: pd.DataFrame, *, seed: int) -> pd.Data
     tower.tokenize(sorted({*said[0], *said[1]}, key=lambda sentence: (len(sentence), sentence)))
     found = [torch.nn.functional.normalize(tower(tower.tokenize(s)), dim=1).numpy() for s in said]
     keys = captions.keys(studies, fields=named)
-    asked = studies.assign(tower=tower.name, **{"top 1": zero_shot.hits(*found, keys=keys)})
-    chance = zero_shot.retrieval(*found, keys=keys)["chance_1"]
+    ranks = zero_shot.ranked(*found, keys=keys, once=False)
+    asked = studies.assign(tower=tower.name, **{"top 1": ranks["recall_1"].to_numpy()})
+    chance = ranks["chance_recall_1"].mean()
     return evaluation.means(asked, ["top 1"], by="tower").assign(chance=chance)
 
 
