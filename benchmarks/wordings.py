@@ -2,7 +2,7 @@
 
     python benchmarks/wordings.py [--show] [--edsnlp]
 
-Reads ``wordings/polarity.csv`` and ``wordings/identities.csv``: synthetic sentences, written before
+Reads the tables of ``wordings/``: synthetic sentences, written before
 their author looked at the rules (``wordings/README.md``). Prints for each language and part how
 many statements are read as they are meant, and of the identities how many are found, with the
 precision by span and the share of other words that are lost. Each line stands as it does, without
@@ -23,7 +23,14 @@ from bonelib.deidentify import leaks
 
 HERE = Path(__file__).parent / "wordings"
 MARK, WORD = re.compile(r"([{}<>])"), re.compile(r"[^\W_]+")
-STATEMENTS, LINES = ("polarity.csv", "statements.csv"), ("identities.csv", "reports.csv")
+STATEMENTS, LINES = (
+    ("polarity.csv", "statements.csv"),
+    (
+        "identities.csv",
+        "reports.csv",
+        "dictations.csv",
+    ),
+)
 
 
 def rows(name: str) -> list[dict[str, str]]:
@@ -176,8 +183,8 @@ def identities(name: str, *, show: bool) -> pd.DataFrame:
 # a title or a head word inside the braces may stay: "Dr <PERSON>", "hôpital <INSTITUTION>" tell
 # nobody
 HEADS = frozenset(
-    "mme mr mrs ms dr drs pr prof m md nurse sister soeur sœur hôpital clinique chu centre"
-    " hospitalier hospital de du des la le les en".split()
+    "mme mlle docteur mr mrs ms dr drs pr prof m md nurse sister soeur sœur hôpital clinique chu"
+    " centre hospitalier hospital de du des la le les en".split()
 )
 
 
