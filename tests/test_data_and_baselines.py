@@ -14,6 +14,7 @@ import pytest
 from bonelib import cohort, encoders, evaluation, figures, models, reporting, splits
 from bonelib.experiments import baselines, data, drawn, literature, settings
 from bonelib.experiments.context import Context, finish
+from bonelib.experiments.settings.towers import rung_method
 
 ROWS = 72
 ENTITIES = ("osteochondroma", "osteosarcoma", "simple bone cyst")
@@ -338,7 +339,7 @@ def test_weights_that_cannot_be_had_name_the_command_that_fetches_them(tmp_path,
 
 def test_each_encoder_with_each_head_has_a_name_of_its_own():
     name = figures.display_name
-    found = [baselines._method(rung) for rung in encoders.rungs().values()]
+    found = [rung_method(rung) for rung in encoders.rungs().values()]
     found += [baselines.METADATA, baselines.FILE, baselines.THUMBNAIL]
     named = {
         name(replace(method, strategy=head)) for method in found for head in settings.LADDER_HEADS

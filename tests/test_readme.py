@@ -21,10 +21,11 @@ PAGES = {str(file.relative_to(ROOT)): file.read_text(encoding="utf-8") for file 
 KEPT = pd.read_csv(ROOT / results.KEPT)
 PARAMETERS = {number: set(declared(path)) for number, path in headless.notebooks().items()}
 OWN_RECIPE = "resnet"  # the one that docs/pretraining.md shows how to write
+OWN_TASK = "implant"  # the one that docs/data.md shows how to write
 VALUES = {
     "RECIPE": {*settings.recipe_names(), OWN_RECIPE},
     "COMPARE_TO": {*settings.recipe_names()},
-    "TASK": {*cohort.TASKS},
+    "TASK": {*cohort.TASKS, OWN_TASK},
     "EVALUATE_ON": {"val", "test"},
     "RUN_ON": {"here", "elsewhere"},
     "RESIZE": {"pad", "squash"},
