@@ -260,7 +260,8 @@ def test_a_colour_is_that_of_the_start_and_else_of_what_is_seen():
 def test_numbers_are_written_as_in_a_thesis():
     assert figures.with_interval(0.8512, 0.822, 0.8771) == ".851 [.822, .877]"
     assert figures.number(0.9999) == "1.000" and figures.number(-0.05) == "-.050"
-    assert figures.number(12.5) == "12.500" and figures.number(0.0) == ".000"
+    assert figures.number(12.5) == "12.5" and figures.number(0.0) == ".000"
+    assert figures.with_interval(-9.7, -11.5, 0.25) == "-9.7 [-11.5, 0.2]"
     assert figures.with_interval(1.0, np.nan, np.nan) == "1.000"
 
 

@@ -60,10 +60,16 @@ def use_thesis_style() -> None:
     )
 
 
-def number(value: float) -> str:
-    """Write a metric as theses do: three decimals, no zero before the point."""
+def number(value: float, *, beside: float = 0.0) -> str:
+    """Write a metric as theses do: three decimals, no zero before the point; one from 10 on.
+
+    Args:
+        beside: A number that is written with as many decimals, the end of its interval say.
+    """
     if not np.isfinite(value):
         return "–"
+    if max(abs(value), abs(beside)) >= 10:
+        return f"{value:.1f}"
     text = f"{value:.3f}"
     return text.replace("0.", ".", 1) if abs(value) < 1 and abs(round(value, 3)) < 1 else text
 
@@ -72,7 +78,9 @@ def with_interval(value: float, low: float, high: float) -> str:
     """Write ``.851 [.822, .877]``, or the value alone where there is no interval."""
     if not (np.isfinite(low) and np.isfinite(high)):
         return number(value)
-    return f"{number(value)} [{number(low)}, {number(high)}]"
+    most = max(value, low, high, key=abs)
+    value, low, high = (number(x, beside=most) for x in (value, low, high))
+    return f"{value} [{low}, {high}]"
 
 
 def intervals(table: "pd.DataFrame", by: str | list[str]) -> dict[Any, str]:
