@@ -26,11 +26,8 @@ setup: .venv/.installed  ## virtual environment in .venv with the locked package
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[dev]'
 	touch $@
 
-demo: setup  ## the whole thesis chapter on synthetic radiographs (about 25 CPU minutes)
+demo: setup  ## the whole thesis chapter on synthetic radiographs (about 26 CPU minutes)
 	$(BIN)/bonelib run --profile demo
-	$(BIN)/bonelib run 01 08 --profile demo -p TASK fracture \
-	  -p DATA phantom_hands+phantom_knees+phantom_fractures \
-	  -p ENCODERS bundle:$${BONELIB_RUNS:-runs}/demo/phantom/any/pretraining/default-s0/bundle
 
 test: setup check notebooks  ## set-up, ruff, unit tests and all notebooks on the tiny profile
 

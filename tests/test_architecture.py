@@ -57,7 +57,7 @@ MAY_IMPORT = {
 }
 LINES = 420  # of a module
 # Lines of all modules together, and of rooms; who lets one grow says by how much and for what. The
-# spine should come to 7,500 and the package to 22,500. They grew last by 4,590 and 5,920: ways of
+# spine should come to 7,500 and the package to 22,500. They grew last by 4,590 and 5,930: ways of
 # asking in words, wordings, retrieval and similar cases of notebook 06 (1,830, in three languages),
 # the bone tasks of notebook 08 (800), anomalies and text-aligned maps (910), recipes with growing
 # sizes, crops, masks, outlines and soups (440), heads in bundles without pickle and two networks of
@@ -68,7 +68,7 @@ ROOMS = {
     ("phantom",): 5690,
     ("deidentify",): 3045,
     SPINE: 22860,
-    (): 46330,  # all of the package
+    (): 46340,  # all of the package
 }
 PARAMETERS, WITH_MORE = 12, 2  # of a function, and how many functions may have more
 STEP = 40  # lines of a function of experiments

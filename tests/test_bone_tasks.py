@@ -302,6 +302,15 @@ def test_a_set_without_bone_tasks_says_so_and_asks_for_anomalies_alone(tmp_path)
     assert not left["run"].table("anomaly_predictions").empty
 
 
+def test_a_set_without_pictures_is_refused(tmp_path):
+    data = write(tmp_path, fracture=lambda p: p % 2)
+    for picture in tmp_path.glob("*.png"):
+        picture.unlink()
+    run_here("01", DATA=data, TASK="fracture")
+    with pytest.raises(ValueError, match="0 of the 48 rows .* have a readable image"):
+        run_here("08", DATA=data, TASK="fracture")
+
+
 def test_few_labels_are_not_drawn_where_training_lacks_a_grade(tmp_path):
     data = write(tmp_path, kl_grade=lambda p: p % 4)
     run_here("01", DATA=data, TASK="kl_grade")

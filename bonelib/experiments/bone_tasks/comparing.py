@@ -128,9 +128,9 @@ def read_differences(setup: Setup, differences: pd.DataFrame) -> str:
         unit = cohort.task(row.task).unit
         metric = f"{row.metric}{f' in {unit}' if unit else ''}"
         said.append(f"{row.task}, {metric}: *{row.ours}* minus *{row.rival}* {gain}{sure}")
-    held = int((differences["p_holm"] < 0.05).sum())
+    held = f"{(differences['p_holm'] < 0.05).sum()} of {len(differences)}"
     return (
-        f"**Reading.** Of {len(differences)} comparisons {held} hold after Holm's correction. "
+        f"**Reading.** Comparisons that hold after Holm's correction: {held}. "
         f"{'; '.join(said)}. Of an error less is better."
     )
 
