@@ -336,7 +336,7 @@ def test_sentences_say_how_many_and_compare_only_what_can_be():
     assert f"{len(same)} for malignancy" in told and "split of this run: 1" in told
     age = Context(data="rsna_bone_age", task="bone_age")
     text = literature.read_beside(age, literature.of_task(age), own_scores("MAE", 20))
-    assert "Papers report 8.810 for bone_age" in text and "MAE 12.000" in text
+    assert "Papers report 8.810 for bone_age" in text and "MAE 12.0" in text
 
 
 def test_chat_models_stand_beside_out_of_fold_scores_of_the_same_images():
