@@ -279,3 +279,34 @@ def test_other_wordings_state_what_the_first_did(monkeypatch):
     assert [r.index for r in after] == [r.index for r in before]
     changed = sum(a.text != b.text for a, b in zip(after, before, strict=True))
     assert 0.1 * len(studies) < changed < 0.8 * len(studies)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("fr", "Loge de Henry libre, gouttière de Guérin respectée."),
+        ("fr", "Traitement par Avastin, puis relais par Augmentin."),
+        ("fr", "Prothèse Corail, tige Aesculap en place."),
+        ("fr", "Prélèvement positif à Bartonella."),
+        ("en", "Acumed plate, no loosening."),
+        ("en", "Culture grew Citrobacter."),
+        ("en", "Albee graft, Bigelow manoeuvre."),
+    ],
+)
+def test_eponyms_drugs_implants_makers_and_germs_stay(name, text):
+    assert deidentify.find(text, reports.language(name)) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "found"),
+    [
+        ("fr", "Dr Corail, chirurgien.", "Corail"),
+        ("fr", "Madame Broca est revue ce jour.", "Broca"),
+        ("fr", "Cher confrère, je vous adresse M. Adson.", "Adson"),
+        ("en", "Dr Bigelow reviewed the films.", "Bigelow"),
+        ("en", "Mrs Abernethy attended the clinic.", "Abernethy"),
+    ],
+)
+def test_a_person_who_is_called_like_a_term_goes(name, text, found):
+    spans = deidentify.find(text, reports.language(name))
+    assert found in [text[s.start : s.end] for s in spans]
