@@ -184,6 +184,8 @@ def test_unreadable_files_are_named_with_the_reason(tmp_path):
         cache.rows(["good", "cut.jpg"])
     with pytest.raises(ValueError, match="None of 3 images can be decoded"):
         images.cache(table[1:], size=32, folder=tmp_path / "c")
+    with pytest.raises(ValueError, match=r"None of 3 .*\(no path: there is no file\)"):
+        images.cache(table[1:].assign(path=pd.NA), size=32, folder=tmp_path / "c")
 
 
 def test_the_number_of_workers_does_not_change_a_byte(tmp_path, forty):

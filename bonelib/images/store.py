@@ -367,10 +367,12 @@ def _join(store: Path, parts: list[Path], paths: list[str], size: int) -> None:
     if not readable:
         shutil.rmtree(store)
         told = zip(paths[:3], facts, strict=False)
-        first = "; ".join(f"{Path(path).name}: {fact['reason']}" for path, fact in told)
+        named = ((Path(path).name or "no path", fact["reason"]) for path, fact in told)
+        first = "; ".join(dict.fromkeys(map(": ".join, named)))
         raise ValueError(
             f"None of {len(paths)} images can be decoded ({first}). "
-            "Check the paths in the table, or unpack the images again."
+            "Check the paths in the table, or unpack the images again; without images only what "
+            "the table says can be asked."
         )
     with replacing(store / "images.npy") as temporary:
         images = np.lib.format.open_memmap(

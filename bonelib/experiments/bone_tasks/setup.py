@@ -179,17 +179,8 @@ def start(context: Context, pretrained: Sequence[runs.Record], plan: Mapping[str
 
 
 def prepare(context: Context, pretrained: Sequence[runs.Record], plan: Mapping[str, Any]) -> Setup:
-    """Build the encoders: random and ImageNet starts, pretrained towers, those asked by name.
-
-    Raises:
-        ValueError: The set has no pictures to look at.
-    """
+    """Build the encoders: random and ImageNet starts, pretrained towers, those asked by name."""
     tasks, view = tuple(map(cohort.task, plan["tasks"])), context.view()
-    if not (seen := context.cohort_run.notes["pictured"]):
-        raise ValueError(
-            f"Notebook 08 compares what encoders see, and {seen} of the {len(view):,} rows of "
-            f"{context.data} have a readable image. Notebook 02 asks what metadata alone say."
-        )
     towers: dict[Method, Any] = {}
     missing: dict[Method, str] = {}
     lead = IMAGENET
