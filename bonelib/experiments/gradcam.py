@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from bonelib import cohort, evaluation, explain, figures, images, models, runs, splits
+from bonelib import cohort, evaluation, explain, figures, images, models, runs
 from bonelib.evaluation import Method
-from bonelib.experiments.context import AnyRun, Context, keep
+from bonelib.experiments.context import AnyRun, Context, keep, opened
 
 MEASURES = ("pointing", "energy", "average_precision", "iou")
 SHOWN = Method(start="captions", strategy="full")  # whose maps are kept and shown
@@ -59,16 +59,12 @@ def cases(context: Context, run: AnyRun, *, size: int) -> Cases:
     test = context.view()
     test = test[test["split"] == "test"].reset_index(drop=True)
     task, cache = context.asked, context.cache(size)
-    if not run.finished:
-        sealed = [cohort.IMAGE_ID, task.column, cohort.MASK]
-        run.save_table("opened", splits.open_test(run)[sealed].astype("object"))
-    opened = context.here(run.table("opened")).set_index(cohort.IMAGE_ID)
-    labels = task.encode(opened[task.column])
-    finding = opened[task.findings(labels)]
+    sealed = context.here(opened(run)).set_index(cohort.IMAGE_ID)
+    finding = sealed[task.findings(task.encode(sealed[task.column]))]
     outlined = finding[finding[cohort.MASK].notna()]
     chosen = (outlined if len(outlined) else finding).index
     table = test[test[cohort.IMAGE_ID].isin(chosen)].reset_index(drop=True)
-    own = task.encode(opened.loc[table[cohort.IMAGE_ID], task.column])
+    own = task.encode(sealed.loc[table[cohort.IMAGE_ID], task.column])
     targets = explain.targets(own, outputs=task.outputs)
     places = cache.geometry.set_index(cohort.IMAGE_ID, drop=False)
     masks = [
