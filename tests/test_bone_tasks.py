@@ -18,7 +18,7 @@ from bonelib.adaptation import ordinal
 from bonelib.datasets import own_tasks
 from bonelib.experiments import bone_tasks, settings
 from bonelib.experiments.context import Context
-from bonelib.experiments.settings.towers import rung_tower
+from bonelib.experiments.settings.towers import rung_method, rung_tower
 
 GRADES = cohort.task("kl_grade")
 
@@ -309,7 +309,7 @@ def test_a_set_without_pictures_is_refused(tmp_path):
     run_here("01", DATA=data, TASK="fracture")
     with pytest.raises(
         ValueError,
-        match=r"None of 48 images can be decoded .*only what the table says can be asked",
+        match="None of 48 images .*only what the table says can be asked",
     ):
         run_here("08", DATA=data, TASK="fracture")
 
@@ -347,6 +347,7 @@ def test_notebook_08_needs_no_pretraining_but_one_made_later_makes_it_stale(tmp_
     rung = bone_tasks.setup.encoders.rung(bundle)
     context = Context(data=data, task="fracture")
     assert rung_tower(context, rung, largest=64, test="fold0").preprocessing.size == 64
+    assert re.fullmatch(r"mine-\w{6} pretraining default-s0", rung_method(rung).start)
     for test in ("folds", "fold1"):
         with pytest.raises(ValueError, match="would not be out of fold"):
             rung_tower(context, rung, largest=64, test=test)

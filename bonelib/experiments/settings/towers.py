@@ -15,8 +15,11 @@ from bonelib.experiments.context import Context
 def rung_method(rung: encoders.Rung) -> Method:
     """Return what a linear probe on the features of a rung, or of a tower by name, is called."""
     tower = rung.tower.partition(":")[2]
-    if rung.tower.startswith(("onnx:", "bundle:")):
-        tower = Path(tower).stem if rung.tower.startswith("onnx:") else Path(tower).parent.name
+    if rung.tower.startswith("onnx:"):
+        tower = Path(tower).stem
+    if rung.tower.startswith("bundle:"):
+        made, folder = _record(Path(tower)), Path(tower).parent.name
+        tower = " ".join(filter(None, (made.get("data_name"), made.get("stage"), folder)))
     if rung.tower.startswith("torchxrayvision:"):  # apart from timm's of the same name
         tower = rung.tower.replace(":", "-")
     if rung.weights == "random":
@@ -38,8 +41,7 @@ def rung_tower(context: Context, rung: encoders.Rung, *, largest: int, test: str
     if not rung.tower.startswith("bundle:"):
         return rung.build(largest=largest, seed=context.seed)
     folder, here = Path(rung.tower.partition(":")[2]), context.cohort_run
-    made = folder.parent / "record.json"
-    there = json.loads(made.read_text(encoding="utf-8")) if made.is_file() else {}
+    there = _record(folder)
     names = [set(head.get("data_name", "").split("+")) for head in (there, here.head)]
     settings = [there.get("settings", {}), here.settings | {"test": test}]
     spared = names[0] == names[1] and all(
@@ -52,3 +54,9 @@ def rung_tower(context: Context, rung: encoders.Rung, *, largest: int, test: str
             "test set; here use a bundle of another data set."
         )
     return models.load_bundle(folder).image
+
+
+def _record(bundle: Path) -> dict[str, Any]:
+    """Return the record of the run that left a bundle; empty where it lies by itself."""
+    made = bundle.parent / "record.json"
+    return json.loads(made.read_text(encoding="utf-8")) if made.is_file() else {}
