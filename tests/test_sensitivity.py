@@ -91,12 +91,13 @@ def test_a_negation_that_is_overlooked_lies_beside_the_opposite(negates, expecte
 def test_values_and_intervals_of_many_methods_are_those_of_each_alone(name):
     task, rng = cohort.task(name), np.random.default_rng(0)
     classes = len(task.classes)
-    truth = rng.integers(0, classes, 60) if classes else rng.uniform(20, 200, 60)
+    count = 1800  # 200 patients of each class or more: intervals are then percentiles of draws
+    truth = rng.integers(0, classes, count) if classes else rng.uniform(20, 200, count)
     labels = [task.classes[i] for i in truth] if classes else truth
-    patients = [f"p{n}" for n in rng.integers(0, 30, 60)]
+    patients = [f"p{n}" for n in rng.integers(0, 1500, count)]
     tables = []
     for n in range(4):
-        noise = rng.normal(size=(60, classes or 1)) * (1 if classes else 30)
+        noise = rng.normal(size=(count, classes or 1)) * (1 if classes else 30)
         scores = np.eye(classes)[truth] + noise if classes else truth + noise[:, 0]
         scores = scores.round(1)  # ties
         named = dict(kind="a", wording=str(n), task=task)
@@ -108,7 +109,10 @@ def test_values_and_intervals_of_many_methods_are_those_of_each_alone(name):
     for table, own in zip(tables, drawn, strict=True):
         alone = evaluation.metrics(table, task=task, draws=200, seed=1, only=(metric,)).iloc[0]
         assert own[0] == pytest.approx(alone["value"])
-        ends = evaluation.ranking.interval(own[1:])
+        known = table.dropna(subset=["label"])
+        few = evaluation.rows.rarest(known["label"].to_numpy(), known["patient"].to_numpy())
+        how = dict(scale=alone["interval"], patients=few)
+        ends = evaluation.ranking.interval(own[1:], value=own[0], **how)
         assert [ends["low"], ends["high"]] == pytest.approx([alone["low"], alone["high"]])
 
 

@@ -6,6 +6,15 @@ one lesion are not two observations. Sources of the methods: ``evaluation/rankin
 """
 
 from bonelib.evaluation.agreement import LIMITS, bland_altman, of_reader
+from bonelib.evaluation.counting import AT_90
+from bonelib.evaluation.curves import (
+    calibration,
+    decision_curve,
+    precision_recall,
+    risk_coverage,
+    roc,
+    selective_risk,
+)
 from bonelib.evaluation.kinds import (
     Primary,
     chance,
@@ -16,16 +25,16 @@ from bonelib.evaluation.kinds import (
 )
 from bonelib.evaluation.measures import (
     DRAWS,
-    calibration,
+    SMALL,
     choose_threshold,
     compare,
+    confusion,
     drawn,
     estimate,
     means,
     metrics,
     repeated,
     score,
-    subgroups,
 )
 from bonelib.evaluation.methods import (
     METHOD,
@@ -36,6 +45,7 @@ from bonelib.evaluation.methods import (
     refuse_unaccompanied,
 )
 from bonelib.evaluation.ranking import auroc, average_precision, bootstrap_auroc, delong, holm
+from bonelib.evaluation.strata import age_band, gap, subgroups
 from bonelib.evaluation.tables import (
     as_task,
     entropy,

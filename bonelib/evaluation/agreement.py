@@ -9,8 +9,9 @@ import pandas as pd
 
 from bonelib.cohort import IMAGE_ID, Task
 from bonelib.evaluation import ranking
-from bonelib.evaluation.measures import DRAWS, _labelled, estimate
+from bonelib.evaluation.measures import DRAWS, estimate
 from bonelib.evaluation.methods import Method
+from bonelib.evaluation.rows import labelled
 from bonelib.evaluation.tables import as_task
 
 LIMITS = ("bias", "lower limit", "upper limit")
@@ -59,7 +60,7 @@ def bland_altman(
     task = as_task(task)
     if task.kind != "regression":
         raise ValueError(f"{task.name!r} has classes; limits of agreement are those of values.")
-    table, labels, values = _labelled(predictions, task)
+    table, labels, values = labelled(predictions, task)
     off = values[:, 0] - labels
 
     def limit(sign: int) -> ranking.Statistic:

@@ -61,7 +61,7 @@ def primary_among(metrics: Iterable[str]) -> str:
 
 def lower_is_better(metric: str) -> bool:
     """Tell whether a smaller value of this metric is the better one."""
-    return metric in ("MAE", "Brier")
+    return metric in ("MAE", "Brier", "ECE")
 
 
 def chance(metric: str) -> float | None:

@@ -1,4 +1,4 @@
-"""Metrics, thresholds, subgroups and comparisons: functions of a predictions table alone.
+"""Metrics, thresholds and comparisons: functions of a predictions table alone.
 
 Rows with a label count, the others are left out. The statistics and their sources are in
 ``ranking``; here they meet the table's classes, patients and splits.
@@ -9,68 +9,19 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from bonelib.cohort import GROUP, GROUP_KIND, IMAGE_ID, PATIENT, SPLIT, Task
-from bonelib.evaluation import ranking
+from bonelib.cohort import IMAGE_ID, SPLIT, Task
+from bonelib.evaluation import counting, ranking, reliability
 from bonelib.evaluation.kinds import primary
 from bonelib.evaluation.methods import METHOD
+from bonelib.evaluation.rows import detected, group_keys, labelled, positive_class, rarest
 from bonelib.evaluation.tables import as_task
 
 DRAWS = 2000
-
-
-def _groups(table: pd.DataFrame) -> tuple[np.ndarray, str]:
-    """Name the group that each row is drawn with, and say of what kind the groups are."""
-    ids = table[IMAGE_ID].astype("object")
-    patient = table.get(PATIENT, pd.Series(pd.NA, index=table.index)).astype("object")
-    group = table.get(GROUP, ids).astype("object")
-    known = patient.notna()
-    fallback = "group " + group.where(group.notna(), ids).astype(str)
-    keys = ("patient " + patient.astype(str)).where(known, fallback).to_numpy(dtype="object")
-    kinds = ["patient"] if known.any() else []
-    if not known.all():
-        kind = table.loc[~known, GROUP_KIND].dropna() if GROUP_KIND in table else pd.Series()
-        kinds += sorted(set(kind.astype(str)) - set(kinds)) or ["image-level groups"]
-    return keys, " and ".join(kinds)
-
-
-def _labelled(predictions: pd.DataFrame, task: Task) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
-    """Keep the rows with a label; their labels (n,) and probabilities (n, C) or values (n, 1)."""
-    table = predictions[predictions["label"].notna()]
-    if table.empty:
-        raise ValueError(
-            f"None of the {len(predictions)} predictions has a label. Labels of test images come "
-            "from splits.open_test; join them with evaluation.with_labels."
-        )
-    twice = int(table[IMAGE_ID].duplicated().sum())
-    if twice:
-        raise ValueError(
-            f"{twice} images are predicted more than once. Pass one method and seed at a time: "
-            "evaluation.by_method parts a table."
-        )
-    columns = [f"p_{name}" for name in task.classes] or ["value"]
-    lacking = [c for c in columns if c not in table]
-    if lacking:
-        raise ValueError(f"The predictions lack {lacking}: are they of the task {task.name!r}?")
-    labels = task.encode(table["label"])
-    if task.kind != "regression" and len(np.unique(labels)) < 2:
-        raise ValueError(
-            f"All {len(table)} labelled rows are {task.classes[labels[0]]!r}; metrics need two "
-            "classes. Pool centres or folds, or choose another subgroup."
-        )
-    return table, labels, table[columns].to_numpy(dtype=np.float64)
-
-
-def _positive(task: Task) -> int | None:
-    if task.positive:
-        return task.classes.index(task.positive)
-    return 1 if len(task.classes) == 2 else None
-
-
-def _detected(task: Task) -> int:
-    positive = _positive(task)
-    if positive is None:
-        raise ValueError(f"{task.name!r} has no positive class for a threshold to detect.")
-    return positive
+SMALL = 200  # patients of the rarest class below which shares have intervals on the logit
+_SHARES = ("AUROC", "AUPRC", "accuracy", "balanced accuracy", "F1", "sensitivity", "specificity")
+_SHARES += (counting.AT_90,)
+_OF_ONE = (counting.AT_90, *reliability.STATISTICS)  # of the positive class against the rest
+_OF_ALL = ("accuracy", "Brier", "quadratic kappa", "MAE")  # means over all, whatever their class
 
 
 def _drawn(
@@ -85,29 +36,40 @@ def _drawn(
     seed: int,
 ) -> dict[str, np.ndarray]:
     """Name each metric's values ``(1 + draws,)``: first that of the data, then one per draw."""
-    if task.kind == "regression":
-        error = np.abs(p[:, 0] - labels)
-        named = {("MAE", ""): ranking.share_statistic(error, np.ones(len(labels), bool))}
-    else:
-        positive = _positive(task) if threshold is None else _detected(task)
-        options = {"positive": positive, "threshold": threshold, "ordinal": task.kind == "ordinal"}
-        named = ranking.class_statistics(labels, p, classes=task.classes, **options)
+    named = counting.statistics(task, labels, p, threshold)
     names = {key: " ".join(key).strip() for key in named}
     unknown = sorted(set(only or ()) - {m for m, _ in named} - set(names.values()))
     if unknown:
         raise ValueError(f"Unknown metrics {unknown}; there are {sorted({m for m, _ in named})}.")
-    asked = {k: s for k, s in named.items() if not only or k[0] in only or names[k] in only}
+    asked = {k: s() for k, s in named.items() if not only or k[0] in only or names[k] in only}
     own = np.array([[statistic(np.ones(len(labels)))] for statistic in asked.values()])
-    drawn = ranking.bootstrap(list(asked.values()), keys, draws=draws, seed=seed)
+    drawn = ranking.bootstrap([*asked.values()], keys, draws=draws, seed=seed)
     values = dict(zip(asked, np.hstack([own, drawn]), strict=True))
     out: dict[str, np.ndarray] = {}
     for (metric, name), column in values.items():
         if name and metric not in out:  # the mean over the classes that occur stands before them
             parts = [v for (m, _), v in values.items() if m == metric and not np.isnan(v[0])]
             out[metric] = np.mean(parts, axis=0)
-        if metric != "balanced accuracy":
-            out[names[metric, name]] = column
+        out[names[metric, name]] = column
     return {name: v for name, v in out.items() if not only or name in only}
+
+
+def _scale(task: Task, metric: str, labels: np.ndarray, keys: np.ndarray) -> dict[str, str | int]:
+    """Say on which scale an interval is taken, as `metrics` explains, and of how many patients."""
+    of_class = [c for c in task.classes if metric in (f"AUROC {c}", f"AUPRC {c}")]
+    base = metric.removesuffix(f" {of_class[0]}") if of_class else metric
+    one = task.classes.index(of_class[0]) if of_class else positive_class(task)
+    against = bool(of_class) or base in _OF_ONE and one is not None
+    if base in _OF_ALL:
+        patients = len(set(keys))
+    elif base in ("sensitivity", "specificity"):  # the other side has no part in it
+        patients = len(set(keys[(labels == detected(task)) == (base == "sensitivity")]))
+    else:
+        patients = rarest(labels == one if against else labels, keys)
+    scale = "basic" if base == "ECE" else "percentile"
+    if patients < SMALL and base in _SHARES:
+        scale = "logit"
+    return {"scale": scale if patients > 1 else "none", "patients": patients}
 
 
 def metrics(
@@ -122,9 +84,17 @@ def metrics(
     """Compute every metric of the task with a 95 % interval from the patient-clustered bootstrap.
 
     AUROC and AUPRC are of the positive class (binary) or one-vs-rest: ``AUROC`` is the mean over
-    the classes that occur, ``AUROC <class>`` each of them. Accuracy takes the most probable class,
-    or the threshold in a binary task. Brier is the squared error of the positive class (binary,
-    0 to 1) or its sum over classes (0 to 2). Rows without a label are left out of ``n``.
+    the classes that occur, ``AUROC <class>`` each of them. Accuracy, balanced accuracy, F1 and MCC
+    take the most probable class, or the threshold in a binary task; F1 is that of the positive
+    class (binary), else the mean over the classes that occur. Brier is the squared error of the
+    positive class (binary, 0 to 1) or its sum over classes (0 to 2). ``sensitivity at 90 %
+    specificity`` is a point of these images' own ROC curve, its cut chosen on them (in-sample): for
+    a cut that was frozen before, pass ``choose_threshold(validation, specificity=0.9)`` as the
+    threshold. ECE, calibration slope and intercept (``reliability``) are of the positive class
+    against the rest, of a task without one the mean over the classes that occur.
+
+    Rows without a label are left out of ``n``; predictions that are missing, or no probabilities,
+    are refused (``rows``).
 
     Args:
         threshold: Probability of the positive class from which an image is called positive; from
@@ -132,78 +102,50 @@ def metrics(
         only: Names of the metrics wanted; the others are not computed.
 
     Returns:
-        metric, value, low, high, n, groups, group_kind and ``dropped``: the share of draws that
-        lacked a class and are left out of the interval.
+        metric, value, low, high, n, groups, group_kind, ``interval`` and ``dropped``: the share of
+        draws that lacked a class and are left out. ``interval`` says how it was taken:
+        ``percentile`` of the draws; ``logit`` for shares (0 to 1) with fewer than ``SMALL``
+        patients of the rarest class that they are about (the sensitivity is about the positives
+        alone), where percentiles cover too rarely (``benchmarks/intervals.py``), but for a value of
+        0 or 1; ``basic`` for the ECE, which draws enlarge; ``none`` where such a class has one
+        patient.
     """
     task = as_task(task)
-    table, labels, p = _labelled(predictions, task)
-    keys, kind = _groups(table)
+    table, labels, p = labelled(predictions, task)
+    keys, kind = group_keys(table)
     only = tuple([only] if isinstance(only, str) else only or ()) or None
     named = _drawn(task, keys, labels, p, threshold=threshold, only=only, draws=draws, seed=seed)
-    rows = [{"metric": m, "value": v[0], **ranking.interval(v[1:])} for m, v in named.items()]
+    rows = []
+    for metric, (value, *drawn) in named.items():
+        how = _scale(task, metric, labels, keys)
+        found = ranking.interval(np.array(drawn), value=value, **how)
+        limit = how["scale"] == "logit" and value in (0, 1)  # has no log odds
+        taken = "percentile" if limit else how["scale"]
+        rows.append({"metric": metric, "value": value, **found, "interval": taken})
     out = pd.DataFrame(rows).assign(n=len(table), groups=len(set(keys)), group_kind=kind)
-    return out[[*out.columns.drop("dropped"), "dropped"]]
+    last = ["interval", "dropped"]
+    return out[[*out.columns.drop(last), *last]]
 
 
 def score(predictions: pd.DataFrame, task: str | Task) -> float:
     """Return one number to choose a model by, on validation rows: the `primary` metric."""
     task = as_task(task)
-    _, labels, p = _labelled(predictions, task)
+    _, labels, p = labelled(predictions, task)
     metric = primary(task).metric
     return float(_drawn(task, labels, labels, p, only=(metric,), draws=0, seed=0)[metric][0])
 
 
-def subgroups(
-    predictions: pd.DataFrame,
-    by: str,
+def choose_threshold(
+    validation: pd.DataFrame,
     *,
     task: str | Task,
-    minimum: int = 10,
-    draws: int = DRAWS,
-    seed: int = 0,
-) -> pd.DataFrame:
-    """Compute the primary metric within each value of a column, with its interval.
-
-    The positive class against the rest where the task has one. Missing values are a row of their
-    own. A value with fewer than ``minimum`` images of a class says "too few" instead.
-
-    Returns:
-        ``by``, metric, value, low, high, n, positives, groups, group_kind, note.
-    """
-    task = as_task(task)
-    if by not in predictions:
-        raise ValueError(
-            f"No column {by!r} in the predictions. Join it from the cohort first: "
-            f"predictions.merge(cohort[['image_id', {by!r}]])."
-        )
-    table, labels, _ = _labelled(predictions, task)
-    positive, metric = _positive(task), primary(task).metric
-    truth = labels if positive is None else labels == positive
-    if positive is not None and len(task.classes) > 2:
-        metric = f"AUROC {task.positive}"
-    value = table[by].map(lambda v: " + ".join(v) if isinstance(v, tuple) else v)
-    value = value.astype("object").where(value.notna() & (value != ""), "missing").astype(str)
-    rows = []
-    for name in sorted(value.unique()):
-        inside = (value == name).to_numpy()
-        keys, kind = _groups(table[inside])
-        counts = [(truth[inside] == c).sum() for c in np.unique(truth)] if task.classes else []
-        row = {by: name, "metric": metric, "value": np.nan, "low": np.nan, "high": np.nan}
-        row |= {"n": inside.sum(), "positives": pd.NA if positive is None else counts[1]}
-        row |= {"groups": len(set(keys)), "group_kind": kind, "note": "too few"}
-        if min([*counts, inside.sum()]) >= minimum:
-            found = metrics(table[inside], task=task, draws=draws, seed=seed, only=(metric,))
-            row |= {**found.loc[0, ["value", "low", "high"]], "note": ""}
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def choose_threshold(
-    validation: pd.DataFrame, *, task: str | Task, sensitivity: float | None = None
+    sensitivity: float | None = None,
+    specificity: float | None = None,
 ) -> float:
     """Choose the probability from which an image is called positive, on validation rows only.
 
-    The largest Youden index, or the highest threshold that reaches the ``sensitivity`` asked for.
+    The largest Youden index, the highest threshold that reaches the ``sensitivity`` asked for, or
+    the lowest that reaches the ``specificity``.
 
     Raises:
         ValueError: The table holds test rows, or does not say which rows it holds.
@@ -215,23 +157,29 @@ def choose_threshold(
             f"A threshold is chosen on validation predictions; the column {SPLIT!r} holds "
             f"{sorted(held) or 'nothing'}. Pass the validation rows only."
         )
-    _, labels, p = _labelled(validation, task)
-    positive = _detected(task)
-    return ranking.best_cut(labels == positive, p[:, positive], sensitivity=sensitivity)
+    _, labels, p = labelled(validation, task)
+    positive = detected(task)
+    asked = {"sensitivity": sensitivity, "specificity": specificity}
+    return ranking.best_cut(labels == positive, p[:, positive], **asked)
 
 
-def calibration(
-    predictions: pd.DataFrame, *, task: str | Task, bins: int = 8, draws: int = DRAWS, seed: int = 0
+def confusion(
+    predictions: pd.DataFrame, *, task: str | Task, threshold: float | None = None
 ) -> pd.DataFrame:
-    """Compare the predicted probability of the positive class with how often it was right.
+    """Count the images of each true class (rows) by the predicted one (columns).
 
-    Returns:
-        One row per bin of equal size: predicted (mean), value (share observed), low, high, n.
+    Args:
+        threshold: As in `metrics`; without it, and with several classes, the most probable class.
     """
     task = as_task(task)
-    table, labels, p = _labelled(predictions, task)
-    one, keys = _detected(task), _groups(table)[0]
-    return ranking.reliability(labels == one, p[:, one], keys, bins=bins, draws=draws, seed=seed)
+    if task.kind == "regression":
+        raise ValueError(f"{task.name!r} has no classes to confuse; see bland_altman.")
+    _, labels, p = labelled(predictions, task)
+    guesses = counting.called(p, positive_class(task), threshold)
+    counts = np.zeros((len(task.classes),) * 2, dtype=np.int64)
+    np.add.at(counts, (labels, guesses), 1)
+    axes = (pd.Index(task.classes, name=name) for name in ("true", "predicted"))
+    return pd.DataFrame(counts, *axes)
 
 
 def compare(
@@ -249,15 +197,16 @@ def compare(
         metric: A name of `metrics` that needs no threshold; empty takes the `primary` one.
 
     Returns:
-        metric, value, low, high, p, n, groups, group_kind, dropped; for a binary task without
-        known patients also p_delong. p is twice the smaller share of draws on one side of zero.
+        metric, value, low, high, p, n, groups, group_kind, dropped; for the AUROC of a binary task
+        without known patients also p_delong. The interval is that of percentiles, p twice the
+        smaller share of draws on one side of zero; both are NaN where a class has one patient.
 
     Raises:
         ValueError: The tables are not about the same images with the same labels.
     """
     task = as_task(task)
     metric = metric or primary(task).metric
-    pairs = [_labelled(table.sort_values(IMAGE_ID), task) for table in (first, second)]
+    pairs = [labelled(table.sort_values(IMAGE_ID), task) for table in (first, second)]
     ids = [set(table[IMAGE_ID]) for table, _, _ in pairs]
     differ = sorted(map(str, ids[0] ^ ids[1]))
     if differ:
@@ -268,17 +217,20 @@ def compare(
     wrong = int((pairs[0][1] != pairs[1][1]).sum())
     if wrong:
         raise ValueError(f"{wrong} images have different labels in the two tables.")
-    keys, kind = _groups(pairs[0][0])
+    keys, kind = group_keys(pairs[0][0])
     labels = pairs[0][1]
     a, b = (
         _drawn(task, keys, labels, p, only=(metric,), draws=draws, seed=seed)[metric]
         for _, _, p in pairs
     )
-    found = {"metric": metric, "value": a[0] - b[0], **ranking.interval((a - b)[1:])}
-    found["p"] = ranking.two_sided((a - b)[1:])
+    how = _scale(task, metric, labels, keys)
+    scale = "none" if how["scale"] == "none" else "percentile"
+    found = {"metric": metric, "value": a[0] - b[0]}
+    found |= ranking.interval((a - b)[1:], scale=scale)
+    found["p"] = np.nan if scale == "none" else ranking.two_sided((a - b)[1:])
     found |= {"n": len(labels), "groups": len(set(keys)), "group_kind": kind}
-    if len(task.classes) == 2 and "patient" not in kind:
-        one = _positive(task)
+    if len(task.classes) == 2 and metric == "AUROC" and "patient" not in kind:
+        one = positive_class(task)
         found["p_delong"] = ranking.delong(labels == one, pairs[0][2][:, one], pairs[1][2][:, one])[
             "p"
         ]
@@ -305,10 +257,10 @@ def drawn(
     Raises:
         ValueError: The tables are about different images.
     """
-    task, parts = as_task(task), [_labelled(table, as_task(task)) for table in tables]
+    task, parts = as_task(task), [labelled(table, as_task(task)) for table in tables]
     if any(list(table[IMAGE_ID]) != list(parts[0][0][IMAGE_ID]) for table, _, _ in parts):
         raise ValueError("The tables must be about the same images in the same order.")
-    keys, metric = _groups(parts[0][0])[0], metric or primary(task).metric
+    keys, metric = group_keys(parts[0][0])[0], metric or primary(task).metric
     options = dict(only=(metric,), draws=draws, seed=seed)
     return np.stack([_drawn(task, keys, y, p, **options)[metric] for _, y, p in parts])
 
@@ -333,8 +285,8 @@ def repeated(
         against: The same repeats of another method: the differences are scored, this one minus it.
 
     Returns:
-        metric, value, low, high; ``lowest`` and ``highest`` repeat; ``repeats``, n, groups,
-        group_kind; with ``against`` also p, as in `compare`.
+        metric, value, low, high (as in `metrics`); ``lowest`` and ``highest`` repeat; ``repeats``,
+        n, groups, group_kind; with ``against`` also p, as in `compare`.
 
     Raises:
         ValueError: The tables are not about the same images, or not as many.
@@ -345,16 +297,22 @@ def repeated(
         raise ValueError(f"{len(tables)} repeats against {len(against)}: take as many of both.")
     every, count = [t.sort_values(IMAGE_ID) for t in (*tables, *against)], len(tables)
     values = drawn(every, task=task, metric=metric, draws=draws, seed=seed)
-    keys, kind = _groups(_labelled(every[0], task)[0])
+    table, labels, _ = labelled(every[0], task)
+    keys, kind = group_keys(table)
+    how = _scale(task, metric, labels, keys)
+    if against and how["scale"] != "none":
+        how["scale"] = "percentile"
     values = values[:count] - values[count:] if against else values
     chosen = np.random.default_rng(seed).integers(count, size=(draws, count))
     patients = values[:, 1:].mean(axis=0)
     luck = values[chosen, 1 + np.arange(draws)[:, None]].mean(axis=1) - patients
     both = patients + luck * np.sqrt(count / max(1, count - 1))
     own = values[:, 0]
-    found = {"metric": metric, "value": own.mean(), **ranking.interval(both)}
+    found = {"metric": metric, "value": own.mean()}
+    found |= ranking.interval(both, value=own.mean(), **how)
     found |= {"lowest": own.min(), "highest": own.max(), "repeats": count}
-    found |= {"p": ranking.two_sided(both)} if against else {}
+    if against:
+        found["p"] = np.nan if how["scale"] == "none" else ranking.two_sided(both)
     told = {"n": len(keys), "groups": len(set(keys)), "group_kind": kind}
     return pd.Series(found | told)
 
@@ -403,7 +361,7 @@ def estimate(
     Returns:
         measure, value, low, high, p (of "it is zero"), n, groups, group_kind.
     """
-    keys, kind = _groups(table)
+    keys, kind = group_keys(table)
     drawn = ranking.bootstrap(list(statistics.values()), keys, draws=draws, seed=seed)
     every = np.ones(len(table))
     rows = [

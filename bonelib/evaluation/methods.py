@@ -27,6 +27,7 @@ HEADS += ("gda", "class_text", "coop", "clip_it", "cascade", "hierarchy")
 HEADS += ("early_fusion", "late_fusion", "sentence_fusion")
 TOWERS = ("full", "last_block", "layer_rates", "lp_ft", "wise_ft", "l2_sp", "flyp", "lora")
 TOWERS += ("class_text_ft", "class_text_random", "head_then_all", "dense_head")
+TOWERS += ("top_k", "attention_pool", "outlined", "lesion_crops")  # the last two see outlines
 # What learns from normal images, or from outlines; see the room ``anomaly``.
 ANOMALY = ("normal_knn", "mahalanobis", "patch_knn", "mvfa")
 STRATEGIES = ("none", "prompt", "calibrated", "selected", *HEADS, *TOWERS, *ANOMALY)

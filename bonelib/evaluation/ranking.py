@@ -2,13 +2,15 @@
 
 Labels 0 or 1, scores and the group of each row come in; numbers go out. A *statistic* is a function
 of image weights ``(N,)``: drawing a patient twice gives the images of that patient weight two, so
-scores are sorted once for all draws, ties stay exact, and every model sees the same draws.
+scores are sorted once for all draws, ties stay exact, and every model sees the same draws. Those
+made here (`Blocks`) take the weights of many draws at once.
 Clustered bootstrap: Field & Welsh 2007, J R Stat Soc B 69:369. DeLong: DeLong et al. 1988,
 Biometrics 44:837, from sorted scores as in Sun & Xu 2014, IEEE Signal Process Lett 21:1389.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
@@ -16,13 +18,41 @@ import pandas as pd
 
 Statistic = Callable[[np.ndarray], float]  # image weights (N,) -> value, NaN where undefined
 _Z = NormalDist().inv_cdf(0.975)
+_BLOCK = 2**17  # weights at a time: what a core's cache holds
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """A statistic that takes the weights of many draws at once.
+
+    Attributes:
+        rows: ``(R,)``, the rows that count, in the order in which ``of`` wants them.
+        of: Weights of these rows ``(..., R)`` -> values ``(...)``, or ``(..., X)`` of a curve.
+    """
+
+    rows: np.ndarray
+    of: Callable[[np.ndarray], np.ndarray]
+
+    def __call__(self, weights: np.ndarray) -> np.ndarray:
+        """Evaluate weights of all rows of the table, ``(N,)`` or ``(B, N)``."""
+        return self.of(np.asarray(weights)[..., self.rows])
+
+    def among(self, rows: np.ndarray) -> "Blocks":
+        """Return the same statistic where its rows are these ones of a larger table."""
+        return Blocks(rows[self.rows], self.of)
+
+
+def ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """Divide; NaN where ``below`` is zero, as a draw without a class has no value."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(np.asarray(below) > 0, np.divide(above, below), np.nan)[()]
 
 
 def _ranks(labels01: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Sort once: rows of positives and negatives by score, and for each positive where it falls.
+    """Sort once: negatives, then positives, by score, and for each positive where it falls.
 
     Returns:
-        positive rows (P,), negative rows (Q,), negatives below (P,), negatives below or tied (P,),
+        rows (N,), number of negatives, negatives below (P,), negatives below or tied (P,),
         positives below (P,).
     """
     positive, negative = np.flatnonzero(labels01 == 1), np.flatnonzero(labels01 == 0)
@@ -30,41 +60,67 @@ def _ranks(labels01: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, ...]:
     negative = negative[np.argsort(scores[negative], kind="stable")]
     p, q = scores[positive], scores[negative]
     below, upto = np.searchsorted(q, p, "left"), np.searchsorted(q, p, "right")
-    return positive, negative, below, upto, np.searchsorted(p, p, "left")
+    rows = np.concatenate([negative, positive])
+    return rows, len(negative), below, upto, np.searchsorted(p, p, "left")
 
 
-def _cumulated(weights: np.ndarray) -> np.ndarray:
-    out = np.zeros(len(weights) + 1)
-    np.cumsum(weights, out=out[1:])
+def cumulated(weights: np.ndarray) -> np.ndarray:
+    """Return ``(..., R + 1)``: the weight of the first 0, 1, … R rows."""
+    out = np.zeros((*weights.shape[:-1], weights.shape[-1] + 1), weights.dtype)
+    np.cumsum(weights, axis=-1, out=out[..., 1:])
     return out
 
 
-def auroc_statistic(labels01: np.ndarray, scores: np.ndarray) -> Statistic:
+def auroc_statistic(labels01: np.ndarray, scores: np.ndarray) -> Blocks:
     """Make the AUROC a function of image weights; NaN where a class has no weight."""
-    positive, negative, below, upto, _ = _ranks(labels01, scores)
+    rows, negatives, below, upto, _ = _ranks(labels01, scores)
+    tied = (below != upto).any()
 
-    def statistic(weights: np.ndarray) -> float:
-        w, seen = weights[positive], _cumulated(weights[negative])
-        pairs = w.sum() * seen[-1]
+    def statistic(weights: np.ndarray) -> np.ndarray:
+        w, seen = weights[..., negatives:], cumulated(weights[..., :negatives])
         # A tied pair counts one half: the mean of "strictly below" and "below or tied".
-        return w @ (seen[below] + seen[upto]) / (2 * pairs) if pairs else np.nan
+        first = seen.take(below, axis=-1)
+        won = first + seen.take(upto, axis=-1) if tied else first
+        pairs = w.sum(axis=-1) * seen[..., -1] * (2 if tied else 1)
+        return ratio(np.einsum("...n,...n->...", w, won), pairs)
 
-    return statistic
+    return Blocks(rows, statistic)
 
 
-def precision_statistic(labels01: np.ndarray, scores: np.ndarray) -> Statistic:
+def precision_statistic(labels01: np.ndarray, scores: np.ndarray) -> Blocks:
     """Make the average precision a function of image weights, NaN as above."""
-    positive, negative, below, _, own = _ranks(labels01, scores)
+    rows, negatives, below, _, own = _ranks(labels01, scores)
 
-    def statistic(weights: np.ndarray) -> float:
-        w, seen = weights[positive], _cumulated(weights[negative])
-        hits = _cumulated(w)
-        if not (hits[-1] and seen[-1]):
-            return np.nan
-        true, false = hits[-1] - hits[own], seen[-1] - seen[below]  # at the score of each positive
-        return w @ (true / np.maximum(true + false, 1e-300)) / hits[-1]
+    def statistic(weights: np.ndarray) -> np.ndarray:
+        w, seen = weights[..., negatives:], cumulated(weights[..., :negatives])
+        hits = cumulated(w)
+        true = hits[..., -1:] - hits.take(own, axis=-1)  # at the score of each positive
+        called = true + seen[..., -1:] - seen.take(below, axis=-1)
+        found = np.einsum("...n,...n->...", w, true / np.maximum(called, 1e-300))
+        return ratio(found, hits[..., -1] * (seen[..., -1] > 0))
 
-    return statistic
+    return Blocks(rows, statistic)
+
+
+def sensitivity_statistic(
+    labels01: np.ndarray, scores: np.ndarray, specificity: float = 0.9
+) -> Blocks:
+    """Make the highest sensitivity at this specificity a function of image weights, NaN as above.
+
+    The cut is chosen on the weighted images themselves, anew in each draw.
+    """
+    rows, negatives, _, _, _ = _ranks(labels01, scores)
+    p, q = scores[rows[negatives:]], scores[rows[:negatives]]
+    past = np.append(0, np.searchsorted(p, q, "right"))  # positives up to each negative
+
+    def statistic(weights: np.ndarray) -> np.ndarray:
+        seen, hits = cumulated(weights[..., :negatives]), cumulated(weights[..., negatives:])
+        enough = seen >= specificity * seen[..., -1:] - 1e-9
+        missed = np.take_along_axis(hits, past[enough.argmax(axis=-1)][..., None], -1)[..., 0]
+        total = hits[..., -1]
+        return ratio(total - missed, total * (seen[..., -1] > 0))
+
+    return Blocks(rows, statistic)
 
 
 def both_classes(labels01: np.ndarray) -> np.ndarray:
@@ -100,18 +156,31 @@ def average_precision(labels01: np.ndarray, scores: np.ndarray) -> float:
 
 
 def bootstrap(
-    statistics: list[Statistic], groups: np.ndarray, *, draws: int, seed: int
+    statistics: Sequence[Statistic], groups: np.ndarray, *, draws: int, seed: int
 ) -> np.ndarray:
-    """Evaluate all statistics on the same draws of groups with replacement; ``(S, draws)``."""
+    """Evaluate all statistics on the same draws of groups with replacement.
+
+    Those of `Blocks` take many draws at once, any other one at a time.
+
+    Returns:
+        ``(S, draws)``; of curves ``(S, draws, X)``.
+    """
     codes, names = pd.factorize(np.asarray(groups), sort=True)  # row order changes nothing
     rng, size = np.random.default_rng(seed), len(names)
-    out = np.empty((len(statistics), draws))
-    for draw in range(draws):
-        times = np.bincount(rng.integers(size, size=size), minlength=size)
-        weights = times.astype(np.float64)[codes]
-        for i, statistic in enumerate(statistics):
-            out[i, draw] = statistic(weights)
-    return out
+    places = [codes[s.rows] if isinstance(s, Blocks) else codes for s in statistics]
+    step = max(1, min(256, _BLOCK // max(1, len(codes))))
+    out = [[np.empty(0)] if not draws else [] for _ in statistics]
+    for at in range(0, draws, step):
+        drawn = rng.integers(size, size=(min(step, draws - at), size))
+        drawn += size * np.arange(len(drawn))[:, None]
+        times = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape)
+        for values, statistic, place in zip(out, statistics, places, strict=True):
+            weights = times.take(place, axis=1)
+            if isinstance(statistic, Blocks):
+                values.append(statistic.of(weights))
+            else:
+                values.append(np.array([statistic(row) for row in weights.astype(np.float64)]))
+    return np.stack([np.concatenate(values) for values in out])
 
 
 def bootstrap_auroc(
@@ -137,33 +206,72 @@ def bootstrap_auroc(
 
 
 def best_cut(
-    labels01: np.ndarray, scores: np.ndarray, *, sensitivity: float | None = None
+    labels01: np.ndarray,
+    scores: np.ndarray,
+    *,
+    sensitivity: float | None = None,
+    specificity: float | None = None,
 ) -> float:
     """Return the score from which to call a row positive, the highest among equals.
 
-    The largest Youden index (sensitivity + specificity - 1; Youden 1950, Cancer 3:32), or the
-    highest score that still reaches ``sensitivity``.
+    The largest Youden index (sensitivity + specificity - 1; Youden 1950, Cancer 3:32), the highest
+    score that still reaches ``sensitivity``, or the lowest that still reaches ``specificity``
+    (above all scores if none of them does).
     """
-    if sensitivity is not None and not 0 < sensitivity <= 1:
-        raise ValueError(f"A sensitivity is a fraction between 0 and 1, not {sensitivity}.")
+    for name, asked in (("sensitivity", sensitivity), ("specificity", specificity)):
+        if asked is not None and not 0 < asked <= 1:
+            raise ValueError(f"A {name} is a fraction between 0 and 1, not {asked}.")
+    if sensitivity is not None and specificity is not None:
+        raise ValueError("One threshold reaches a sensitivity or a specificity: ask for one.")
     labels, scores = both_classes(labels01), _scores(scores)
     cuts = np.unique(scores)[::-1]
     hit, alarm = (
         1 - np.searchsorted(np.sort(scores[labels == c]), cuts, "left") / (labels == c).sum()
         for c in (1, 0)
     )
-    return float(cuts[np.argmax(hit - alarm if sensitivity is None else hit >= sensitivity)])
+    if specificity is not None:
+        quiet = np.flatnonzero(1 - alarm >= specificity - 1e-12)
+        return float(cuts[quiet[-1]] if len(quiet) else np.nextafter(cuts[0], np.inf))
+    return float(
+        cuts[np.argmax(hit - alarm if sensitivity is None else hit >= sensitivity - 1e-12)]
+    )
 
 
-def interval(drawn: np.ndarray) -> dict[str, float]:
-    """Take the 95 % percentile interval of draws; ``dropped`` is the share that was NaN.
+def interval(
+    drawn: np.ndarray, *, value: float = np.nan, scale: str = "percentile", patients: int = 0
+) -> dict[str, float]:
+    """Return the 95 % interval of draws; ``dropped`` is the share that was NaN.
 
     Draws that never vary (all right, all wrong) are no certainty: there is no interval then.
+
+    Args:
+        value: Of the data. scale: ``percentile`` of the draws; ``logit``, an interval on the log
+            odds with the standard error of the draws, for values within 0 and 1; ``basic``, the
+            percentiles mirrored at the value (Davison & Hinkley 1997, section 5.2, recalled), for
+            an error that draws with replacement enlarge: at least 0, and the value lies within;
+            ``none``.
+        patients: Of the rarest class: ``logit`` then takes Student's t of one less, and makes good
+            that draws vary too little by (n - 1) / n (Hesterberg 2015, Am Stat 69:371, recalled).
     """
     kept = drawn[~np.isnan(drawn)]
-    varied = len(kept) and kept.min() < kept.max()
-    low, high = np.percentile(kept, (2.5, 97.5)) if varied else (np.nan, np.nan)
+    low = high = np.nan
+    if scale != "none" and len(kept) and kept.min() < kept.max():
+        low, high = np.percentile(kept, (2.5, 97.5))
+        if scale == "basic":
+            low, high = min(value, max(0.0, 2 * value - high)), max(value, 2 * value - low)
+        elif scale == "logit" and 0 < value < 1:
+            middle = math.log(value / (1 - value))
+            half = _quantile(patients) * kept.std(ddof=1) / (value * (1 - value))
+            low, high = (1 / (1 + math.exp(-x)) for x in (middle - half, middle + half))
     return {"low": low, "high": high, "dropped": 1 - len(kept) / max(len(drawn), 1)}
+
+
+def _quantile(patients: int) -> float:
+    from scipy.stats import t
+
+    if patients < 2:
+        return _Z
+    return float(t.ppf(0.975, patients - 1)) * math.sqrt(patients / (patients - 1))
 
 
 def two_sided(drawn: np.ndarray) -> float:
@@ -192,92 +300,19 @@ def holm(p: np.ndarray) -> np.ndarray:
     return out
 
 
-def share_statistic(hits: np.ndarray, rows: np.ndarray) -> Statistic:
-    """Make the mean of ``hits`` over the True ``rows`` a function of image weights."""
-    among, right = rows.astype(np.float64), hits * rows.astype(np.float64)
+def share_statistic(hits: np.ndarray, rows: np.ndarray) -> Blocks:
+    """Make the mean of ``hits`` over the True ``rows`` a function of image weights.
 
-    def statistic(weights: np.ndarray) -> float:
-        total = weights @ among
-        return weights @ right / total if total else np.nan
-
-    return statistic
-
-
-def reliability(
-    labels01: np.ndarray,
-    scores: np.ndarray,
-    groups: np.ndarray,
-    *,
-    bins: int,
-    draws: int,
-    seed: int,
-) -> pd.DataFrame:
-    """Cut the scores into bins of equal size; in each the mean score and the share of positives.
-
-    Returns:
-        predicted, value, low, high, dropped, n; a bin of one class has no interval.
+    ``hits`` are ``(N,)``, or ``(N, X)`` for X means at once.
     """
-    parts = np.array_split(np.argsort(scores, kind="stable"), min(bins, len(scores)))
-    masks = [np.isin(np.arange(len(scores)), part) for part in parts]
-    shares = [share_statistic(labels01, mask) for mask in masks]
-    drawn = bootstrap(shares, groups, draws=draws, seed=seed)
-    rows = [
-        {"predicted": scores[m].mean(), "value": s(np.ones(len(m))), **interval(d)}
-        for m, s, d in zip(masks, shares, drawn, strict=True)
-    ]
-    return pd.DataFrame(rows).assign(n=[len(part) for part in parts])
+    among = np.flatnonzero(rows)
+    right = np.asarray(hits)[among].astype(np.float64)
 
+    def statistic(weights: np.ndarray) -> np.ndarray:
+        total = weights.sum(axis=-1)
+        return ratio(weights @ right, total if right.ndim == 1 else total[..., None])
 
-def kappa_statistic(labels: np.ndarray, guesses: np.ndarray, classes: int) -> Statistic:
-    """Make quadratic kappa (Cohen 1968, Psychol Bull 70:213) a function of image weights."""
-    cell = labels * classes + guesses
-    steps = np.arange(classes)
-    cost = (steps[:, None] - steps) ** 2
-
-    def statistic(weights: np.ndarray) -> float:
-        seen = np.bincount(cell, weights, classes**2).reshape(classes, classes)
-        chance = np.outer(seen.sum(1), seen.sum(0)) / seen.sum()
-        worst = (cost * chance).sum()
-        return 1 - (cost * seen).sum() / worst if worst else np.nan
-
-    return statistic
-
-
-def class_statistics(
-    labels: np.ndarray,
-    p: np.ndarray,
-    *,
-    classes: tuple[str, ...],
-    positive: int | None,
-    threshold: float | None = None,
-    ordinal: bool = False,
-) -> dict[tuple[str, str], Statistic]:
-    """Make a statistic per (metric, class); the class is "" where a metric has one value.
-
-    Args:
-        labels: ``(N,)`` index of the class of each image.
-        p: ``(N, C)`` probabilities in class order.
-        positive: Index of the class that ``threshold`` detects.
-    """
-    named: dict[tuple[str, str], Statistic] = {}
-    every, binary, guesses = np.ones(len(labels), bool), len(classes) == 2, p.argmax(1)
-    for i, name in [(positive, "")] if binary else enumerate(classes):
-        named["AUROC", name] = auroc_statistic(labels == i, p[:, i])
-        named["AUPRC", name] = precision_statistic(labels == i, p[:, i])
-    if threshold is not None:
-        flagged = p[:, positive] >= threshold
-        guesses = np.where(flagged, positive, 1 - positive) if binary else guesses
-        named["sensitivity", ""] = share_statistic(flagged, labels == positive)
-        named["specificity", ""] = share_statistic(~flagged, labels != positive)
-    right = guesses == labels
-    named["accuracy", ""] = share_statistic(right, every)
-    for i in np.unique(labels):
-        named["balanced accuracy", classes[i]] = share_statistic(right, labels == i)
-    squares = (p - np.eye(len(classes))[labels]) ** 2
-    named["Brier", ""] = share_statistic(squares[:, positive] if binary else squares.sum(1), every)
-    if ordinal:
-        named["quadratic kappa", ""] = kappa_statistic(labels, guesses, len(classes))
-    return named
+    return Blocks(among, statistic)
 
 
 def delong(

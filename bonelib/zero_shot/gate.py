@@ -1,7 +1,7 @@
-"""Who is sure enough to answer: risk against coverage, and a second stage for the rest.
+"""A second stage for whom the first is not sure of.
 
-Entropy gate: Wei 2024 (CascadeVLM), arXiv:2405.11301. Risk-coverage curves and the area below them:
-El-Yaniv & Wiener 2010; Geifman & El-Yaniv 2017, arXiv:1705.08500 (both recalled).
+Entropy gate: Wei 2024 (CascadeVLM), arXiv:2405.11301. How much the sure err:
+``evaluation.risk_coverage``.
 """
 
 from collections.abc import Callable
@@ -11,31 +11,6 @@ import numpy as np
 from bonelib import evaluation
 
 STEPS = 10  # thresholds that validation chooses among, at equal steps of its images
-
-
-def selective_risk(
-    errors: np.ndarray, doubt: np.ndarray, coverage: float = 0.0
-) -> Callable[[np.ndarray], float]:
-    """Return the risk at a coverage as a function of image weights, for intervals.
-
-    That is the mean error of the images of least doubt. Where images tie, the expectation over
-    their orders counts.
-
-    Args:
-        errors: ``(N,)``, 1 where the answer is wrong, or how far it is off.
-        doubt: ``(N,)``, larger where the answer is less sure, such as ``evaluation.entropy``.
-        coverage: Share of images that are answered; 0 takes the mean risk over all coverages, the
-            area below the curve (AURC). A doubt that knows nothing of the errors gets their mean.
-    """
-    codes = np.unique(doubt, return_inverse=True)[1]
-
-    def statistic(weights: np.ndarray) -> float:
-        drawn = np.bincount(codes, weights).astype(int)  # a weight is how often an image is drawn
-        mean = np.bincount(codes, weights * errors) / np.maximum(drawn, 1)  # of those that tie
-        risk = np.cumsum(np.repeat(mean, drawn)) / np.arange(1, drawn.sum() + 1)
-        return risk[max(1, round(coverage * len(risk))) - 1] if coverage else risk.mean()
-
-    return statistic
 
 
 def gated(first: np.ndarray, second: np.ndarray, threshold: float) -> np.ndarray:

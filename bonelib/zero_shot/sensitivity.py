@@ -87,7 +87,8 @@ def report(
     """
     task = evaluation.as_task(task)
     parts = dict(list(table[table["label"].notna()].groupby(NAMED, sort=False)))
-    drawn = evaluation.drawn([*parts.values()], task=task, draws=draws, seed=seed)
+    options = dict(draws=draws, seed=seed)
+    drawn = evaluation.drawn([*parts.values()], task=task, **options)
     values = pd.DataFrame([*parts], columns=NAMED).assign(value=drawn[:, 0])
     tables, whole = [*parts.values()], values[KIND] == ENSEMBLE
     place = dict(zip(values[whole][LANGUAGE], values.index[whole], strict=True))
@@ -95,17 +96,14 @@ def report(
     for (language, kind), members in values[~whole].groupby([LANGUAGE, KIND], sort=False):
         own, ensemble = [tables[i] for i in members.index], place[language]
         row = {LANGUAGE: language, KIND: kind, "metric": metric, "variants": len(own)}
-        row |= {"ensemble": drawn[ensemble, 0], **_ends(drawn[ensemble, 1:])}
+        alone = evaluation.metrics(tables[ensemble], task=task, only=(metric,), **options).iloc[0]
+        row |= {"ensemble": alone["value"], "low": alone["low"], "high": alone["high"]}
         row |= {"lowest": members["value"].min(), "highest": members["value"].max()}
         row |= _spread(drawn[members.index])
         row["below_chance"] = (members["value"] < chance).mean() if chance is not None else np.nan
         row["opposite"] = np.mean([part["opposite"].iloc[0] for part in own])
-        rows.append(row | _flips(own, tables[ensemble], draws=draws, seed=seed))
+        rows.append(row | _flips(own, tables[ensemble], **options))
     return pd.DataFrame(rows), values[~whole].reset_index(drop=True)
-
-
-def _ends(drawn: np.ndarray) -> dict[str, float]:
-    return {name: evaluation.ranking.interval(drawn)[name] for name in ("low", "high")}
 
 
 def _spread(drawn: np.ndarray) -> dict[str, float]:
@@ -113,7 +111,7 @@ def _spread(drawn: np.ndarray) -> dict[str, float]:
     if len(drawn) < 2:
         return dict.fromkeys(("spread", "spread_low", "spread_high"), np.nan)
     own, *draws = drawn.var(axis=0, ddof=1)
-    low, high = _ends(np.array(draws)).values()
+    low, high, _ = evaluation.ranking.interval(np.array(draws)).values()
     squares = {"spread": np.nanmean(draws), "spread_low": high, "spread_high": low}
     return {name: np.sqrt(np.maximum(2 * own - square, 0)) for name, square in squares.items()}
 
