@@ -18,39 +18,14 @@ from pathlib import Path
 
 import copies
 import extraction
+import heat_maps
+import intervals
 import numpy as np
 import pretraining
 import threads
 from measure import cpu, finish, not_measured, row
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-def bootstrap() -> None:
-    """2,000 patient-clustered draws at the size of BTXRD, beside scikit-learn in a loop."""
-    from sklearn.metrics import roc_auc_score
-
-    from bonelib import evaluation
-
-    rng = np.random.default_rng(0)
-    groups = np.sort(rng.integers(0, 2764, 3746))
-    labels = rng.random(3746) < 0.5
-    scores = labels + rng.normal(size=3746)
-    ours = cpu(lambda: evaluation.bootstrap_auroc(labels, scores, groups, draws=2000, seed=0))
-    members = [np.flatnonzero(groups == g) for g in np.unique(groups)]
-
-    def loop(draws: int = 20) -> None:
-        for _ in range(draws):
-            drawn = np.concatenate(
-                [members[g] for g in rng.integers(0, len(members), len(members))]
-            )
-            roc_auc_score(labels[drawn], scores[drawn])
-
-    other = cpu(loop) * 100  # 20 of 2,000 draws measured
-    row(
-        "bootstrap: 2,000 clustered draws, n = 3,746 / scikit-learn loop",
-        ours, other, unit="s", target="<= 1 s", met=ours <= 1,
-    )  # fmt: skip
 
 
 def fetch() -> None:
@@ -445,7 +420,7 @@ def recipes() -> None:
 def main() -> int:
     for measure in (
         imports,
-        bootstrap,
+        intervals.run,
         table,
         fetch,
         reports_removed,
@@ -458,6 +433,7 @@ def main() -> int:
         copies.run,
         pretraining.run,
         extraction.run,
+        heat_maps.run,
         threads.run,
         recipes,
     ):
