@@ -43,10 +43,12 @@ TEXTUAL = adaptation.WITH_TEXTS
 
 
 class Batches:
-    """Two batches of four images with labels."""
+    """Two batches of four images with labels, every other one with an outline."""
 
     def __init__(self, labels):
         self.label = torch.tensor(labels)
+        self.mask = torch.zeros(8, 32, 32, dtype=torch.bool)
+        self.mask[::2, 8:12, 20:26] = True
         generator = torch.Generator().manual_seed(0)
         self.image = torch.randn(len(labels), 3, 32, 32, generator=generator)
 
@@ -55,7 +57,8 @@ class Batches:
 
     def __iter__(self):
         for rows in torch.arange(8).chunk(2):
-            yield {"image": self.image[rows], "label": self.label[rows]}
+            parts = {"label": self.label[rows], "mask": self.mask[rows]}
+            yield {"image": self.image[rows], **parts}
 
 
 @functools.cache
@@ -111,7 +114,7 @@ def distance(one, other):
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_every_strategy_trains_and_its_bundle_gives_the_same_logits(strategy, kind, tmp_path):
     given = tuning(kind)
-    if kind == "regression" and strategy in TEXTUAL:
+    if kind == "regression" and strategy in (*TEXTUAL, "outlined"):
         with pytest.raises(ValueError, match="a regression has none. Choose another strategy"):
             train(strategy, given)
         return
@@ -150,7 +153,8 @@ def test_names_are_those_of_the_predictions_and_of_the_table():
     assert TEXTUAL == ("flyp", "class_text_ft", "class_text_random")
     for name in STRATEGIES:
         assert adaptation.strategy(name).__name__ == name
-        assert ("regression" in table.loc[name, "kinds"].split()) is (name not in TEXTUAL)
+        of_classes = name in (*TEXTUAL, "outlined")
+        assert ("regression" in table.loc[name, "kinds"].split()) is not of_classes
 
 
 def test_what_can_not_be_is_refused_with_its_cure():
@@ -584,7 +588,7 @@ def weights(run, setup):
     return {path.name: (path / "weights.safetensors").read_bytes() for path in folders}
 
 
-SOME = ("full", "lora", "flyp", "wise_ft")
+SOME = ("full", "lora", "flyp", "outlined", "wise_ft")
 
 
 def test_a_killed_comparison_goes_on_at_the_start_and_strategy_under_way(pretrained):
@@ -597,6 +601,7 @@ def test_a_killed_comparison_goes_on_at_the_start_and_strategy_under_way(pretrai
             run = runs.reopen(run.path)
             setup = finetuning.reopen(run)
             process = finetuning.train(run, setup, accelerator="cpu")
+            assert setup.outlines.any(), "they lie in the plan"
             assert [next(process)["strategy"] for _ in range(3)] == ["full", "lora", "flyp"]
             process.close()  # as a kill would: the third is not saved
             assert (run.bundle / "captions-lora").exists()

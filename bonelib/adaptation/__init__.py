@@ -12,6 +12,14 @@ from bonelib.adaptation.packing import PACKED, pack, unpack
 from bonelib.adaptation.probes import STRENGTHS, Probe, cross_fit, probe
 from bonelib.adaptation.search import POINTS, Fitted, calibrated, fit
 from bonelib.adaptation.shots import Draws, draw
-from bonelib.adaptation.strategies import WITH_PROBE, WITH_TEXTS, check_towers, points, strategy
+from bonelib.adaptation.strategies import (
+    ON_PLACES,
+    WITH_OUTLINES,
+    WITH_PROBE,
+    WITH_TEXTS,
+    check_towers,
+    points,
+    strategy,
+)
 from bonelib.adaptation.support import FOLDS, Heads, Point, Strategy, Support
 from bonelib.adaptation.tunings import Training, Tuning

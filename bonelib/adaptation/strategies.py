@@ -28,6 +28,9 @@ def _table() -> pd.DataFrame:
 # Of those that train the tower: need a probe on frozen features; a dual encoder and class prompts.
 WITH_PROBE = ("lp_ft", "wise_ft")
 WITH_TEXTS = tuple(name for name in TOWERS if _table().at[name, "text"] == "yes")
+# Learn from outlines of training images as well; judge places of a tower's feature maps.
+WITH_OUTLINES = ("outlined", "lesion_crops")
+ON_PLACES = ("top_k", "attention_pool", "outlined")
 
 
 def table() -> pd.DataFrame:
@@ -88,7 +91,12 @@ def fit(name: str, support: Support) -> search.Fitted:
 
 
 def check_towers(
-    names: Sequence[str], *, regression: bool, imbalance: str, texts: bool = True
+    names: Sequence[str],
+    *,
+    regression: bool,
+    imbalance: str,
+    texts: bool = True,
+    outlines: bool = True,
 ) -> None:
     """Refuse strategies that can't train the tower on a task, before anything is trained.
 
@@ -96,6 +104,7 @@ def check_towers(
         regression: The labels are values.
         imbalance: One of ``objectives.IMBALANCE``.
         texts: There is a dual encoder, and words for the classes.
+        outlines: A training image with a finding has one.
 
     Raises:
         ValueError: Lists what can't be, each with its cure.
@@ -111,6 +120,18 @@ def check_towers(
             f"{', '.join(textual)}: compares images with the texts of classes, and the task has no "
             "words or the pretraining no text tower. Leave it out, or pretrain with captions: a "
             "RECIPE such as ours."
+        )
+    looking = [name for name in names if name in WITH_OUTLINES]
+    if looking and not outlines:
+        found.append(
+            f"{', '.join(looking)}: learns from outlines of training images, and no training image "
+            "with a finding has one. Take a set that has masks, such as btxrd, fracatlas or "
+            "phantom, or top_k, which needs none."
+        )
+    if regression and "outlined" in looking:
+        found.append(
+            "outlined: an outline shows where a class is, and values have none. Leave it out, or "
+            "take lesion_crops."
         )
     if regression and imbalance in ("balanced", "logit_adjustment"):
         found.append(f"imbalance={imbalance!r}: values have no classes. Choose weights or none.")

@@ -64,6 +64,7 @@ class Training:
         model: What trains.
         chosen: What validation images decided after the training, for the bundle to record.
         made: Makes the classifier of a model that is none, at any moment of its training.
+        augment: How training images are varied, where not as in the plan: for ``images.augment``.
     """
 
     model: nn.Module
@@ -71,6 +72,7 @@ class Training:
     options: training.Options
     chosen: dict[str, float] = field(default_factory=dict)
     made: Callable[[], models.Classifier] | None = None
+    augment: dict[str, float] = field(default_factory=dict)
 
     def classifier(self) -> models.Classifier:
         """Return the classifier of the weights as they are; it shares them with the model."""

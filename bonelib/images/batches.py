@@ -101,20 +101,27 @@ class Loader:
             plain = cuts.floats(cuts.shrunk(stored, self.side(epoch)))
             state = np.random.SeedSequence([self.seed, epoch, number, self.rank]).generate_state(2)
             generator = torch.Generator().manual_seed(int(state[0]) << 32 | int(state[1]))
-            pictures = {"image": self._normalise(self._varied(plain, generator))}
+            others = {name: values[picked] for name, values in self.extras.items()}
+            varied = self._varied(plain, generator, others.get("mask"))
+            pictures = {"image": self._normalise(varied)}
             if self.views == 2:
                 pictures["second"] = self._second(stored, plain, generator)
             yield {
                 **pictures,
                 **studies,
-                **{name: values[picked] for name, values in self.extras.items()},
+                **others,
                 "image_id": [self.image_ids[i] for i in chosen],
             }
 
-    def _varied(self, plain: "torch.Tensor", generator: "torch.Generator") -> "torch.Tensor":
+    def _varied(
+        self,
+        plain: "torch.Tensor",
+        generator: "torch.Generator",
+        mask: "torch.Tensor | None" = None,
+    ) -> "torch.Tensor":
         if self.augment is None:
             return plain
-        return augment(plain, generator=generator, flip=self.flip, **self.augment)
+        return augment(plain, generator=generator, mask=mask, flip=self.flip, **self.augment)
 
     def _second(
         self, stored: np.ndarray, plain: "torch.Tensor", generator: "torch.Generator"
@@ -176,7 +183,8 @@ def loader(
         tokens: ``(N, T)``, token ids of each image's caption.
         keys: ``(N, K)``, attribute keys for losses with several positives, -1 for missing.
         more: Other arrays with a row an image, by the name they get in a batch (tokens of a
-            neighbouring caption, say).
+            neighbouring caption, say). What is called ``mask``, bool ``(N, S, S)`` in the pixels of
+            the cache, moves with the image.
         mean: Subtracted from grey values in 0–1; one number, or one per channel.
         std: Divides them afterwards.
         augment: Strengths for ``augment``; ``{}`` takes its defaults, None leaves images alone.
@@ -233,6 +241,9 @@ def loader(
         problems.append(f"views={views}: 1, or 2 that differ by augment={{}}.")
     if (crops or masked) and (views == 1 or (crops and masked)):
         problems.append(f"crops={crops}, masked={masked:g}: one of them, of views=2.")
+    if "mask" in arrays and (arrays["mask"].shape[1:] != (cache.size, cache.size) or sides):
+        shape = arrays["mask"].shape
+        problems.append(f"mask {shape}, sides={sides}: a mask has the {cache.size} pixels a side.")
     if any(not 0 < side <= cache.size for side in sides):
         problems.append(f"sides={sides}: from 1 to {cache.size} pixels, as many as the cache has.")
     if batch_size % ranks or (ranks > 1 and not drop_last):
@@ -270,6 +281,7 @@ def augment(
     batch: "torch.Tensor",
     *,
     generator: "torch.Generator",
+    mask: "torch.Tensor | None" = None,
     rotate: float = 10,
     translate: float = 0.06,
     scale: float = 0.1,
@@ -277,6 +289,7 @@ def augment(
     contrast: float = 0.2,
     noise: float = 0.02,
     blur: float = 0,
+    focus: float = 0,
     flip: bool = False,
 ) -> "torch.Tensor":
     """Vary each image of a batch by its own draw: position in one resampling, then grey values.
@@ -286,6 +299,8 @@ def augment(
     Args:
         batch: float ``(B, 1, H, W)`` in 0–1, square pixels.
         generator: On the CPU; the draws don't depend on the device of the batch.
+        mask: Outlines, bool ``(B, H, W)``, empty where there is none: moved with the images, in
+            place.
         rotate: Degrees.
         translate: Share of the width and of the height.
         scale: Share by which the image grows or shrinks.
@@ -294,6 +309,8 @@ def augment(
         noise: Largest standard deviation of Gaussian noise.
         blur: Largest standard deviation of a Gaussian blur, in pixels; the noise is added after it.
             Off by default: at training sizes little more than a pixel of bone texture is left.
+        focus: Share of the images that are seen twice as large around their outline, the others
+            around that of another image of the batch: the place says nothing of the class.
         flip: Mirror half of the images. A flip turns left into right: only where no side is named.
 
     Returns:
@@ -308,6 +325,8 @@ def augment(
     angle = unit[:, 0] * math.radians(rotate)
     zoom = 1 + unit[:, 1] * scale
     mirror = torch.where(draws[:, 7] < 0.5, -1.0, 1.0) if flip else torch.ones_like(zoom)
+    near, center = _near(mask, focus, count, generator)
+    zoom = zoom * (1 + near)
     # grid_sample asks where each output pixel comes from, in units of half the side.
     sine, cosine = torch.sin(angle) / zoom, torch.cos(angle) / zoom
     along = {
@@ -315,8 +334,8 @@ def augment(
         "xy": -sine * height / width,
         "yx": mirror * sine * width / height,
         "yy": cosine,
-        "x": unit[:, 2] * translate * 2,
-        "y": unit[:, 3] * translate * 2,
+        "x": unit[:, 2] * translate * 2 + near * center[:, 0],
+        "y": unit[:, 3] * translate * 2 + near * center[:, 1],
         "gain": 1 + unit[:, 4] * brightness,
         "slope": 1 + unit[:, 5] * contrast,
         "noise": draws[:, 6] * noise,
@@ -329,6 +348,8 @@ def augment(
     for start in range(0, count, few):
         part = slice(start, start + few)
         each = {name: v[part].view(-1, 1, 1, 1).to(batch.device) for name, v in along.items()}
+        if mask is not None:
+            mask[part] = _moved(mask[part, None].float(), each)[:, 0] > 0.5
         image = _blurred(_moved(batch[part].clone(), each), each["blur"], blur)
         mean = image.mean(dim=(2, 3), keepdim=True)
         image = image.mul_(each["slope"] * each["gain"])
@@ -338,6 +359,26 @@ def augment(
             image.addcmul_(grain.to(batch.device), each["noise"])
         torch.clamp(image, 0, 1, out=out[part])
     return out
+
+
+def _near(
+    mask: "torch.Tensor | None", focus: float, count: int, generator: "torch.Generator"
+) -> tuple["torch.Tensor", "torch.Tensor"]:
+    """Draw which images are seen from near, 0 or 1, and around which point in -1 to 1, (x, y)."""
+    import torch
+
+    if not focus or mask is None or not mask.any():
+        return torch.zeros(count), torch.zeros(count, 2)
+    draws = torch.rand(count, 2, generator=generator)
+    shown, center = mask.cpu().flatten(1).any(dim=1), torch.empty(count, 2)
+    for axis, across in enumerate((1, 2)):  # across rows, then columns
+        line = mask.cpu().sum(dim=across).float()
+        scale = (torch.arange(line.shape[1]) * 2 + 1) / line.shape[1] - 1
+        center[:, axis] = (line * scale).sum(dim=1) / line.sum(dim=1)
+    rows = shown.nonzero()[:, 0]
+    other = rows[(draws[:, 1] * len(rows)).long()]
+    center = torch.where(shown[:, None], center, center[other])
+    return (draws[:, 0] < focus).float(), center.clamp(-0.5, 0.5)  # within the image
 
 
 def _moved(image: "torch.Tensor", each: dict[str, "torch.Tensor"]) -> "torch.Tensor":

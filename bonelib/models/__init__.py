@@ -24,6 +24,7 @@ from bonelib.models.heads import (
     MultiHead,
     pool_studies,
 )
+from bonelib.models.places import POOLS, PlaceHead, stage_maps
 from bonelib.models.soup import soup
 from bonelib.models.tuning import (
     add_lora,

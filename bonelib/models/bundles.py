@@ -23,6 +23,7 @@ from bonelib.models.heads import (
     LinearProbe,
     MultiHead,
 )
+from bonelib.models.places import PlaceHead
 from bonelib.models.tuning import has_lora, merge_lora
 from bonelib.runs.files import file_hash, replacing, replacing_folder
 
@@ -90,6 +91,13 @@ def save_bundle(folder: Path, model: Model, **facts: Any) -> Path:
             architecture |= {"dim": model.head.dim, "projection": model.head.kind}
         if isinstance(getattr(model, "head", None), DenseHead):
             architecture |= {"hidden": model.head.in_features}
+        if isinstance(getattr(model, "head", None), PlaceHead):
+            head = model.head
+            architecture |= {
+                "pool": head.pool,
+                "channels": head.channels,
+                "fused": head.in_features,
+            }
         if isinstance(model, FeatureHead):
             kept = {name: (str(a.dtype), a.shape) for name, a in model.arrays().items()}
             architecture |= {"head": model.kind, "arrays": kept}
@@ -210,4 +218,7 @@ def _build(shape: dict[str, Any], folder: Path) -> Model:
         head = CosineHead(image.width, **given)
     if "hidden" in shape:
         head = DenseHead(image.width, outputs=shape["outputs"], hidden=shape["hidden"])
+    if "pool" in shape:
+        given = dict(outputs=shape["outputs"], pool=shape["pool"], dim=shape["fused"])
+        head = PlaceHead(shape["channels"], **given)
     return Classifier(image, outputs=shape["outputs"], head=head)

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bonelib.encoders import CachedText, ImageEncoder, TextEncoder
+from bonelib.models.places import PlaceHead, evidence, stage_maps
 from bonelib.models.stages import StageViews
 
 PROJECTIONS = ("linear", "mlp", "none")
@@ -232,9 +233,26 @@ class Classifier(nn.Module):
         self.head = _undecided(image.width, outputs) if head is None else head
         self.to(memory_format=torch.channels_last)
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Return logits ``(B, outputs)``."""
-        return self.head(self.image(image))
+    def forward(self, image: Tensor, *, places: bool = False) -> Any:
+        """Return logits ``(B, outputs)``; with ``places`` those of each place too."""
+        if not isinstance(self.head, PlaceHead):
+            return self.head(self.image(image))
+        maps = stage_maps(self.image, image, len(self.head.channels))
+        return self.head.judge(maps)[:2] if places else self.head(maps)
+
+    def evidence(self, image: Tensor) -> Tensor:
+        """Return the model's own heat map ``(B, outputs, h, w)``; see ``places.evidence``.
+
+        Raises:
+            ValueError: The head averages the features before it judges them: there is no such map.
+        """
+        if not isinstance(self.head, PlaceHead):
+            raise ValueError(
+                f"A {type(self.head).__name__} on pooled features has no map of its own. Explain "
+                "a model trained by top_k, attention_pool or outlined, or take grad_cam."
+            )
+        maps = stage_maps(self.image, image, len(self.head.channels))
+        return evidence(*self.head.judge(maps)[1:])
 
 
 class LinearProbe(nn.Module):
