@@ -8,17 +8,8 @@ import pandas as pd
 
 from bonelib import evaluation
 from bonelib.figures.names import colour, display_name
-from bonelib.figures.style import (
-    BLUE,
-    CLASSES,
-    DASHES,
-    FAINT,
-    INK,
-    RED,
-    WIDTH,
-    blank_axes,
-    inches,
-)
+from bonelib.figures.rows import names_at_left
+from bonelib.figures.style import BLUE, CLASSES, DASHES, FAINT, INK, RED, WIDTH, blank_axes, inches
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,16 +43,8 @@ def plot_history(
         marker = "o" if len(rows) < 16 else None
         dash = DASHES[used.count(shade) % len(DASHES)]
         used.append(shade)
-        ax.plot(
-            "epoch",
-            column,
-            data=rows,
-            ls=dash,
-            marker=marker,
-            ms=3.5,
-            color=shade,
-            label=name or "_",
-        )
+        look = dict(ls=dash, marker=marker, ms=3.5, color=shade, label=name or "_")
+        ax.plot("epoch", column, data=rows, **look)
         kept = rows[rows["kept"].eq(True)] if "kept" in rows else rows.head(0)
         if len(kept):
             x, y = kept["epoch"].iloc[-1], kept[column].iloc[-1]
@@ -85,6 +68,13 @@ def _spelt(column: str) -> str:
     return " ".join(spelling.get(word, word) for word in column.split("_"))
 
 
+def words(values: pd.Series) -> pd.Series:
+    """Spell the values of a column: a tuple of sites joined, what is missing as "unknown"."""
+    text = [" + ".join(v) if isinstance(v, tuple) else v for v in values]
+    text = pd.Series(text, index=values.index, dtype="object")
+    return text.where(text.notna() & (text != ""), "unknown").astype(str)
+
+
 def plot_counts(
     table: pd.DataFrame,
     column: str,
@@ -100,12 +90,6 @@ def plot_counts(
         order: The classes in order (``task.classes``); else as often as they occur.
         most: Values drawn; rarer ones are counted together as "other".
     """
-
-    def words(values: pd.Series) -> pd.Series:
-        text = [" + ".join(v) if isinstance(v, tuple) else v for v in values]
-        text = pd.Series(text, index=values.index, dtype="object")
-        return text.where(text.notna() & (text != ""), "unknown").astype(str)
-
     rows, classes = words(table[column]), words(table[by])
     often = rows.value_counts()
     if len(often) > most:
@@ -121,21 +105,20 @@ def plot_counts(
     left, total = np.zeros(len(counts)), counts.sum(axis=1)
     for i, name in enumerate(names):
         shade = "#DDDDDD" if name == "unknown" else shades[i % len(shades)]
-        bars = ax.barh(counts.index, counts[name], left=left, height=0.72, color=shade, label=name)
+        bars = ax.barh(
+            range(len(counts)), counts[name], left=left, height=0.72, color=shade, label=name
+        )
         wide = counts[name] * room > 0.09 * counts[name].astype(str).str.len()
         ax.bar_label(bars, [f"{n}" if w else "" for n, w in zip(counts[name], wide, strict=True)],
                      label_type="center", size=7, color="white" if i == 2 else INK)  # fmt: skip
         left = left + counts[name].to_numpy()
     ax.bar_label(bars, [f"{n:,}" for n in total], padding=4, size=8)
-    ax.invert_yaxis()
-    ax.tick_params(axis="y", length=0)
-    ax.spines["left"].set_visible(False)
-    words = [f"images by {str(column).replace('_', ' ')}", f"(n = {len(table):,})"]
-    ax.set_xlabel((" " if inches(ax) > 2.5 else "\n").join(words))
+    names_at_left(ax, list(counts.index))
+    told = [f"images by {str(column).replace('_', ' ')}", f"(n = {len(table):,})"]
+    ax.set_xlabel((" " if inches(ax) > 2.5 else "\n").join(told))
     ax.margins(x=min(0.3, 0.45 / inches(ax)))
     grid = ax.get_subplotspec()
     if grid is None or grid.is_first_col():  # one legend for a row of such charts
         handles, labels = ax.get_legend_handles_labels()
         ax.figure.legend(handles, labels, loc="outside upper center", ncols=6, handlelength=1)
-    ax.grid(axis="x")
     return ax

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from bonelib.figures.rows import names_at_left
 from bonelib.figures.style import BLUE, INK, RED, WIDTH, blank_axes
 
 if TYPE_CHECKING:
@@ -40,13 +41,9 @@ def plot_shares(
     ax.barh(rows, shares[found].iloc[order], height=0.72, color="#A9C4D6", label=found)
     marks = shares[expected].iloc[order]
     ax.plot(marks, rows, "|", color=INK, ms=8, mew=1.6, label=expected, clip_on=False)
-    ax.set_yticks(rows, names, size=7.5)
-    ax.invert_yaxis()
-    ax.tick_params(axis="y", length=0)
-    ax.spines["left"].set_visible(False)
+    names_at_left(ax, list(names), size=7.5)
     ax.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
     ax.set_xlabel(f"share of {int(table[found].sum()):,}")
-    ax.grid(axis="x")
     return ax
 
 

@@ -1,22 +1,13 @@
 """What a method is called, and its colour: both made of its columns, never of each other."""
 
+import csv
 import hashlib
+from pathlib import Path
 
 import pandas as pd
 
 from bonelib.evaluation import Method, method_columns
-from bonelib.figures.style import (
-    BLUE,
-    BROWN,
-    FAINT,
-    GREEN,
-    GREY,
-    INDIGO,
-    ORANGE,
-    PINK,
-    RED,
-    SKY,
-)
+from bonelib.figures.style import BLUE, BROWN, FAINT, GREEN, GREY, INDIGO, ORANGE, PINK, RED, SKY
 
 # Starts that notebooks train, as a reader calls them, with their colour.
 STARTS = {
@@ -24,6 +15,8 @@ STARTS = {
     "imagenet": ("ImageNet", BLUE),
     "captions": ("captions", RED),
 }
+ORIGINS = {"scratch": "random weights", "imagenet": "ImageNet weights"}
+ORIGINS |= {"captions": "pretrained with captions"}
 SEEN = {
     "metadata": ("metadata", GREY),
     "sex": ("sex", GREY),
@@ -49,31 +42,11 @@ FITTED |= {"normal_knn": "k-NN of normal images", "mahalanobis": "Mahalanobis, n
 FITTED |= {"patch_knn": "patches of normal images", "mvfa": "MVFA"}
 FITTED |= {"early_fusion": "early fusion", "late_fusion": "late fusion"}
 FITTED |= {"sentence_fusion": "fusion network", "dense_head": "dense head"}
+FITTED |= {"top_k": "top-k places", "attention_pool": "attention pooling"}
+FITTED |= {"outlined": "taught with outlines", "lesion_crops": "lesion crops with outlines"}
 # Towers as papers write them, by timm's name without the weights' tag.
-TOWERS = {
-    "efficientnet_lite0": "Lite0",
-    "efficientnet_lite2": "Lite2",
-    "resnet18": "ResNet-18",
-    "resnet34": "ResNet-34",
-    "resnet50": "ResNet-50",
-    "convnext_tiny": "ConvNeXt-T",
-    "densenet121": "DenseNet-121",
-    "nest_small_jx": "NesT-S",
-    "vit_small_patch14_dinov2": "DINOv2-S",
-    "vit_base_patch14_dinov2": "DINOv2-B",
-    "vit_small_patch16_dinov3": "DINOv3-S",
-    "vit_base_patch16_dinov3": "DINOv3-B",
-    "vit_base_patch32_clip_224": "CLIP ViT-B/32",
-    "timm/vit_base_patch32_clip_224": "CLIP ViT-B/32, projected",
-    "eva02_base_patch16_clip_224": "EVA02-CLIP ViT-B/16",
-    "vit_base_patch16_siglip_256": "SigLIP 2 ViT-B/16",
-    "microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224": "BiomedCLIP",
-    "google/medsiglip-448": "MedSigLIP",
-    "torchxrayvision-densenet121": "torchxrayvision DenseNet-121",
-    "torchxrayvision-resnet50": "torchxrayvision ResNet-50",
-    "microsoft/rad-dino": "RAD-DINO",
-    "skelex": "SKELEX",
-}
+_LINES = Path(__file__).with_name("towers.csv").read_text(encoding="utf-8").splitlines()
+TOWERS = dict(csv.reader(_LINES[1:]))
 # They come with their ImageNet weights, so that their names have no tag.
 PACKAGED = ("efficientnet_lite0", "efficientnet_lite2")
 _IMAGENET = ("in1k", "in12k", "in21k", "in22k")  # in timm's tags
@@ -124,6 +97,24 @@ def colours(table: pd.DataFrame) -> list[str]:
     """Return the colour of the method of each row."""
     rows = table[method_columns(table)].fillna("").to_dict("records")
     return [colour(Method(**row)) for row in rows]
+
+
+def origins(table: pd.DataFrame) -> list[str]:
+    """Say where the weights of the method of each row come from, in words of a heading."""
+    rows = table[method_columns(table)].fillna("").to_dict("records")
+    return [_origin(Method(**row)) for row in rows]
+
+
+def _origin(method: Method) -> str:
+    if method.strategy == "prompt" or method.wording:
+        return "prompts"
+    if method.strategy == "selected":
+        return "chosen among all"
+    if method.start == "none":
+        return "no image encoder"
+    if method.start in ORIGINS:
+        return ORIGINS[method.start]
+    return ORIGINS["imagenet"] if _imagenet(*_split(method.start)) else "other pretrained towers"
 
 
 def colour(method: Method) -> str:

@@ -1,35 +1,36 @@
-"""Charts of predictions, one for each kind of task: ROC curves, agreement with the truth, counts.
+"""Charts of predictions: what was predicted against what is true, and one page of a method.
 
 A predictions table of one or several methods comes in, axes go out.
 """
 
+import textwrap
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from bonelib import evaluation
-from bonelib.figures.names import colour, display_name
-from bonelib.figures.scores import interval_kind, sample, say
-from bonelib.figures.style import (
-    DASHES,
-    INK,
-    WIDTH,
-    blank_axes,
-    number,
-    with_interval,
+from bonelib.evaluation import DRAWS
+from bonelib.figures.curves import (
+    GUIDE,
+    Lines,
+    banded,
+    plot_calibration,
+    plot_decision,
+    plot_roc,
+    scored,
 )
+from bonelib.figures.names import colour, display_name
+from bonelib.figures.scores import interval_kind, sample
+from bonelib.figures.style import INK, WIDTH, blank_axes, note, number, panels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 def plot_predictions(
-    predictions: pd.DataFrame,
-    *,
-    task: str,
-    draws: int = evaluation.DRAWS,
-    ax: "Axes | None" = None,
+    predictions: pd.DataFrame, *, task: str, draws: int = DRAWS, ax: "Axes | None" = None
 ) -> "Axes":
     """Draw the predictions of all methods of a table by the chart that fits the kind of task.
 
@@ -44,62 +45,8 @@ def plot_predictions(
     return plot_agreement(predictions, task=task, draws=draws, ax=ax)
 
 
-def _curve(
-    truth: pd.Series, scores: pd.Series, grid: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray]:
-    from sklearn.metrics import roc_curve
-
-    false, true, _ = roc_curve(truth, scores)
-    return (false, true) if grid is None else (grid, np.interp(grid, false, true))
-
-
-def plot_roc(
-    predictions: pd.DataFrame,
-    *,
-    task: str,
-    draws: int = evaluation.DRAWS,
-    ax: "Axes | None" = None,
-) -> "Axes":
-    """Draw a ROC curve per method, with AUROC and its 95 % interval in the legend.
-
-    Of the positive class against the rest; of a task without one, the mean of one-vs-rest curves
-    over the classes that occur.
-    """
-    known, found = evaluation.as_task(task), []
-    lines = _Lines(ax)
-    ax = lines.ax
-    one_class = len(known.classes) == 2 or (predictions["label"] == known.positive).any()
-    metric = f"AUROC {known.positive}" if one_class and len(known.classes) > 2 else "AUROC"
-    for method, table in evaluation.by_method(predictions).items():
-        table = table[table["label"].notna()]
-        one = evaluation.metrics(table, task=task, draws=draws, only=(metric,))
-        occur = [c for c in known.classes if (table["label"] == c).any()]
-        targets = [known.positive or known.classes[1]] if one_class else occur
-        grid = None if len(targets) == 1 else np.linspace(0, 1, 501)
-        curves = [_curve(table["label"] == c, table[f"p_{c}"], grid) for c in targets]
-        mean = np.mean([true for _, true in curves], axis=0)
-        ax.plot(curves[0][0], mean, clip_on=False, **lines.style(method, one))
-        found.append(one)
-    ax.plot([0, 1], [0, 1], color="#BDBDBD", linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
-    ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
-    ax.set(xlabel="1 − specificity", ylabel="sensitivity")
-    ax.set_xticks(np.arange(0, 1.01, 0.25))
-    ax.set_yticks(np.arange(0, 1.01, 0.25))
-    ax.grid()
-    everyone = pd.concat(found)
-    lines.legend("AUROC")
-    what = known.positive if one_class else "mean over classes, one against the rest"
-    what += " against the rest" if metric != "AUROC" else ""
-    say(ax, f"{what} · {sample(everyone)}", interval_kind(everyone))
-    return ax
-
-
 def plot_agreement(
-    predictions: pd.DataFrame,
-    *,
-    task: str,
-    draws: int = evaluation.DRAWS,
-    ax: "Axes | None" = None,
+    predictions: pd.DataFrame, *, task: str, draws: int = DRAWS, ax: "Axes | None" = None
 ) -> "Axes":
     """Draw what is predicted against what is true, beside the line where both are equal.
 
@@ -107,26 +54,23 @@ def plot_agreement(
     that the probabilities expect: dots on the line are right on average, a flat curve has learnt
     nothing. The primary metric and its 95 % interval stand in the legend.
     """
-    known, found = evaluation.as_task(task), []
-    lines, metric = _Lines(ax), evaluation.primary(known).metric
+    known, found, ends = evaluation.as_task(task), [], []
+    lines, metric = Lines(ax), evaluation.primary(known).metric
     ax, graded = lines.ax, known.kind == "ordinal"
-    ends = []
-    for method, table in evaluation.by_method(predictions).items():
-        table = table[table["label"].notna()]
-        one = evaluation.metrics(table, task=task, draws=draws, only=(metric,))
+    for method, table, one, value in scored(predictions, task, metric, draws):
         truth = known.encode(table["label"])
         if graded:
             p = table[[f"p_{name}" for name in known.classes]].to_numpy(dtype=float)
             expected = pd.Series(p @ np.arange(len(known.classes)))
             mean = expected.groupby(truth).mean()
-            ax.plot(mean.index, mean, marker="o", ms=4, **lines.style(method, one))
+            ax.plot(mean.index, mean, marker="o", ms=4, **lines.style(method, value))
         else:
-            dots = lines.style(method, one, dots=True)
+            dots = lines.style(method, value, dots=True)
             ax.plot(truth, table["value"], ms=3, mew=0, alpha=0.5, **dots)
             ends += [truth.min(), truth.max(), table["value"].min(), table["value"].max()]
         found.append(one)
     ends = [0, len(known.classes) - 1] if graded else [min(ends), max(ends)]
-    ax.plot(ends, ends, color="#BDBDBD", linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
+    ax.plot(ends, ends, **GUIDE)
     if graded:
         ax.set_xticks(range(len(known.classes)), known.classes)
         ax.set_yticks(range(len(known.classes)), known.classes)
@@ -135,37 +79,9 @@ def plot_agreement(
     ax.set(xlabel=f"true{words}", ylabel=f"{'mean ' if graded else ''}predicted{words}")
     ax.grid()
     everyone = pd.concat(found)
-    lines.legend(f"{metric}{f', {known.unit}' if known.unit else ''}")
-    say(ax, sample(everyone), interval_kind(everyone))
+    lines.legend(f"{metric}{f', {known.unit}' if known.unit else ''} [95 % interval]")
+    note(ax.figure, sample(everyone), interval_kind(everyone))
     return ax
-
-
-class _Lines:
-    """The curves of one axes: a colour, a dash and a label a method, and their legend."""
-
-    def __init__(self, ax: "Axes | None"):
-        self.beside = ax is None  # there is room for the legend at the right of an own figure
-        self.ax = blank_axes(ax, WIDTH, 3.5)
-        self.used: dict[str, int] = {}
-
-    def style(
-        self, method: evaluation.Method, metrics: pd.DataFrame, *, dots: bool = False
-    ) -> dict[str, object]:
-        """Return the options of ``plot``; methods of one colour differ by dash, or by marker."""
-        shade = colour(method)
-        before = self.used.get(shade, 0) % len(DASHES)
-        self.used[shade] = before + 1
-        line = {"linestyle": "", "marker": "os^D"[before]} if dots else {}
-        value = with_interval(*metrics.loc[0, ["value", "low", "high"]])
-        label = f"{display_name(method)}{chr(10) if self.beside else '  '}{value}"
-        return {"color": shade, "linestyle": DASHES[before], "label": label} | line
-
-    def legend(self, title: str) -> None:
-        place = {"loc": "center left", "bbox_to_anchor": (1.03, 0.5), "labelspacing": 0.9}
-        if not self.beside:
-            place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.22), "fontsize": 7}
-        title = f"{title} [95 % interval]"
-        self.ax.legend(title=title, alignment="left", handlelength=1.8, **place)
 
 
 def plot_confusion(
@@ -176,15 +92,9 @@ def plot_confusion(
     Args:
         threshold: Of a binary task; without it the most probable class is the prediction.
     """
-    known = evaluation.as_task(task)
-    names, table = list(known.classes), predictions[predictions["label"].notna()]
-    p = table[[f"p_{name}" for name in names]].to_numpy()
-    guess = p.argmax(1)
-    if threshold is not None and len(names) == 2:
-        one = names.index(known.positive)
-        guess = np.where(p[:, one] >= threshold, one, 1 - one)
-    counts = np.zeros((len(names), len(names)), dtype=int)
-    np.add.at(counts, (known.encode(table["label"]), guess), 1)
+    table = predictions[predictions["label"].notna()]
+    counted = evaluation.confusion(table, task=task, threshold=threshold)
+    names, counts = list(counted.columns), counted.to_numpy(int)
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     many = len(names) > 4
     height = 1.1 + (0.47 if many else 0.62) * len(names)
@@ -200,6 +110,40 @@ def plot_confusion(
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     ax.set(xlabel="predicted", ylabel="true")
-    rule = "" if threshold is None else f" · positive from {number(threshold)}"
-    say(ax, f"n = {len(table):,} images{rule}")
+    note(ax.figure, sample(evaluation.metrics(table, task=task, draws=1, only=("accuracy",))))
+    if threshold is not None:
+        note(ax.figure, f"called positive from {number(threshold)}")
     return ax
+
+
+def plot_evidence(
+    predictions: pd.DataFrame, *, task: str, threshold: float | None = None, draws: int = DRAWS
+) -> "Figure":
+    """Draw one method on one page: confusion matrix, calibration, decision curve, risk.
+
+    The risk is the share of wrong classes among the images of least entropy.
+
+    Args:
+        threshold: Of the confusion matrix of a binary task, chosen on validation patients.
+
+    Raises:
+        ValueError: There are several methods, or the task has no positive class.
+    """
+    known, methods = evaluation.as_task(task), list(evaluation.by_method(predictions))
+    if len(methods) != 1 or not known.positive:
+        raise ValueError(
+            f"One page shows one method by its positive class; here are {len(methods)} methods and "
+            f"{known.name} has {known.positive or 'no positive class'}. Draw plot_predictions."
+        )
+    figure, (counts, calibration, decision, risk) = panels(4, 2, 2.7)
+    plot_confusion(predictions, task, threshold, ax=counts)
+    plot_calibration(predictions, task, calibration, draws=draws)
+    plot_decision(predictions, task=task, draws=draws, ax=decision)
+    decision.get_legend().remove()
+    curve = evaluation.risk_coverage(predictions, task=task, draws=draws)
+    banded(risk, curve, color=colour(methods[0]))
+    risk.set(xlim=(0, 1), xlabel="share of images, least doubt first", ylabel="share of them wrong")
+    risk.set_ylim(bottom=0)
+    risk.grid()
+    figure.suptitle(textwrap.fill(display_name(methods[0]), 75), x=0.01, ha="left")
+    return figure

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bonelib.figures.style import GREEN, RED, WIDTH, blank_axes
+from bonelib.figures.style import GREEN, RED, WIDTH, blank_axes, note
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,10 +61,7 @@ def contact_sheet(
 
 
 def plot_heatmap(
-    image: np.ndarray,
-    heat: np.ndarray,
-    mask: np.ndarray | None = None,
-    ax: "Axes | None" = None,
+    image: np.ndarray, heat: np.ndarray, mask: np.ndarray | None = None, ax: "Axes | None" = None
 ) -> "Axes":
     """Lay a heat map over a radiograph, with the outline of the lesion.
 
@@ -165,12 +162,9 @@ def similar_sheet(cases: Sequence[Sequence[tuple[np.ndarray, str, bool | None]]]
             place = dict(transform=ax.transAxes, fill=False, linewidth=2.5, clip_on=False)
             style = dict(edgecolor=GREEN) if agrees else dict(edgecolor=RED, linestyle=(0, (2, 1)))
             ax.add_patch(Rectangle((0, 0), 1, 1, **place, **style))
-    told = (
-        "A query stands at the left, its nearest images of other patients follow, the nearest first"
-    )
-    told += ".\n✓ and a whole frame: the same class; ✗ and a dashed frame: another. "
-    told += "Queries: equal steps from the best to the worst."
-    figure.supxlabel(told, size=7.5)
+    note(figure, "left: a query, then its nearest images of other patients, the nearest first")
+    note(figure, "✓ and a whole frame: the same class", "✗ and a dashed frame: another")
+    note(figure, "queries: equal steps from the best to the worst")
     return figure
 
 
@@ -193,7 +187,6 @@ def map_sheet(
             plot_heatmap(image, heat[row], mask, ax=ax)
             if not row:
                 _film_title(ax, name, width)
-    note = f"n = {len(images)} images; the brighter, the more abnormal, each map by its own maximum"
-    note += "; lesion outlined"
-    figure.supxlabel(note, size=8.5)
+    note(figure, f"n = {len(images)} images", "the brighter, the more abnormal")
+    note(figure, "each map by its own maximum", "lesion outlined")
     return figure

@@ -1,41 +1,37 @@
 """Charts of scores: a table of metrics comes in, axes go out.
 
-Each says how many images of how many patients it stands on, and where its intervals
-come from.
+Each says below the figure how many images of how many patients it stands on, and where its
+intervals come from.
 """
 
-import textwrap
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from bonelib import evaluation
-from bonelib.figures.names import colour, colours, display_name, display_names
+from bonelib.figures.names import colours, display_names, origins
+from bonelib.figures.rows import Row, draw_rows, mark_line
 from bonelib.figures.style import (
     BLUE,
-    DASHES,
-    FAINT,
-    GREEN,
-    INK,
     UNAVAILABLE,
     WIDTH,
     blank_axes,
-    inches,
-    interval_rows,
-    mark_line,
-    number,
-    rows_named,
+    note,
+    p_value,
     with_interval,
-)
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 
-# Measures of maps whose names a reader can't guess.
-MEASURES = {"PRO": "per-region overlap (PRO)", "pixel AP": "pixel average precision"}
+CROWDED = 12  # rows of methods that get headings unasked
+PITCH = 0.24  # inches from row to row
+# Columns of `evaluation.subgroups` and `evaluation.gap` that name no subgroup.
+_MEASURED = {"metric", "value", "low", "high", "n", "positives", "groups", "group_kind", "note"}
+_MEASURED |= {"fewest"}
 
 
 def sample(table: pd.DataFrame) -> str:
@@ -59,16 +55,24 @@ def sample(table: pd.DataFrame) -> str:
     return f"{text} {plural.get(kind, 'in {} ' + kind).format(span('groups'))}"
 
 
-def _wrapped(ax: "Axes", text: str, *, letters: int = 12) -> str:
-    # 8.5 pt type sets at least 12 characters an inch; "n = 240" is never parted.
-    lines = textwrap.wrap(text.replace(" = ", "\xa0=\xa0"), int(inches(ax) * letters))
-    return "\n".join(lines).replace("\xa0", " ")
+def spelt_metric(task: str) -> str:
+    """Name the metric of a task with its unit and, of an error, which way is better."""
+    metric, known = evaluation.threshold_free(task), evaluation.as_task(task)
+    if evaluation.lower_is_better(metric):
+        return f"{metric}{f', {known.unit}' if known.unit else ''} (lower is better)"
+    return f"{metric}, mean over classes" if len(known.classes) > 2 else metric
 
 
-def say(ax: "Axes", *lines: str) -> None:
-    """Put small grey lines above the axes: what the figure stands on."""
-    text = "\n".join(_wrapped(ax, line, letters=16) for line in lines)
-    ax.set_title(text, loc="left", size=7.5, weight="normal", color=FAINT)
+def spelt_task(task: str) -> str:
+    """Name a task for readers: ``KL grade``, ``bone age``."""
+    return task.replace("_", " ").replace("kl ", "KL ")
+
+
+def of_images(scores: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Part scores by task: those by the metric without a decision."""
+    chosen = [evaluation.threshold_free(task) for task in scores["task"]]
+    kept = scores[scores["metric"] == chosen]
+    return dict([*kept.groupby("task", sort=False)])
 
 
 def interval_kind(table: pd.DataFrame) -> str:
@@ -86,8 +90,12 @@ def mark_chance(ax: "Axes", metric: str, *, word: str = "") -> None:
         mark_line(ax, level, word)
 
 
-def plot_forest(table: pd.DataFrame, *, unit: str = "", ax: "Axes | None" = None) -> "Axes":
+def plot_forest(
+    table: pd.DataFrame, *, unit: str = "", group: str = "", ax: "Axes | None" = None
+) -> "Axes":
     """Draw one row per model: primary metric, 95 % interval, and both in figures at the right.
+
+    Rows of one group stand together below its heading; each heading makes the figure taller.
 
     Args:
         table: Its methods are named by their columns, or its rows by ``name``. Either ``value, low,
@@ -95,6 +103,8 @@ def plot_forest(table: pd.DataFrame, *, unit: str = "", ax: "Axes | None" = None
             <metric>_low, <metric>_high`` (`reporting.results`); n, groups, group_kind. A ``status``
             that says so prints "weights not available".
         unit: Of an error: months.
+        group: A column whose values are the headings. Without it, methods of 12 rows or more stand
+            below where their weights come from, which is also what their colours say.
     """
     long = "metric" in table and "value" in table
     metric = evaluation.primary_among(table["metric"] if long else table)
@@ -102,19 +112,35 @@ def plot_forest(table: pd.DataFrame, *, unit: str = "", ax: "Axes | None" = None
         raise ValueError(f"No metric to draw. The table has: {', '.join(map(str, table))}.")
     if long:
         table = table[(table["metric"] == metric) | table["value"].isna()]
-    ends = ("value", "low", "high") if long else (metric, f"{metric}_low", f"{metric}_high")
     names, shades = _named(table)
-    values = table[list(ends)].to_numpy(dtype=float)
-    ax = blank_axes(ax, WIDTH, 0.85 + 0.27 * len(table))
-    status = table["status"] if "status" in table else [""] * len(table)
-    texts = [
-        UNAVAILABLE if word == UNAVAILABLE else with_interval(*row)
-        for word, row in zip(status, values, strict=True)
-    ]
-    interval_rows(ax, values, names, shades=shades, texts=texts, top=-0.75)
-    mark_chance(ax, metric, word="chance")
-    note = _wrapped(ax, f"{interval_kind(table)}; {sample(table)}")
-    ax.set_xlabel(f"{metric}{f', {unit}' if unit else ''}\n{note}", linespacing=1.4)
+    ends = ("value", "low", "high") if long else (metric, f"{metric}_low", f"{metric}_high")
+    table = table.assign(_name=names, _shade=shades, _heading="")
+    if group:
+        table["_heading"] = table[group].astype(str)
+    elif len(table) >= CROWDED and "name" not in table and set(evaluation.METHOD) <= set(table):
+        table["_heading"] = origins(table)
+    rows = []
+    for heading, part in table.groupby("_heading", sort=False):
+        if heading:
+            own = "" if sample(part) in ("", sample(table)) else f" ({sample(part)})"
+            rows.append(Row(f"{heading.replace('_', ' ')}{own}"))
+        status = part["status"] if "status" in part else [""] * len(part)
+        three = part[list(ends)].to_numpy(dtype=float)
+        for name, shade, word, row in zip(
+            part["_name"], part["_shade"], status, three, strict=True
+        ):
+            text = UNAVAILABLE if word == UNAVAILABLE else None
+            rows.append(Row(name, row[None], text, shade))
+    if ax is not None:  # of a figure that was made for the rows alone
+        figure = ax.figure
+        figure.set_figheight(figure.get_figheight() + PITCH * (len(rows) - len(table)))
+    ax = blank_axes(ax, WIDTH, 0.85 + PITCH * len(rows))
+    draw_rows(ax, rows, top=-0.75)
+    mark_chance(ax, metric, word="" if rows and not len(rows[0].ends) else "chance")
+    ax.set_xlabel(f"{metric}{f', {unit}' if unit else ''}")
+    note(ax.figure, interval_kind(table), sample(table))
+    if evaluation.chance(metric) is not None:
+        note(ax.figure, "dashed: chance")
     return ax
 
 
@@ -128,101 +154,35 @@ def _named(table: pd.DataFrame) -> tuple[list[str], list[str]]:
     return names, colours(table) if named else [BLUE] * len(table)
 
 
-def plot_calibration(
-    predictions: pd.DataFrame,
-    task: str,
-    ax: "Axes | None" = None,
-    *,
-    bins: int = 8,
-    draws: int = evaluation.DRAWS,
+def plot_subgroups(
+    table: pd.DataFrame, *, gaps: Mapping[str, float] | None = None, ax: "Axes | None" = None
 ) -> "Axes":
-    """Draw how often the positive class was there against how probable the model called it."""
-    table = evaluation.calibration(predictions, task=task, bins=bins, draws=draws)
-    facts = evaluation.metrics(predictions, task=task, draws=1, only=("Brier",))
-    ax = blank_axes(ax, 3.7, 3.6)
-    ax.plot([0, 1], [0, 1], color="#BDBDBD", linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
-    ax.vlines(table["predicted"], table["low"], table["high"], color=BLUE, linewidth=1.2)
-    ax.plot(table["predicted"], table["value"], "o-", color=BLUE, markersize=4.5, clip_on=False)
-    ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
-    ax.set(xlabel=f"predicted probability of {evaluation.as_task(task).positive}")
-    ax.set_ylabel("observed share")
-    ax.grid()
-    brier = f"Brier {number(facts.loc[0, 'value'])}"
-    say(ax, f"{sample(facts)} · {brier}", interval_kind(facts))
-    return ax
-
-
-def plot_spread(spread: pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes":
-    """Draw one dot per wording of a prompt, in a row per style: how much hangs on the words.
+    """Draw the metric within each subgroup, below a heading for each column that makes groups.
 
     Args:
-        spread: Rows of `reporting.scores` of single wordings; ``detail`` names the style.
+        table: Rows of `evaluation.subgroups` of one method, those of several columns one after the
+            other (``pd.concat``). Those without a value are counted together, by why.
+        gaps: By column, p of the test that its groups differ (`evaluation.gap`).
     """
-    metric = evaluation.primary_among(spread)
-    names = list(dict.fromkeys(spread["detail"]))
-    ax = blank_axes(ax, WIDTH * 0.62, 0.85 + 0.35 * len(names))
-    for row, name in enumerate(names):
-        values = spread.loc[spread["detail"] == name, metric].to_numpy(dtype=float)
-        ax.plot([np.nanmedian(values)] * 2, [row - 0.25, row + 0.25], color=INK, linewidth=1.2)
-        ax.plot(values, np.full(len(values), row), "o", color=GREEN, alpha=0.6, ms=5, mew=0)
+    metric, rows = table["metric"].dropna().iloc[0], []
+    for column in (c for c in table if c not in _MEASURED | set(evaluation.METHOD)):
+        p = (gaps or {}).get(column, np.nan)
+        told = f": test that groups differ, {p_value(p)}" if np.isfinite(p) else ""
+        rows.append(Row(f"{column.replace('_', ' ')}{told}"))
+        part = table[table[column].notna()]
+        for row in part[part["value"].notna()].to_dict("records"):
+            ends = np.array([[row["value"], row["low"], row["high"]]], dtype=float)
+            positive = row.get("positives", pd.NA)
+            counted = f"{row['n']:,}" + ("" if pd.isna(positive) else f", {positive:,} positive")
+            rows.append(Row(str(row[column]), ends, f"{with_interval(*ends[0])}; n = {counted}"))
+        for why, others in part[part["value"].isna()].groupby("note"):
+            nothing = np.full((1, 3), np.nan)
+            rows.append(
+                Row(f"{len(others)} not scored", nothing, f"{why}; n = {others['n'].sum():,}")
+            )
+    ax = blank_axes(ax, WIDTH, 0.85 + PITCH * len(rows))
+    draw_rows(ax, rows)
     mark_chance(ax, metric)
-    rows_named(ax, names)
-    note = _wrapped(ax, f"a dot: one of {len(spread):,} wordings; bar: median; {sample(spread)}")
-    ax.set_xlabel(f"{metric}\n{note}", linespacing=1.4)
-    return ax
-
-
-def plot_localisation(table: pd.DataFrame) -> "Figure":
-    """Draw how well each kind of map meets the lesions, a panel per measure.
-
-    Args:
-        table: Rows of `evaluation.means`. Maps that saw no image (``sees`` none) are grey.
-    """
-    import matplotlib.pyplot as plt
-
-    maps, measures = evaluation.by_method(table), list(table["measure"].unique())
-    figure, axes = plt.subplots(
-        1, len(measures), figsize=(WIDTH, 1.0 + 0.33 * len(maps)), sharey=True, squeeze=False,
-        layout="constrained",
-    )  # fmt: skip
-    for ax, measure in zip(axes[0], measures, strict=True):
-        for place, (method, rows) in enumerate(maps.items()):
-            row = rows[rows["measure"] == measure].iloc[0]
-            value, low, high = row[["value", "low", "high"]].astype(float)
-            shade = colour(method)
-            ax.plot([low, high], [place, place], color=shade, linewidth=2.2)
-            ax.plot(value, place, "o", color=shade, ms=5, mec="white", mew=0.6)
-            ax.annotate(number(value), (value, place), xytext=(0, 5), size=7,
-                        textcoords="offset points", ha="center")  # fmt: skip
-        told = MEASURES.get(measure, measure.replace("_", " "))
-        ax.set_title(textwrap.fill(told, 19), weight="normal", size=8.5)
-        mark_chance(ax, "AUROC" if "AUROC" in measure else "")
-        rows_named(ax, [display_name(method) for method in maps])
-        ax.set_xlim(left=0)
-        ax.margins(x=0.15)
-    figure.supxlabel(f"{interval_kind(table)}; {sample(table)}", size=8.5)
-    return figure
-
-
-def plot_risk(table: pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes":
-    """Draw how much each method errs among the share of images that it doubts least.
-
-    Args:
-        table: A row a method and ``coverage``: value, low, high; that of coverage 0 is the mean
-            over all coverages and stands in the legend.
-    """
-    ax = blank_axes(ax, WIDTH, 2.9)
-    for k, (method, rows) in enumerate(evaluation.by_method(table).items()):
-        area, curve = rows[rows["coverage"] == 0].iloc[0], rows[rows["coverage"] > 0]
-        told = with_interval(*area[["value", "low", "high"]].astype(float))
-        name = "\n".join([*textwrap.wrap(display_name(method), 28), told])
-        x, look = curve["coverage"] + 0.012 * k, dict(color=f"C{k}")  # side by side
-        ax.plot(x, curve["value"], "o", linestyle=DASHES[k % len(DASHES)], ms=3, label=name, **look)
-        ax.vlines(x, curve["low"], curve["high"], linewidth=1.2, alpha=0.6, **look)
-    ax.set(xlabel="share of images answered, those of least doubt", ylabel="share of them wrong")
-    ax.set(ylim=(0, None))
-    ax.set_xticks(sorted(set(table["coverage"]) - {0.0}))
-    ax.grid(axis="y")
-    ax.legend(title="mean over coverages (AURC)", loc="center left", bbox_to_anchor=(1, 0.5))
-    say(ax, sample(table), interval_kind(table))
+    ax.set_xlabel(metric)
+    note(ax.figure, interval_kind(table), "n: images")
     return ax

@@ -1,6 +1,7 @@
 """The look of a thesis: text width, type, colours, written numbers."""
 
-from collections.abc import Sequence
+import textwrap
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,9 +14,9 @@ if TYPE_CHECKING:
 WIDTH = 6.3  # inches: the text width of an A4 thesis with 2.5 cm margins
 INK, FAINT = "#262626", "#6B6B6B"
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
-SKY, PINK, BROWN, GREY = "#56B4E9", "#CC79A7", "#7F5B3A", "#8C8C8C"
+SKY, PINK, BROWN, GREY = "#56B4E9", "#C565A0", "#7F5B3A", "#ABABAB"
 INDIGO = "#332288"
-CLASSES = ("#A9C4D6", "#E6A83C", "#B4432F", "#5B7F4B", "#7C6AA6", "#4F9DA6", "#D58BB0", "#8A7B5C")
+CLASSES = ("#A9C4D6", "#E6A83C", "#B4432F", "#5AA168", "#684891", "#4C7E8C", "#C87CD4", "#6C5851")
 DASHES = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))  # of methods of one colour
 UNAVAILABLE = "weights not available"
 
@@ -23,41 +24,8 @@ UNAVAILABLE = "weights not available"
 def use_thesis_style() -> None:
     """Set text width, 8–9 pt type, embedded TrueType fonts and quiet axes for all later figures."""
     import matplotlib.pyplot as plt
-    from cycler import cycler
 
-    cycle = cycler(color=[BLUE, RED, GREEN, ORANGE, PINK, SKY, BROWN, GREY])
-    small, normal = 8, 8.5
-    ticks = {"color": FAINT, "labelcolor": INK, "labelsize": small, "major.width": 0.7}
-    plt.rcParams.update(
-        {
-            "figure.figsize": (WIDTH, 3.4),
-            "figure.dpi": 110,
-            "figure.constrained_layout.use": True,
-            "savefig.dpi": 200,
-            "pdf.fonttype": 42,
-            "font.family": "DejaVu Sans",  # comes with matplotlib: the same figure on every machine
-            "font.size": normal,
-            "axes.titlesize": 9,
-            "axes.titleweight": "bold",
-            "axes.labelsize": normal,
-            "legend.fontsize": small,
-            "legend.title_fontsize": small,
-            "figure.titlesize": 9,
-            "legend.frameon": False,
-            "axes.prop_cycle": cycle,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.edgecolor": FAINT,
-            "axes.labelcolor": INK,
-            "text.color": INK,
-            **{f"{axis}tick.{key}": ink for axis in "xy" for key, ink in ticks.items()},
-            "axes.linewidth": 0.7,
-            "axes.axisbelow": True,
-            "grid.color": "#E4E4E4",
-            "grid.linewidth": 0.6,
-            "lines.linewidth": 1.5,
-        }
-    )
+    plt.style.use(Path(__file__).with_name("thesis.mplstyle"))
 
 
 def number(value: float, *, beside: float = 0.0) -> str:
@@ -72,6 +40,11 @@ def number(value: float, *, beside: float = 0.0) -> str:
         return f"{value:.1f}"
     text = f"{value:.3f}"
     return text.replace("0.", ".", 1) if abs(value) < 1 and abs(round(value, 3)) < 1 else text
+
+
+def p_value(p: float) -> str:
+    """Write ``p = .034``, or ``p < .001`` for what three decimals would round to none."""
+    return "p < .001" if p < 0.001 else f"p = {number(p)}"
 
 
 def with_interval(value: float, low: float, high: float) -> str:
@@ -98,66 +71,40 @@ def blank_axes(ax: "Axes | None", width: float, height: float) -> "Axes":
     return plt.subplots(figsize=(width, height), layout="constrained")[1]
 
 
-def interval_rows(
-    ax: "Axes",
-    ends: np.ndarray,
-    names: Sequence[str],
-    *,
-    shades: Sequence[str],
-    markers: Sequence[str] = (),
-    texts: Sequence[str] = (),
-    top: float = -0.6,
-) -> None:
-    """Draw a row of each interval with a dot at its value, named at the left, written at the right.
+def panels(
+    count: int, columns: int, tall: float, *, beside: float = 0.0, **options: Any
+) -> "tuple[Figure, list[Axes]]":
+    """Make a figure of the text's width with ``count`` axes, each line ``tall`` inches high."""
+    import matplotlib.pyplot as plt
 
-    Args:
-        ends: ``(N, 3)``: value, low, high.
-        texts: What stands at the right; by default value and interval in figures.
-        top: Where the axis ends above the first row, which is 0.
+    columns = min(columns, count)
+    lines = -(-count // columns)
+    shape = dict(figsize=(WIDTH, beside + tall * lines), layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(lines, columns, **shape, **options)
+    for ax in axes.flat[count:]:
+        ax.set_visible(False)
+    return figure, list(axes.flat[:count])
+
+
+def note(figure: "Figure", *facts: str) -> None:
+    """Put facts below a figure, in small grey type: what it stands on, what its signs mean.
+
+    Charts that share a figure share its note: a fact that two of them state is written once. The
+    layout leaves room for it, so that no axis label has to carry it.
     """
-    for row, (value, low, high) in enumerate(ends):
-        ax.plot([low, high], [row, row], color=shades[row], linewidth=2.2, solid_capstyle="butt")
-        marker = markers[row] if len(markers) else "o"
-        ax.plot(value, row, marker, color=shades[row], ms=5, mec="white", mew=0.6, clip_on=False)
-    rows_named(ax, names, top=top)
-    write_right(ax, list(texts) or [with_interval(*row) for row in ends])
-
-
-def write_right(ax: "Axes", texts: Sequence[str], *, size: float | None = None) -> None:
-    """Write a text at the right of rows 0, 1, … of a chart."""
-    right = ax.secondary_yaxis("right")
-    right.set_yticks(range(len(texts)), texts)
-    right.tick_params(length=0, pad=8, labelsize=size)
-    right.spines["right"].set_visible(False)
-    for label, text in zip(right.get_yticklabels(), texts, strict=True):
-        if text == UNAVAILABLE:
-            label.set(style="italic", color=FAINT)
-
-
-def rows_named(ax: "Axes", names: Sequence[str], *, top: float = -0.6) -> None:
-    """Name rows 0, 1, … of a chart from the top, without an axis line beside them."""
-    ax.set_yticks(range(len(names)), names)
-    ax.set_ylim(len(names) - 0.45, top)
-    ax.tick_params(axis="y", length=0)
-    ax.spines["left"].set_visible(False)
-    ax.grid(axis="x")
-
-
-def mark_line(ax: "Axes", x: float, word: str = "") -> None:
-    """Draw a dashed line at ``x`` behind the rest, with a word beside its upper end."""
-    # Above the grid (0.5), one line of which may run through the same tick.
-    ax.axvline(x, color=FAINT, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0.7)
-    ax.annotate(
-        word, (x, 1), xycoords=("data", "axes fraction"), xytext=(3, -1), va="top", size=7,
-        textcoords="offset points", color=FAINT,
-    )  # fmt: skip
+    told = [fact for fact in figure.get_supxlabel().replace("\n", " ").split("; ") if fact]
+    told += [part for fact in facts for part in fact.split("; ") if part]
+    room = int(15 * figure.get_figwidth())  # of 7.5 pt type: letters
+    whole = [t.replace(" ", "\xa0") if len(t) < room - 1 else t for t in dict.fromkeys(told)]
+    lines = "\n".join(textwrap.wrap("; ".join(whole), room, break_on_hyphens=False)).replace(
+        "\xa0", " "
+    )
+    figure.supxlabel(lines, size=7.5, color=FAINT, linespacing=1.35)
 
 
 def synthetic_note(figure: "Figure", what: str = "radiographs") -> None:
-    """Write "synthetic radiographs" (or what else was drawn) below a figure, at the right."""
-    figure.text(
-        1, 0, f"synthetic {what}", ha="right", va="top", size=7, style="italic", color=FAINT
-    )
+    """Say in the note of a figure that its radiographs (or what else) are synthetic."""
+    note(figure, f"synthetic {what}")
 
 
 def inches(ax: "Axes") -> float:

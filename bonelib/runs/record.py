@@ -187,18 +187,26 @@ class Run(_Folder):
     def save_figure(self, name: str, figure: Any, *, publish: bool = True) -> None:
         """Save a matplotlib figure as PDF and PNG, published as well by ``demo`` and ``full``.
 
-        No creation date goes in, so an unchanged figure is an unchanged file.
+        It keeps the size it was made for, a thesis' text width say; only what leaves it makes it
+        larger. No creation date goes in, so an unchanged figure is an unchanged file.
 
         Args:
             publish: Without, it stays in the run: a figure of other data than the run's.
         """
+        from matplotlib.transforms import Bbox
+
+        for _ in range(2):  # the layout measures labels that it then moves
+            figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # both files show the same
+        canvas = Bbox.from_bounds(0, 0, *figure.get_size_inches())
+        box = Bbox.union([canvas, figure.get_tightbbox()])
         for suffix, options in (
             (".pdf", {"metadata": {"CreationDate": None}}),
             (".png", {"dpi": 200}),
         ):
             path = self._file(f"figures/{name}{suffix}")
             with replacing(path) as temporary:
-                figure.savefig(temporary, bbox_inches="tight", **options)
+                figure.savefig(temporary, bbox_inches=box, **options)
             if publish:
                 self._publish(path)
 
