@@ -117,6 +117,8 @@ def _parser() -> argparse.ArgumentParser:
     text = "a finished study whose gains to keep"
     argument("study", nargs="?", default="", metavar="STUDY", help=text)
     argument("--seed", type=int, help="the study's runs with this seed; default its own")
+    text = "write the executed notebooks of this profile as HTML into their run folders instead"
+    argument("--html", choices=PROFILES, default="", metavar="PROFILE", help=text)
 
     text = "draw a synthetic set into a folder"
     example = "bonelib phantom data/phantom --images 600 --archive 2000 --seed 0"

@@ -1,5 +1,6 @@
 """Keep what a study found, and write what is kept into the pages of the documentation."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,10 +12,16 @@ if TYPE_CHECKING:
 KEPT = Path("notebooks") / "studies_results.csv"
 BESIDE = ("published", "attributes")  # recipes that every other is compared with
 DIGITS = 4
+WARNING = "Contains radiographs: do not publish."  # stands above each page
 
 
-def results(study: str, seed: int | None) -> int:
-    """Keep the gains that a finished study shows, if one is named, and write all tables."""
+def results(study: str, seed: int | None, html: str) -> int:
+    """Keep the gains that a finished study shows, if one is named, and write all tables.
+
+    With a profile in ``html``, write its executed notebooks as HTML instead.
+    """
+    if html:
+        return _as_html(html)
     import pandas as pd
 
     from bonelib import runs
@@ -39,6 +46,33 @@ def results(study: str, seed: int | None) -> int:
         with runs.replacing(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
         say(f"{short(path)} is written")
+    return 0
+
+
+def _as_html(profile: str) -> int:
+    """Write each executed notebook beside itself as HTML; it stays in the run folder.
+
+    The pages load nothing from the web: no server learns that someone reads them.
+    """
+    from nbconvert import HTMLExporter
+
+    from bonelib import runs
+
+    notebooks = sorted((runs.folder() / profile).glob("*/*/*/*/notebook.ipynb"))
+    if not notebooks:
+        raise FileNotFoundError(
+            f"No notebook of the profile {profile!r} was executed in {runs.folder()}. Run some "
+            f"first: bonelib run --profile {profile}"
+        )
+    here = {name: "" for name in HTMLExporter.class_trait_names() if name.endswith("_url")}
+    exporter = HTMLExporter(**here)
+    for notebook in notebooks:
+        text, _ = exporter.from_filename(str(notebook))
+        text = re.sub(r"<body[^>]*>", rf"\g<0><h1>{WARNING}</h1>", text, count=1)
+        with runs.replacing(notebook.with_suffix(".html")) as temporary:
+            temporary.write_text(text.replace('<script src=""></script>', ""), encoding="utf-8")
+        say(short(notebook.with_suffix(".html")))
+    say(f"{len(notebooks)} pages. {WARNING}")
     return 0
 
 

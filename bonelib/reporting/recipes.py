@@ -76,7 +76,7 @@ def recipes(
         Empty where no such run is finished.
     """
     made = _judged(profile, judged)
-    if fresh:
+    if fresh and made:
         seen = _chosen_on()
         made = [one for one in made if one.data in seen]
         for one in made:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from bonelib import evaluation, figures
+from bonelib.reporting.printing import Printed
 
 START = "start"  # the pretrained tower as it came
 COLUMNS = (
@@ -62,15 +63,16 @@ def study_table(rows: pd.DataFrame) -> str:
     said = rows.groupby("task")["in_captions"].transform("any")  # by any of the recipes
     tasks = rows.assign(in_captions=said).drop_duplicates("task")
     tasks = tasks.sort_values(["in_captions", "task"])
-    heads = [names[k] for k in shown] + [_head(row) for row in tasks.itertuples()]
-    lines = [heads, ["--:" if "seed" in k else ":--" for k in shown] + ["--:"] * len(tasks)]
+    heads = {row.task: _head(row) for row in tasks.itertuples()}
+    lines = []
     for key, part in rows.groupby(keys, sort=False):
         cells = {row.task: _cell(row) for row in part.itertuples()}
         front = dict(zip(keys, [f"`{name}`" for name in key[:2]] + [*key[2:]], strict=True))
-        lines.append(
-            [f"{front[k]}" for k in shown] + [cells.get(task, "–") for task in tasks["task"]]
-        )
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        line = {names[k]: front[k] for k in shown}
+        lines.append(line | {head: cells.get(task, "–") for task, head in heads.items()})
+    words = [names[k] for k in shown if "seed" not in k]
+    columns = [*(names[k] for k in shown), *heads.values()]
+    return Printed(pd.DataFrame(lines, columns=columns), words=words).markdown().rstrip()
 
 
 def with_table(text: str, name: str, table: str) -> str:

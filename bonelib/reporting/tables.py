@@ -12,8 +12,20 @@ import pandas as pd
 
 from bonelib import captions, evaluation, figures, runs
 from bonelib.evaluation import METHOD, Method
+from bonelib.reporting.printing import Printed
 
 METRICS = ("AUROC", "AUPRC", "accuracy", "sensitivity", "specificity", "quadratic kappa", "MAE")
+# What stands in one table each, as one of all metrics is too wide for a page.
+PARTS = {
+    "ranking": ("AUROC", "AUPRC", "accuracy", "quadratic kappa", "MAE"),
+    "operating point": (
+        *("balanced accuracy", "sensitivity", "specificity", "F1", "MCC"),
+        evaluation.AT_90,
+    ),
+    "calibration": ("Brier", "ECE", "calibration slope", "calibration intercept"),
+}
+SCORED = tuple(dict.fromkeys((*METRICS, *(metric for part in PARTS.values() for metric in part))))
+WORDS = ("stage", "method", "variant", "kind")  # columns of a printed table that hold no number
 UNOPENED = "test labels not opened"
 THRESHOLD = "threshold"  # column of predictions: from which probability an image is positive
 
@@ -58,7 +70,7 @@ def scores(
         cut = table[THRESHOLD].iloc[0] if THRESHOLD in table else None
         cut = None if pd.isna(cut) else float(cut)
         found = evaluation.metrics(table, task=task, threshold=cut, draws=draws, seed=seed)
-        for entry in found[found["metric"].isin(METRICS)].itertuples():
+        for entry in found[found["metric"].isin(SCORED)].itertuples():
             metric = entry.metric
             row |= {metric: entry.value, f"{metric}_low": entry.low, f"{metric}_high": entry.high}
         row |= found.loc[0, ["n", "groups", "group_kind"]].to_dict()
@@ -243,7 +255,7 @@ def results(
 
 
 # ---------------------------------------------------------------------------- print
-def _printed(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+def _printed(table: pd.DataFrame, of: str) -> tuple[pd.DataFrame, list[str]]:
     """Format the cells as plain text, and the notes that stand below."""
     shown: dict[str, list[str]] = {}
     stage = table["stage"].str.replace("_", "-") if "stage" in table else None
@@ -254,26 +266,28 @@ def _printed(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
         if column in table and table[column].nunique() > 1:
             shown[column] = table[column].astype(str).tolist()
     kind = next((c for c in ("label", "kind") if c in table), None)
-    if kind and table[kind].fillna("").ne("").any():
+    if not of and kind and table[kind].fillna("").ne("").any():
         shown["kind"] = table[kind].fillna("").tolist()
-    present = [m for m in METRICS if m in table]
+    present = [m for m in PARTS.get(of, METRICS) if m in table and table[m].notna().any()]
     for metric in present:
         three = table[[metric, f"{metric}_low", f"{metric}_high"]].to_numpy(dtype=float)
-        shown[metric] = [figures.with_interval(*row) for row in three]
+        told = [figures.with_interval(*row) if row[0] == row[0] else "–" for row in three]
+        shown[metric] = told
     if "status" in table and present:
         status = table["status"].fillna("").tolist()
         for row, words in enumerate(status):
             if words:
                 shown[present[0]][row] = words
-    if "n" in table:
+    counted = of in ("", "ranking")  # told once
+    if "n" in table and counted:
         number = pd.to_numeric(table["n"])
         shown["n"] = [f"{n:,.0f}" if pd.notna(n) else "–" for n in number]
-    if "openings" in table:
+    if "openings" in table and counted:
         shown["openings"] = [f"{n:.0f}" for n in table["openings"]]
-    return pd.DataFrame(shown), _notes(table)
+    return pd.DataFrame(shown), _notes(table, present)
 
 
-def _notes(table: pd.DataFrame) -> list[str]:
+def _notes(table: pd.DataFrame, present: Collection[str]) -> list[str]:
     notes = []
     if "groups" in table and table["groups"].notna().any():
         for _, rows in table.dropna(subset=["groups"]).groupby("group_kind", sort=False):
@@ -281,64 +295,39 @@ def _notes(table: pd.DataFrame) -> list[str]:
     headline = evaluation.primary_among(table)
     if headline and (table[headline].notna() & table[f"{headline}_low"].isna()).any():
         notes.append("Without brackets: no draw differed from the value, so there is no interval.")
-    if "best" in table and table["best"].eq(True).any():
+    if headline in present and "best" in table and table["best"].eq(True).any():
         notes.append("Bold: ahead of the second best on the same images, interval of the lead > 0.")
     if not table["sees"].eq("metadata").any():
         notes.append("Missing: the score of age, sex and site alone; without it no gain is shown.")
-    if "openings" in table:
+    if "openings" in table and headline in present:
         notes.append("Openings: how often the run has read test labels.")
     return notes
 
 
-def _bold(table: pd.DataFrame) -> list[bool]:
-    return table["best"].eq(True).tolist() if "best" in table else [False] * len(table)
-
-
-def to_markdown(table: pd.DataFrame) -> str:
-    """Write a table of `scores` or `results` as Markdown, with notes on n and intervals below."""
-    printed, notes = _printed(table)
+def _form(table: pd.DataFrame, of: str) -> Printed:
+    if of:  # what has none of its numbers, no threshold say, is no row of it
+        table = table[table.reindex(columns=PARTS[of]).notna().any(axis=1)]
+    printed, notes = _printed(table, of)
     headline = evaluation.primary_among(printed)
-    printed = printed.map(lambda text: str(text).replace("|", "\\|"))
-    for row, best in enumerate(_bold(table)):
-        if best and headline:
-            value, _, rest = printed.loc[row, headline].partition(" ")
-            printed.loc[row, headline] = f"**{value}** {rest}".strip()
-    left = {"stage", "method", "variant", "kind"}
-    rule = [":--" if c in left else "--:" for c in printed]
-    lines = [list(printed.columns), rule, *printed.to_numpy().tolist()]
-    text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    return text + "\n\n" + "  \n".join(notes) + "\n"
+    best = table["best"].eq(True).tolist() if "best" in table else []
+    bold = [(row, headline) for row, first in enumerate(best) if first and headline]
+    options = dict(part="stage" if "stage" in printed else "", widths={"method": 0.27})
+    return Printed(printed, words=WORDS, notes=notes, bold=bold, **options)
 
 
-def to_latex(table: pd.DataFrame) -> str:
-    r"""Write the same table as a booktabs ``tabular``; needs ``\usepackage{booktabs}``."""
-    printed, notes = _printed(table)
-    headline = evaluation.primary_among(printed)
-    escaped = printed.map(_escape)
-    left = {"stage", "method", "variant", "kind"}
-    body = []
-    for row, best in enumerate(_bold(table)):
-        cells = escaped.iloc[row].tolist()
-        if best and headline:
-            place = escaped.columns.get_loc(headline)
-            value, _, rest = cells[place].partition(" ")
-            cells[place] = f"\\textbf{{{value}}} {rest}".strip()
-        if row and "stage" in escaped and escaped["stage"].iloc[row]:
-            body.append(r"\addlinespace")
-        line = " & ".join(cells) + r" \\"
-        body.append("{}" + line if line.startswith("[") else line)  # else an option of the last \\
-    head = " & ".join(_escape(c) for c in printed) + r" \\"
-    width = len(printed.columns)
-    foot = [rf"\multicolumn{{{width}}}{{l}}{{\footnotesize {_escape(n)}}} \\" for n in notes]
-    columns = "".join("l" if c in left else "r" for c in printed)
-    lines = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", head, r"\midrule", *body]
-    lines += [r"\bottomrule", *foot, r"\end{tabular}"]
-    return "\n".join(lines) + "\n"
+def to_markdown(table: pd.DataFrame, *, of: str = "") -> str:
+    """Write a table of `scores` or `results` as Markdown, with notes on n and intervals below.
+
+    Args:
+        of: One of ``PARTS``, where all metrics are too many for a page.
+    """
+    return _form(table, of).markdown()
 
 
-def _escape(text: Any) -> str:
-    """Write a text so that LaTeX prints it: names hold ``<``, ``|``, ``≥``, Greek letters."""
-    from pylatexenc.latexencode import unicode_to_latex
+def to_latex(table: pd.DataFrame, *, of: str = "", caption: str = "", label: str = "") -> str:
+    r"""Write the same table as a booktabs ``tabular``; needs ``\usepackage{booktabs}``.
 
-    bars = str(text).split("|")  # in the fonts of plain LaTeX, a "|" is a dash
-    return r"\textbar{}".join(unicode_to_latex(part, unknown_char_policy="keep") for part in bars)
+    Args:
+        caption: With one, as a ``longtable``; see ``Printed.latex``.
+    """
+    return _form(table, of).latex(caption=caption, label=label)
