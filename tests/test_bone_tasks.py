@@ -342,7 +342,7 @@ def test_notebook_08_needs_no_pretraining_but_one_made_later_makes_it_stale(tmp_
     assert set(left["run"].table("tuned")["split"]) == {"test"}
     assert left["run"].table("tuned")["label"].isna().all(), "trained with the labels sealed"
     names = {path.stem for path in (left["run"].path / "figures").glob("*.png")}
-    assert names == {"08_bone_tasks", "08_labels", "08_anomaly"}
+    assert names == {"08_bone_tasks", "08_labels", "08_anomaly", "08_evidence"}
     bundle = f"bundle:{left['pretrained'][0].bundle}"
     rung = bone_tasks.setup.encoders.rung(bundle)
     context = Context(data=data, task="fracture")
@@ -369,7 +369,8 @@ def test_two_readers_and_ages_have_their_charts(tmp_path):
     ceiling = readers[readers["method"] == "reader II"]
     assert list(ceiling["metric"]) == ["quadratic kappa"] and 0 < ceiling["value"].iloc[0] < 1
     names = {path.stem for path in (left["run"].path / "figures").glob("*.png")}
-    assert names == {"08_bone_tasks", "08_labels", "08_readers", "08_bland_altman"}
+    charts = {"08_bone_tasks", "08_labels", "08_readers", "08_bland_altman"}
+    assert names == charts | {"08_evidence_bone_age", "08_evidence_kl_grade"}
     beside = left["differences"].query("sees == 'image+sex'")
     assert set(beside["start"]) == {"imagenet"} and set(beside["share"]) == {0.1, 1.0}
     assert {"sex", "image+sex"} <= set(left["scores"]["sees"])

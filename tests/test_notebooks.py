@@ -175,7 +175,8 @@ def test_zero_shot_is_called_so_only_without_a_label_in_the_captions(tiny):
 def test_heat_maps_stand_beside_maps_that_saw_no_image(tiny):
     scores = found("gradcam").table("scores")
     unseeing = set(scores.loc[scores["sees"] == "none", "detail"])
-    assert unseeing == {"centre prior", "uniform map"}
+    assert unseeing == {"centre prior", "bone prior", "uniform map", "random map"}
+    assert set(scores["role"]) == {"chosen", "plain", "prior"}
     assert scores["value"].between(0, 1).all()
 
 

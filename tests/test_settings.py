@@ -408,3 +408,17 @@ def test_a_protocol_is_not_mixed_with_strategies_and_heads():
     assert "leave HEADS out" in found
     assert settings.problems(both | {"HEADS": ""}) == []
     assert "STRATEGIES and HEADS" in settings.problems(both | {"STRATEGIES": "lora"})[0]
+
+
+def test_a_strategy_may_be_for_one_start_and_outlines_bring_that_of_the_profile():
+    recipe, told = settings.recipe("ours"), dict(captions="table", caption_fields=("site",))
+    before = settings.pretraining("demo", recipe, images=99, **told)
+    assert settings.problems({"STRATEGIES": "captions:lora, top_k"}) == []
+    assert "scratch" in settings.problems({"STRATEGIES": "scrtch:lora"})[0]
+    one = settings.finetuning("demo", before, strategies=["captions:lora"], outlines=True)
+    assert [pair for pair in one.trainings if pair[1] != "full"] == [("captions", "lora")]
+    usual = settings.finetuning("demo", before, outlines=True)
+    assert [pair for pair in usual.trainings if pair[1] != "full"] == [("captions", "outlined")]
+    assert settings.finetuning("demo", before).strategies == ("full",)
+    with pytest.raises(ValueError, match="scrtch:lora starts from none"):
+        settings.finetuning("demo", before, strategies=["scrtch:lora"])

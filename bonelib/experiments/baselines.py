@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bonelib import adaptation, cohort, encoders, evaluation, figures, reporting, splits
+from bonelib import adaptation, cohort, encoders, evaluation, figures, reporting
 from bonelib.evaluation import Method
 from bonelib.experiments import settings
-from bonelib.experiments.context import METADATA, AnyRun, Context, keep, metadata
+from bonelib.experiments.context import METADATA, AnyRun, Context, keep, metadata, opened
 from bonelib.experiments.settings.towers import rung_method, rung_tower
 
 LITE0 = "lite0"
@@ -213,8 +213,7 @@ def predict(
         chosen, logits = _selected(tried, len(table))
         run.save_table("chosen", chosen)
         frames.append(_frame(context, table, logits, SELECTED))
-    opened = evaluation.with_labels(pd.concat(frames), splits.open_test(run))
-    return keep(run, "predictions", opened)
+    return keep(run, "predictions", evaluation.with_labels(pd.concat(frames), opened(run)))
 
 
 def _frame(
@@ -308,6 +307,17 @@ def read_choice(run: AnyRun, beside: pd.DataFrame) -> str:
         f"**Reading.** Of {len(chosen)} folds inner folds chose {counted}. The choice minus the "
         f"linear probe on ImageNet features: {beside['metric'].iloc[0]} {gain}."
     )
+
+
+# ---------------------------------------------------------------------- what would it call?
+def evidence(
+    context: Context, run: AnyRun, predictions: pd.DataFrame, folds: Folds
+) -> list[reporting.evidence.Evidence]:
+    """Judge the choice of inner folds; else the probe on ImageNet features; else metadata."""
+    made = evaluation.by_method(predictions)
+    named = (SELECTED, rung_method(encoders.rung(LITE0)), METADATA)
+    told = dict(task=context.asked, method=next(m for m in named if m in made))
+    return [reporting.evidence.judge(predictions, folds.table, opened=opened(run), **told)]
 
 
 def read_scores(context: Context, scores: pd.DataFrame) -> str:

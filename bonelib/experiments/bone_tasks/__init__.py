@@ -11,6 +11,7 @@ from bonelib.experiments.bone_tasks.comparing import (
     differences,
     draw_readers,
     draw_values,
+    evidence,
     pooled,
     read_differences,
     read_labels,

@@ -10,7 +10,7 @@ import pandas as pd
 from bonelib import cohort, evaluation, figures, reporting
 from bonelib.evaluation import METHOD, Method
 from bonelib.experiments.bone_tasks.setup import HEADS, IMAGENET, WITH_SEX, Setup
-from bonelib.experiments.context import AnyRun, keep
+from bonelib.experiments.context import AnyRun, keep, opened
 
 REFERENCE = Path(__file__).parents[1] / "reference.csv"
 KEY = ["task", "share", *METHOD]
@@ -153,6 +153,19 @@ def pooled(setup: Setup, predictions: pd.DataFrame) -> str:
         said += [reporting.to_markdown(table)] if len(table) else []
         said.append(f"**Reading.** {task.name}: {told}")
     return "\n\n".join(said) or "**Reading.** No task has two classes."
+
+
+def evidence(
+    run: AnyRun, setup: Setup, predictions: pd.DataFrame, *, draws: int
+) -> list[reporting.evidence.Evidence]:
+    """Judge ours, by all labels, on each task."""
+    found = []
+    for task in setup.tasks:
+        ours = replace(setup.lead, strategy=HEADS.get(task.kind, "probe"))
+        told = dict(task=task, method=ours, opened=opened(run), draws=draws)
+        own = _all_labels(predictions, task.name)
+        found.append(reporting.evidence.judge(own, setup.view, **told))
+    return found
 
 
 # ---------------------------------------------------------------------- how many labels?

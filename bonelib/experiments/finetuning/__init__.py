@@ -9,11 +9,20 @@ from bonelib.experiments.finetuning.comparing import (
     draw,
     draw_efficiency,
     efficiency,
+    evidence,
     read,
     read_efficiency,
     read_strategies,
+    seeds,
     strategies,
 )
 from bonelib.experiments.finetuning.heads import few, left_out, predict
-from bonelib.experiments.finetuning.setup import Setup, bundle_of, count, prepare, reopen
+from bonelib.experiments.finetuning.setup import (
+    Setup,
+    bundle_of,
+    count,
+    outlined,
+    prepare,
+    reopen,
+)
 from bonelib.experiments.finetuning.training import progress, train

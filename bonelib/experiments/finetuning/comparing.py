@@ -1,13 +1,13 @@
-"""What notebook 05 concludes: strategies against the linear probe, few labels, and the start."""
+"""What notebook 05 concludes: strategies beside the probe, few labels, seeds, and the start."""
 
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from bonelib import evaluation, figures
+from bonelib import evaluation, figures, reporting, runs
 from bonelib.evaluation import METHOD, Method
-from bonelib.experiments.context import METADATA, AnyRun, Context, keep
+from bonelib.experiments.context import METADATA, AnyRun, Context, keep, opened
 
 PROBE, CURVES = "probe", 6  # the bar; methods that one chart can show
 DRAWS_A_ROW = 100  # Holm's correction multiplies p, which is never below 2 / (1 + draws)
@@ -57,6 +57,41 @@ def read_strategies(context: Context, table: pd.DataFrame) -> str:
         f"their start and {len(shown) - better} worse, after Holm's correction. The largest gain "
         f"is that of *{best['method']}* over *{best['probe']}*: {gain}."
     )
+
+
+# ---------------------------------------------------------------------- what would it call?
+def evidence(
+    context: Context, run: AnyRun, predictions: pd.DataFrame
+) -> list[reporting.evidence.Evidence]:
+    """Judge the method that sees images alone and is best on validation patients."""
+    best = reporting.evidence.choose(run.table("validation"), task=context.asked)
+    told = dict(task=context.asked, method=best, opened=opened(run))
+    return [reporting.evidence.judge(predictions, context.view(), **told)]
+
+
+def seeds(context: Context, run: AnyRun, predictions: pd.DataFrame) -> pd.DataFrame:
+    """Score each method over the training seeds that have finished by the same settings.
+
+    The interval resamples seeds and patients (``evaluation.repeated``). Nothing is kept: each seed
+    has a run of its own, and the last one shows all.
+
+    Returns:
+        A row a method: its name, metric, value, low, high, lowest, highest, repeats; empty where
+        this seed is the only one.
+    """
+    made = runs.collect(profile=context.profile, data=context.data, root=context.root)
+    own = dict(stage="finetuning", task=context.task, variant=context.variant, stale=False)
+    made = made[(made[[*own]] == [*own.values()]).all(axis=1)] if len(made) else made
+    every = [runs.Record(runs.folder() / name) for name in made.get("run", ())]
+    others = [r for r in every if r.settings == run.settings and r.path != run.path]
+    tables = [predictions, *(record.table("predictions") for record in others)]
+    parts, rows = [evaluation.by_method(table) for table in tables], []
+    for method in parts[0] if others else ():
+        repeats = [part[method] for part in parts if method in part]
+        if len(repeats) > 1:
+            found = evaluation.repeated(repeats, task=context.asked)
+            rows.append({"method": figures.display_name(method)} | found.to_dict())
+    return pd.DataFrame(rows)
 
 
 # ---------------------------------------------------------------------- how many labels?

@@ -22,12 +22,11 @@ from bonelib import (
     features,
     models,
     runs,
-    splits,
     zero_shot,
 )
 from bonelib.adaptation import Support
 from bonelib.evaluation import Method
-from bonelib.experiments.context import AnyRun, Context, in_order, keep, metadata
+from bonelib.experiments.context import AnyRun, Context, in_order, keep, metadata, opened
 from bonelib.experiments.finetuning.setup import Setup, bundle_of, facts_of
 
 _SLOW = ("coop",)  # minutes a fit: not for tens of draws
@@ -201,7 +200,7 @@ def predict(context: Context, run: AnyRun, setup: Setup) -> pd.DataFrame:
     lacking = pd.DataFrame(notes, columns=["method", "reason"])
     lacking = lacking.groupby("reason", sort=False)["method"].agg("; ".join).reset_index()
     run.save_table("left_out", lacking[["method", "reason"]])
-    labels = splits.open_test(run)
+    labels = opened(run)
     told = evaluation.with_labels(pd.concat(small), labels) if small else pd.DataFrame()
     run.save_table("few", told)
     return keep(run, "predictions", evaluation.with_labels(pd.concat(held), labels))

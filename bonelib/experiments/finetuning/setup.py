@@ -36,7 +36,7 @@ from bonelib.experiments.context import (
 )
 from bonelib.experiments.settings import Finetuning
 
-_DUAL = "dual"  # beside the starts that a plan leaves
+_DUAL, _OUTLINES = "dual", "outlines.npy"  # beside the starts that a plan leaves
 # What a process that trains may see of an image, beside its label where it is no test image.
 _COLUMNS = (
     *(cohort.IMAGE_ID, cohort.PATIENT, cohort.GROUP, cohort.GROUP_KIND),
@@ -56,6 +56,8 @@ class Setup:
         validation: Validation images that have one, as they are.
         others: The same two for starts whose towers take other pixels.
         unavailable: The starts whose weights can't be had, each with how to get them.
+        outlines: ``(N, S, S)`` bool of the loader's images, where a strategy asks for them; empty
+            where an image has none.
     """
 
     kept_as: ClassVar[str] = "images"  # the table in the run
@@ -70,6 +72,7 @@ class Setup:
     seed: int
     others: dict[str, tuple[images.Loader, images.Loader]] = field(default_factory=dict)
     unavailable: dict[str, str] = field(default_factory=dict)
+    outlines: np.ndarray | None = field(default=None, repr=False)
 
     @property
     def trainings(self) -> list[tuple[str, str]]:
@@ -110,6 +113,8 @@ class Setup:
             models.save_bundle(folder / _untrained(self.plan, start), model)
         if self.dual is not None:
             models.save_bundle(folder / _DUAL, models.load_bundle(self.dual))
+        if self.outlines is not None:
+            np.save(folder / _OUTLINES, np.packbits(self.outlines, axis=-1))
 
     def tuning(self, start: str, strategy: str) -> adaptation.Tuning:
         """Gather what a strategy needs to train the tower of a start."""
@@ -157,10 +162,13 @@ def prepare(context: Context, pretraining: runs.Record, plan: Finetuning) -> Set
     if set(strategies) & set(adaptation.WITH_TEXTS):
         reads = isinstance(models.load_bundle(pretraining.bundle), models.DualEncoder)
         dual = pretraining.bundle if reads and "label" in captions.styles(task) else None
+    view, cache, outlines = context.view(), context.cache(plan.size), None
+    if set(strategies) & set(adaptation.WITH_OUTLINES):
+        outlines = _outlines(context, cache)
     asked = dict(regression=task.kind == "regression", imbalance=plan.imbalance)
-    adaptation.check_towers(strategies, texts=dual is not None, **asked)
+    asked |= dict(texts=dual is not None, outlines=outlines is None or bool(outlines.any()))
+    adaptation.check_towers(strategies, **asked)
     _check_recipe(pretraining, plan, data=context.cohort_run.head["variant"])
-    view, cache = context.view(), context.cache(plan.size)
     table, bundles = view[[*_COLUMNS, task.column]], {"captions": pretraining.bundle}
     towers, unavailable = {}, {}
     for start in dict(plan.trainings):
@@ -170,9 +178,36 @@ def prepare(context: Context, pretraining: runs.Record, plan: Finetuning) -> Set
             if not plan.rows:
                 raise
             unavailable[start] = str(error)
-    setup = _assemble(task, table, cache, plan, bundles, towers, dual=dual, seed=context.seed)
+    parts = dict(dual=dual, outlines=outlines, seed=context.seed)
+    setup = _assemble(task, table, cache, plan, bundles, towers, **parts)
     setup.unavailable = unavailable
     return setup
+
+
+def outlined(context: Context) -> pd.DataFrame:
+    """Return the training images whose outlined finding a strategy may learn from.
+
+    An outline on an image whose label says that nothing is there is left out; values have none.
+    """
+    task, view = context.asked, context.view()
+    train = view[(view["split"] == "train") & view[task.column].notna()].reset_index(drop=True)
+    if task.kind == "regression":
+        return train.head(0)
+    return train[task.findings(task.encode(train[task.column])) & train[cohort.MASK].notna()]
+
+
+def _outlines(context: Context, cache: images.Cache) -> np.ndarray:
+    """Draw the outlines of training images with a label, ``(N, S, S)`` bool in the cached pixels.
+
+    Empty where there is none.
+    """
+    view, task = context.view(), context.asked
+    train = view[(view["split"] == "train") & view[task.column].notna()].reset_index(drop=True)
+    masks = np.zeros((len(train), cache.size, cache.size), bool)
+    places = cache.geometry.iloc[cache.rows(train[cohort.IMAGE_ID])]
+    for row, cell in outlined(context)[cohort.MASK].items():
+        masks[row] = images.mask(cell, places.iloc[row], size=cache.size)
+    return masks
 
 
 def _check_recipe(pretraining: runs.Record, plan: Finetuning, *, data: str) -> None:
@@ -215,12 +250,13 @@ def _assemble(
     *,
     dual: Path | None,
     seed: int,
+    outlines: np.ndarray | None = None,
 ) -> Setup:
     # an image without a label would take a place in a batch and drop out of the loss
     known = table[table[task.column].notna()]
     train, val = known[known["split"] == "train"], known[known["split"] == "val"]
     labels = task.encode(train[task.column])
-    parts = dict(seed=seed, **Process.here().part)
+    parts = dict(augment={}, flip=True, shuffle=True, seed=seed, **Process.here().part)
 
     def batches(tower: Any) -> tuple[images.Loader, images.Loader]:
         loader = images.loader(
@@ -228,9 +264,7 @@ def _assemble(
             train["image_id"],
             batch_size=plan.batch_size,
             labels=labels,
-            augment={},
-            flip=True,
-            shuffle=True,
+            more=None if outlines is None else {"mask": outlines},
             order=images.Balanced(labels) if plan.imbalance == "balanced" else None,
             drop_last=parts["ranks"] > 1,  # processes take equal parts of a batch
             **parts,
@@ -244,7 +278,8 @@ def _assemble(
         for start, tower in towers.items()
         if tower.preprocessing.pixels() != usual.preprocessing.pixels()
     }
-    return Setup(plan, task, table, bundles, dual, *batches(usual), seed, others)
+    more = dict(others=others, outlines=outlines)
+    return Setup(plan, task, table, bundles, dual, *batches(usual), seed, **more)
 
 
 def count(setup: Setup) -> pd.DataFrame:
@@ -267,8 +302,10 @@ def reopen(run: runs.Run) -> Setup:
     bundles = {start: place for start, place in places.items() if place.exists()}
     towers = {start: models.load_bundle(place).image for start, place in bundles.items()}
     dual = untrained / _DUAL if (untrained / _DUAL).exists() else None
-    table, seed = run.table(Setup.kept_as), run.head["seed"]
-    setup = _assemble(task, table, cache, plan, bundles, towers, dual=dual, seed=seed)
+    drawn = np.load(untrained / _OUTLINES) if (untrained / _OUTLINES).exists() else None
+    outlines = None if drawn is None else np.unpackbits(drawn, axis=-1, count=cache.size) > 0
+    parts = dict(dual=dual, outlines=outlines, seed=run.head["seed"])
+    setup = _assemble(task, run.table(Setup.kept_as), cache, plan, bundles, towers, **parts)
     setup.unavailable = dict.fromkeys(places.keys() - bundles.keys(), "left out of the plan")
     return setup
 

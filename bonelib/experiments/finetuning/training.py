@@ -1,6 +1,7 @@
 """The trainings of notebook 05: every start by every strategy, on the same batches."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -74,6 +75,7 @@ def _fit(
     runs.seed_everything(setup.seed)
     loader.epoch = 0  # all see the same batches
     with adaptation.strategy(method.strategy)(tuning) as trained:
+        loader = replace(loader, augment=loader.augment | trained.augment)
         yield from training.fit(
             trained.model,
             trained.objective,

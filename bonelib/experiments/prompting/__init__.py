@@ -8,6 +8,7 @@ it opens no test label and every table is empty.
 
 from bonelib.experiments.prompting.answers import (
     draw,
+    evidence,
     judge,
     read_scores,
     read_sites,

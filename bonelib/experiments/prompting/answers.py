@@ -9,7 +9,17 @@ import numpy as np
 import pandas as pd
 import torch
 
-from bonelib import captions, cohort, evaluation, features, figures, models, runs, zero_shot
+from bonelib import (
+    captions,
+    cohort,
+    evaluation,
+    features,
+    figures,
+    models,
+    reporting,
+    runs,
+    zero_shot,
+)
 from bonelib.adaptation import descent, hierarchy
 from bonelib.evaluation import Method
 from bonelib.experiments.context import AnyRun, Context, in_order, metadata, opened
@@ -186,6 +196,17 @@ def read_sites(run: AnyRun, predictions: pd.DataFrame) -> str:
     )
 
 
+def evidence(
+    context: Context, run: AnyRun, predictions: pd.DataFrame
+) -> list[reporting.evidence.Evidence]:
+    """Judge the first prompts; nothing where nothing is asked."""
+    told = dict(task=context.asked, table=context.view())
+    return [
+        reporting.evidence.judge(predictions, method=method, opened=opened(run), **told)
+        for method in list(evaluation.by_method(predictions))[:1]
+    ]
+
+
 # ---------------------------------------------------------------------- which wording?
 def spread(context: Context, wordings: pd.DataFrame) -> pd.DataFrame:
     """Score every single wording by the task's primary metric, from the lowest to the highest.
@@ -215,7 +236,7 @@ def draw(context: Context, scores: pd.DataFrame, spread: pd.DataFrame) -> plt.Fi
     figure, axes = plt.subplots(1, 2, **shape)
     figures.plot_forest(scores, ax=axes[0], unit=context.asked.unit)
     figures.plot_spread(spread.sort_values("detail", kind="stable"), ax=axes[1])
-    for ax, title in zip(axes, ("all wordings together", "each wording alone"), strict=True):
+    for ax, title in zip(axes, ("all wordings together", "each alone"), strict=True):
         ax.set_title(title, loc="left", size=8.5)
     return figure
 

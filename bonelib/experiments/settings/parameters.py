@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from bonelib import captions, cohort, reports
 from bonelib.evaluation.methods import HEADS, TOWERS
 from bonelib.experiments.settings.checking import Shaped, Within, faults
-from bonelib.experiments.settings.plans import Resize, Said, TestSet
+from bonelib.experiments.settings.plans import STARTS, Resize, Said, TestSet
 from bonelib.experiments.settings.protocols import protocol
 
 Seed = Annotated[int, Within(0, 2**32 - 1)]  # what numpy takes
@@ -56,7 +56,7 @@ def problems(values: Mapping[str, Any]) -> list[str]:
     if values.get("CAPTIONS") in WRITTEN and language not in known:
         found.append(f"LANGUAGE={language!r}. Choose {', '.join(known)}, or captions from a CSV.")
     named: dict[str, Callable[[str], Any]] = {"ENCODERS": encoder_names, "PROTOCOL": protocol}
-    named |= {"STRATEGIES": functools.partial(_names, known=TOWERS, what="strategy")}
+    named |= {"STRATEGIES": tower_names}
     ladder = LADDER_HEADS if "ENCODERS" in values else HEADS
     named |= {"FINETUNE": functools.partial(_names, known=(*TOWERS, "none"), what="strategy")}
     named |= {"TASKS": functools.partial(_names, known=tuple(cohort.TASKS), what="task")}
@@ -111,6 +111,18 @@ def head_names(text: str, *, known: Sequence[str] = LADDER_HEADS) -> tuple[str, 
             "xgboost is not installed. Run: pip install -c requirements.lock xgboost-cpu, or leave "
             f"it out: -p HEADS {others}"
         )
+    return listing(text)
+
+
+def tower_names(text: str) -> tuple[str, ...]:
+    """Part the strategies that are listed by commas, some for one start alone: ``captions:lora``.
+
+    Raises:
+        ValueError: An unknown strategy or start, with the nearest.
+    """
+    for own, _, name in (part.rpartition(":") for part in listing(text)):
+        _names(own or STARTS[0], known=STARTS, what="start")
+        _names(name, known=TOWERS, what="strategy")
     return listing(text)
 
 

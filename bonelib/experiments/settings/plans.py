@@ -53,6 +53,7 @@ FINETUNING_SIZES = _side_by_side(
         "shares": [(0.5,), SHARES, SHARES],
         "label_seeds": [1, 3, 5],
         "largest": [64, 128, 2048],  # side of the images of a protocol's towers
+        "strategies": [(), ("captions:outlined",), ("captions:outlined",)],  # given outlines
     }
 )
 STARTS = ("scratch", "imagenet", "captions")
@@ -169,6 +170,7 @@ class Finetuning:
         lr: Of the head; ``backbone_lr`` of the tower.
         starts: What the tower starts from: ``scratch``, ``imagenet``, ``captions``.
         strategies: How it is trained: ``evaluation.methods.TOWERS``; ``full`` is always among them.
+            ``captions:lora`` trains one start by it, ``lora`` all.
         imbalance: What is done where classes differ in size: ``weights`` in the loss by inverse
             frequency, ``balanced`` sampling, ``logit_adjustment``, or ``none``.
         language: Of the texts that strategies train towards, that of the pretraining.
@@ -239,9 +241,14 @@ class Finetuning:
         return [
             (start, strategy)
             for start in self.starts
-            for strategy in self.strategies
-            if strategy not in FROM_CAPTIONS or start == "captions"
+            for own, strategy in self._asked
+            if own in ("", start) and (strategy not in FROM_CAPTIONS or start == "captions")
         ]
+
+    @property
+    def _asked(self) -> list[tuple[str, str]]:
+        """Each strategy with the start that it is for, empty for all."""
+        return [(own, name) for own, _, name in (text.rpartition(":") for text in self.strategies)]
 
     def conflicts(self) -> list[str]:
         """List what can't go together."""
@@ -252,8 +259,13 @@ class Finetuning:
         faults = [f"{k} names {', '.join(v)} more than once." for k, v in repeated.items() if v]
         faults += [
             f"strategies: {name!r} is none.{meant(name, TOWERS)} Choose {', '.join(TOWERS)}."
-            for name in self.strategies
+            for _, name in self._asked
             if name not in TOWERS
+        ]
+        faults += [
+            f"strategies: {own}:{name} starts from none of {', '.join(self.starts)}."
+            for own, name in self._asked
+            if own and own not in self.starts
         ]
         if "probe" in self.heads:
             faults.append("heads names probe, which is always fitted. Leave it out.")
@@ -262,7 +274,7 @@ class Finetuning:
                 f"strategies={self.strategies!r} lacks full, which the others are compared with, "
                 "and whose heat maps notebook 07 makes. Add it."
             )
-        for name in (name for name in FROM_CAPTIONS if name in self.strategies):
+        for name in (name for _, name in self._asked if name in FROM_CAPTIONS):
             if "captions" not in self.starts:
                 faults.append(
                     f"{name} goes on with a pretraining on captions, and starts={self.starts!r} "
@@ -321,34 +333,37 @@ def finetuning(
     heads: Sequence[str] = (),
     imbalance: str = "weights",
     protocol: Protocol | str = "",
+    outlines: bool = False,
 ) -> Finetuning:
     """Plan a fine-tuning: the sizes of a profile; tower, images and test set of a pretraining.
 
     Args:
         epochs: 0 takes the value of the profile.
-        strategies: How the tower is trained, from each start, beside ``full``.
+        strategies: How the tower is trained beside ``full``; see ``Finetuning``. Empty takes those
+            of the profile, which learn from outlines.
         heads: What is fitted to frozen features; empty takes those of the profile.
         imbalance: See ``Finetuning``.
         protocol: By name or itself, takes the place of starts, strategies and heads.
+        outlines: There are training images to learn from them.
 
     Raises:
         ValueError: Lists all that is wrong, with what is allowed.
     """
     sizes = _sizes(FINETUNING_SIZES, profile)
     sizes["epochs"], largest = _epochs(epochs, sizes["epochs"]), sizes.pop("largest")
+    usual = sizes.pop("strategies") if outlines and not protocol else ()
     same = {k: getattr(pretraining, k) for k in ("size", "resize", "test", "language")}
     same |= {"image": pretraining.recipe.image}
-    named = [name for name in strategies if name and name != USUAL_STRATEGY]
-    how = {"strategies": (USUAL_STRATEGY, *named), "imbalance": imbalance}
-    asked = [name for name in heads if name]
-    if asked:
-        how["heads"] = tuple(name for name in asked if name != "probe")
+    named = [name for name in strategies if name and name != USUAL_STRATEGY] or usual
+    sizes |= {"strategies": (USUAL_STRATEGY, *named), "imbalance": imbalance}
+    if asked := [name for name in heads if name]:
+        sizes["heads"] = tuple(name for name in asked if name != "probe")
     if protocol:
         protocol = reading.protocol(protocol) if isinstance(protocol, str) else protocol
         few = dict(shots=(), shares=tuple(s for s in protocol.shares if s < 1))
         rows = tuple(replace(row, size=min(row.size, largest)) for row in protocol.rows)
-        how |= dict(protocol=protocol.name, rows=rows, heads=(), **few)
-    return make(Finetuning, sizes | same | how, title="The fine-tuning can't be planned")
+        sizes |= dict(protocol=protocol.name, rows=rows, heads=(), **few)
+    return make(Finetuning, sizes | same, title="The fine-tuning can't be planned")
 
 
 def _sizes(profiles: pd.DataFrame, profile: str) -> dict[str, Any]:
