@@ -26,7 +26,7 @@ setup: .venv/.installed  ## virtual environment in .venv with the locked package
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[dev]'
 	touch $@
 
-demo: setup  ## the whole thesis chapter on synthetic radiographs (about 26 CPU minutes)
+demo: setup  ## the whole thesis chapter on synthetic radiographs (about 30 CPU minutes)
 	$(BIN)/bonelib run --profile demo
 
 test: setup check notebooks  ## set-up, ruff, unit tests and all notebooks on the tiny profile
