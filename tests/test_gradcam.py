@@ -198,6 +198,20 @@ def test_a_random_head_that_speaks_against_the_class_leaves_no_blank_map(monkeyp
     assert asked.heat("grad_cam", found, unsigned=True).any()
 
 
+def test_a_class_without_a_training_image_is_not_what_is_explained(monkeypatch):
+    found = lesions(4)
+    image = torch.from_numpy(np.repeat(found.masks[:, None], 3, axis=1).astype(np.float32))
+    monkeypatch.setattr(Cases, "batches", lambda self, *_: [{"image": image}])
+
+    class Absent(Bright):
+        def forward(self, image):
+            known = super().forward(image)[:, :1]
+            return torch.cat([known, torch.full_like(known, -1e9)], dim=1)
+
+    heat = Explained(FULL, Absent(1.0), None).heat("grad_cam", found, unsigned=True)
+    assert heat.any(axis=(1, 2)).all()
+
+
 # ---------------------------------------------------------------------- figures
 def inside(figure):
     """Nothing that is drawn is cut off by the edge of the figure (inches)."""

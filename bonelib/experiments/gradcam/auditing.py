@@ -22,7 +22,7 @@ DROPS = ("hidden_drop", "elsewhere_drop", "lesion_drop", "swap_change")
 def sanity(context: Context, run: AnyRun, one: Explained, name: str, val: Cases) -> pd.DataFrame:
     """Compare the maps of some validation images with those of models that know less.
 
-    Both explain the largest output of either sign; a head's own map is that of the class.
+    Both explain what the model says loudest, see ``Explained.heat``; a head's own map the class.
 
     Returns:
         A row an image and model: ``randomised`` (down to which module, or ``SHUFFLED``), spearman,
@@ -54,6 +54,8 @@ def _others(context: Context, run: AnyRun, one: Explained, name: str) -> Iterato
     groups = known[cohort.GROUP].to_numpy()
     given = dict(classes=len(task.classes), strengths=(0.01,), seed=context.seed)
     fitted = adaptation.probe(seen, labels, groups, **given)
+    if not fitted.weights.any():
+        return  # it has learnt nothing at all: its maps would be blank, which is no check
     outputs = fitted.weights.shape[1]
     yield SHUFFLED, models.LinearProbe(one.tower, outputs=outputs, fitted=vars(fitted))
 

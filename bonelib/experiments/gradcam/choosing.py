@@ -92,15 +92,15 @@ class Explained:
 
         Args:
             model: In place of the own one, such as one with other weights.
-            unsigned: Explain the largest output of either sign. A random head speaks against a
-                fixed class as often as for it, and many maps are blank then.
+            unsigned: Explain a single output by its size, and the highest of several: a random
+                head speaks against a fixed class as often as for it, and many maps are blank then.
 
         Raises:
             ValueError: Such a model has no such map.
         """
         way = Way.read(name)
         words = self.words or (lambda row: row)
-        target = (lambda row: words(row).abs().max()) if unsigned else self.target(found)
+        target = (lambda row: _largest(words(row))) if unsigned else self.target(found)
         return explain.heat_maps(
             model or self.model,
             found.batches(self.tower, way.times),
@@ -115,6 +115,11 @@ class Explained:
     def target(self, found: Cases) -> Any:
         """Return what is explained, as `explain.heat_maps` takes it."""
         return found.targets if self.words is None else self.words
+
+
+def _largest(logits: Any) -> Any:
+    # not the largest in size of several: a class without a training image has a constant far below
+    return logits.abs().sum() if logits.numel() == 1 else logits.max()
 
 
 def plan(context: Context, tuned: runs.Record, *, methods: str = "") -> dict[str, Any]:
