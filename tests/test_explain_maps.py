@@ -251,6 +251,8 @@ def test_an_own_map_follows_the_target():
     highest = make(Own(), loader, method="own", target=-1)
     np.testing.assert_allclose(highest[1], grown(low[:, 1])[1])
     against = make(Own(), loader, method="own", target=lambda row: row[1] - row[0])
+    with pytest.raises(ValueError, match="a number of the model's own map"):
+        make(Own(), loader, method="own", target=lambda row: row.abs().max())
     expected = grown((low[:, 1] - low[:, 0]).clamp(min=0))
     np.testing.assert_allclose(against, expected, atol=1e-6)
     with pytest.raises(ValueError, match="has no map of its own"):
@@ -360,6 +362,8 @@ def test_a_text_map_shows_the_words_that_are_asked_for():
         def __init__(self):
             super().__init__()
             self.see = nn.Conv2d(3, 2, 5, stride=2, padding=2)
+            pool = (nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+            self.image, self.image_projection = nn.Sequential(self.see, *pool), nn.Identity()
             self.words = nn.Parameter(torch.eye(2))
             with torch.no_grad():
                 self.see.weight.fill_(1 / 75)
@@ -367,7 +371,7 @@ def test_a_text_map_shows_the_words_that_are_asked_for():
                 self.see.bias.copy_(torch.tensor([0.0, 1.0]))
 
         def encode_image(self, image):
-            return functional.normalize(self.see(image).relu().mean(dim=(2, 3)), dim=-1)
+            return functional.normalize(self.image(image), dim=-1)
 
         def tokenize(self, sentences):
             return torch.tensor([[float("bright" in s), float("dark" in s)] for s in sentences])
@@ -408,6 +412,9 @@ def test_a_dual_encoder_of_the_project_is_asked_by_words(bert):
         dual.eval()
         words = dual.encode_text(dual.tokenize(["a tumor", "lesion"])).mean(dim=0)
         torch.testing.assert_close(asked.classes[1], words / words.norm())
+        first = next(iter(explain.randomised(asked)))[1](noise())  # of what it sees by, not reads
+        assert (asked(noise()) - first).abs().max() > 1e-3
+        torch.testing.assert_close(asked(noise()), dual.encode_image(noise()) @ asked.classes.T)
     against = dict(target=lambda row: row[1] - row[0], method="hires_cam", blank=True)
     maps = explain.heat_maps(asked, [{"image": noise()}], **against)
     turned = explain.contrast(dual, {"tumor": ["a tumor", "lesion"], "normal": ["normal bone"]})

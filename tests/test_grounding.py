@@ -102,6 +102,17 @@ def test_what_is_hidden_elsewhere_is_as_much_clear_of_the_lesion_and_as_grey():
     assert len(places) > 3
 
 
+def test_what_is_hidden_elsewhere_is_no_padding():
+    image = np.random.default_rng(0).normal(0.3, 0.2, (SIZE, SIZE)).astype(np.float32)
+    image[:, :14] = 0.3  # as grey as the lesion on average, and no radiograph
+    loader, mask = [{"image": torch.from_numpy(np.stack([image] * 3)[None])}], masks()[:1]
+    for seed in range(10):
+        model = Mean(corner)
+        explain.grounding(model, loader, mask, patients=["a"], labels=[1], seed=seed)
+        moved = model.shown[2][0, 0] != model.shown[0][0, 0]
+        assert moved.any() and not moved[:, :13].any()
+
+
 @pytest.mark.parametrize("value", [0.3, -1.2])
 def test_hiding_in_an_even_image_changes_nothing(value):
     # INPAINT_TELEA of OpenCV 5.0 fills it with values from 1.4 below to 1.4 above.

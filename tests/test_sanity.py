@@ -7,7 +7,7 @@ import torch
 from scipy.stats import spearmanr
 from torch import nn
 
-from bonelib import encoders, explain
+from bonelib import encoders, explain, models
 
 
 def small():
@@ -43,6 +43,16 @@ def test_random_weights_keep_the_mean_and_the_deviation_of_their_tensor():
     ((_, copy),) = explain.randomised(model, steps=1)
     assert copy[0].weight.mean().item() == pytest.approx(3, abs=0.02)
     assert copy[0].weight.std().item() == pytest.approx(model[0].weight.std().item(), rel=0.02)
+
+
+def test_the_head_of_a_fitted_probe_is_random_first():
+    tower = encoders.image("timm:test_resnet", weights="random", size=32)
+    fitted = dict(weights=torch.randn(tower.width, 2), limit=torch.full((tower.width,), 9.0))
+    probe = models.LinearProbe(tower, outputs=2, fitted=fitted)
+    (name, first), *_ = explain.randomised(probe, steps=3)
+    assert name == "weights" and not changed(probe, first)
+    assert not torch.equal(first.weights, probe.weights)
+    assert all(torch.equal(getattr(first, n), getattr(probe, n)) for n in ("scale", "limit"))
 
 
 @pytest.mark.parametrize("name", ["packaged:efficientnet_lite0", "timm:test_vit"])

@@ -31,7 +31,8 @@ def grounding(
     The mask, grown by 1/64 of the side since its rim tells of a lesion, is inpainted from around. A
     smooth patch may itself look like a lesion, so the same shape is hidden elsewhere too: inside
     the image, clear of the lesion, drawn by the seed among the twentieth of all places whose mean
-    grey is closest to the lesion's, so that it lies in bone or soft parts and not in the air.
+    grey is closest to the lesion's, so that it lies in bone or soft parts and not in the air. It
+    holds no more flat pixels, equal to all eight around them, than the lesion: padding is flat.
 
     Args:
         model: Maps images to logits ``(B, C)``.
@@ -78,7 +79,7 @@ def grounding(
 
 def _holes(image: np.ndarray, mask: Any, rng: Any) -> tuple[Any, Any, str]:
     """Return masks of the lesion and of as much elsewhere, empty if there is none, and why."""
-    from scipy.ndimage import binary_dilation
+    from scipy.ndimage import binary_dilation, maximum_filter, minimum_filter
     from scipy.signal import correlate
 
     sides, nothing = image.shape[1:], np.zeros(image.shape[1:], bool)
@@ -91,9 +92,11 @@ def _holes(image: np.ndarray, mask: Any, rng: Any) -> tuple[Any, Any, str]:
         return nothing, nothing, "mask fills the image"
     shape = mask[np.ix_(mask.any(axis=1), mask.any(axis=0))].astype(float)
     grey = image.mean(axis=0, dtype=float)
-    # At each place of the shape: how much of the lesion is under it, and the sum of the greys.
-    common, greys = (correlate(of, shape, "valid", "fft") for of in (mask.astype(float), grey))
-    free = np.flatnonzero(common < 0.5)
+    flat = (maximum_filter(grey, 3) == minimum_filter(grey, 3)).astype(float)
+    # At each place of the shape: how much of the lesion and of what is flat is under it, and greys.
+    under = (correlate(of, shape, "valid", "fft") for of in (mask.astype(float), flat, grey))
+    common, empty, greys = under
+    free = np.flatnonzero((common < 0.5) & (empty < flat[mask].sum() + 0.5))
     if not len(free):
         return mask, nothing, "no room elsewhere"
     unlike = np.abs(greys.ravel()[free] / shape.sum() - grey[mask].mean())

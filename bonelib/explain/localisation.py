@@ -36,13 +36,13 @@ def bone_prior(
 
     Args:
         masks: ``(M, S, S)`` of training patients of this fold alone; no mask of a test image.
-        sites: Their sites, each a tuple of terms or missing.
+        sites: Their sites, each a tuple or list of terms, or missing.
         of: Sites of the N images that get a map.
         least: A site with fewer masks, or a missing one, falls back to the mean of all.
     """
     from scipy.ndimage import gaussian_filter
 
-    known, asked = ([set(s) if isinstance(s, tuple) else set() for s in t] for t in (sites, of))
+    known, asked = ([set(s) if np.ndim(s) else set() for s in t] for t in (sites, of))
     if not len(masks) or np.ndim(masks) != 3 or len(masks) != len(known):
         raise ValueError(f"{np.shape(masks)} masks, {len(known)} sites; expected (M, S, S) and M.")
     masks, priors = np.asarray(masks).astype(bool), {}

@@ -150,7 +150,10 @@ def _own(model: Any, image: Any, columns: list[Any]) -> Any:
             "evidence over places (top_k, attention_pool). Choose another method."
         )
     rows = zip(model.evidence(image), scored(model(image), columns)[1], strict=True)
-    return torch.stack([c(row) if callable(c) else row[int(c)] for row, c in rows]).relu()
+    found = torch.stack([c(row) if callable(c) else row[int(c)] for row, c in rows])
+    if found.ndim != 3:
+        raise ValueError("The target makes a number of the model's own map. Pass a column.")
+    return found.relu()
 
 
 def _resized(maps: Any, sides: tuple[int, int]) -> Any:

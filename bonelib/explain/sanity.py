@@ -19,8 +19,10 @@ def randomised(model: Any, seed: int = 0, *, steps: int = 6) -> Iterator[tuple[s
     In the first the head alone is random, in the last all is. Modules count in the order in which
     they are registered: that of the forward pass in timm and in our models. A weight is drawn from
     a normal distribution with the mean and the deviation of its tensor, so that the signal neither
-    dies nor grows; running statistics stay. A random head speaks against a fixed class as often as
-    for it, and Grad-CAM is blank then: compare maps of ``lambda row: row.abs().max()``.
+    dies nor grows; running statistics stay. A matrix that the model itself holds as a buffer is its
+    head: the weights of a fitted probe, the vectors of classes in words. A random head speaks
+    against a fixed class as often as for it, and Grad-CAM is blank then: compare maps of the
+    largest output of either sign, ``lambda row: row.abs().max()``.
 
     Args:
         steps: How many copies, at equal numbers of modules.
@@ -32,13 +34,15 @@ def randomised(model: Any, seed: int = 0, *, steps: int = 6) -> Iterator[tuple[s
 
     model, generator = copy.deepcopy(model), torch.Generator().manual_seed(seed)
     owners = dict.fromkeys(name.rpartition(".")[0] for name, _ in model.named_parameters())
-    names = list(owners)[::-1]
-    stops = {round(at) for at in np.linspace(0, len(names) - 1, steps)}
-    for number, name in enumerate(names):
-        for parameter in model.get_submodule(name).parameters(recurse=False):
-            value = parameter.detach().float()
+    parts = {name: [*model.get_submodule(name).parameters(recurse=False)] for name in owners}
+    buffers = ((n, b) for n, b in model.named_buffers(recurse=False) if b.is_floating_point())
+    parts |= {name: [held] for name, held in buffers if held.ndim == 2 and held.isfinite().all()}
+    stops = {round(at) for at in np.linspace(0, len(parts) - 1, steps)}
+    for number, name in enumerate([*parts][::-1]):
+        for tensor in parts[name]:
+            value = tensor.detach().float()
             noise = torch.randn(value.shape, generator=generator).to(value.device)
-            parameter.data.copy_(value.mean() + value.std(correction=0) * noise)
+            tensor.data.copy_(value.mean() + value.std(correction=0) * noise)
         if number in stops:
             yield name, copy.deepcopy(model)
 

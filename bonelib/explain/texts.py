@@ -34,10 +34,11 @@ def contrast(dual: Any, prompts: Mapping[str, Sequence[str]]) -> Any:
 
         def __init__(self) -> None:
             super().__init__()
-            self.dual = dual
+            # Without the text tower: what has been read is no part of what sees.
+            self.image, self.projection = dual.image, dual.image_projection
             self.register_buffer("classes", normalize(torch.stack(means), dim=-1))
 
         def forward(self, image: Any) -> Any:
-            return self.dual.encode_image(image) @ self.classes.T
+            return normalize(self.projection(self.image(image)), dim=-1) @ self.classes.T
 
     return Contrast()
