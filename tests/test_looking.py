@@ -139,6 +139,45 @@ def test_a_model_without_a_map_and_a_tower_without_maps_say_so():
         models.PlaceHead([4], outputs=1, pool="mean")
 
 
+@pytest.mark.parametrize("name", ["timm:test_convnext", "timm:test_resnet"])
+def test_every_weight_that_moves_gets_a_gradient_so_that_processes_can_train_together(name):
+    tower = encoders.image(name, weights="random", size=SIDE)
+    given = adaptation.Tuning(
+        models.Classifier(tower, outputs=2), np.array([0, 1]), training.Options(epochs=1), steps=1
+    )
+    with adaptation.strategy("top_k")(given) as found:
+        found.model(planted()[0][:2]).sum().backward()
+        weights = dict(found.model.named_parameters())
+        assert all((w.grad is not None) == w.requires_grad for w in weights.values())
+        still = {name for name, weight in weights.items() if not weight.requires_grad}
+    assert bool(still) == ("convnext" in name) and all("head.norm" in name for name in still)
+    assert all(weight.requires_grad for weight in weights.values())
+
+
+def test_stages_with_channels_last_are_turned_and_what_is_no_list_of_maps_is_refused():
+    class Trunk(torch.nn.Module):
+        def forward_intermediates(self, image):
+            stages = [image.new_zeros(1, wide, 32 // wide, 32 // wide) for wide in (4, 8, 16)]
+            return (image.new_ones(1, 2, 2, 16), stages) if self.tuple else {"image": stages}
+
+    tower = torch.nn.Module()
+    tower.trunk, tower.name = Trunk(), "a tower"
+    tower.trunk.tuple = True
+    shapes = [tuple(found.shape) for found in models.stage_maps(tower, torch.zeros(1, 3, 2, 2))]
+    assert shapes == [(1, 4, 8, 8), (1, 8, 4, 4), (1, 16, 2, 2)]
+    tower.trunk.tuple = False  # as in open_clip
+    with pytest.raises(ValueError, match="a tower has no feature maps of 3 resolutions"):
+        models.stage_maps(tower, torch.zeros(1, 3, 2, 2))
+
+
+def test_a_map_of_extreme_logits_is_finite():
+    weights = torch.ones(1, 1, 1, 2)
+    for channels in (1, 3):
+        places = torch.tensor([1e4, -1e4]).expand(1, channels, 1, 2).clone()
+        places[:, 1:] *= -1
+        assert models.places.evidence(places, weights).isfinite().all()
+
+
 # ---------------------------------------------------------------------- outlines
 def test_outlines_ask_for_the_share_of_the_evidence_inside_them():
     places = torch.randn(3, 1, 4, 4, dtype=torch.float64, requires_grad=True)
@@ -210,5 +249,18 @@ def test_without_outlines_in_the_training_images_they_are_refused_with_the_cure(
             adaptation.check_towers(["full", name], **given)
         assert "with outlines" in figures.display_name(Method("captions", name))
         assert name in evaluation.methods.TOWERS
-    with pytest.raises(ValueError, match="values have none"):
-        adaptation.check_towers(["outlined"], regression=True, imbalance="weights")
+    for name in adaptation.WITH_OUTLINES:
+        with pytest.raises(ValueError, match="values have none.*take top_k") as refused:
+            adaptation.check_towers([name], regression=True, imbalance="weights", outlines=False)
+        assert "lesion_crops." not in str(refused.value), "no cure is refused itself"
+    adaptation.check_towers(["top_k"], regression=True, imbalance="weights")
+
+
+def test_batches_without_outlines_are_named():
+    model = models.Classifier(encoders.image("timm:test_resnet", weights="random"), outputs=1)
+    given = adaptation.Tuning(model, np.array([0, 1]), training.Options(epochs=1), steps=1)
+    with adaptation.strategy("outlined")(given) as found:
+        with pytest.raises(ValueError, match="hold no outlines.*more="):
+            found.objective.forward(found.model, {"image": planted()[0][:1]})
+    with pytest.raises(ValueError, match="focus=0.5: around what"):
+        images.augment(planted()[0][:1, :1], generator=torch.Generator(), focus=0.5)

@@ -184,6 +184,12 @@ def test_a_loader_refuses_sides_and_views_that_it_has_not():
         loaded(sides=(32, 128))
     with pytest.raises(ValueError, match="of views=2"):
         loaded(crops=2)
+    drawn = {"mask": np.zeros((12, 64, 64), bool)}
+    with pytest.raises(ValueError, match="64 pixels a side, no studies"):
+        loaded(more=drawn, studies=["a", "b"] * 6)
+    for wrong in (dict(sides=(32,)), dict(more={"mask": drawn["mask"][:, :32]})):
+        with pytest.raises(ValueError, match="mask .*64 pixels a side"):
+            loaded(**{"more": drawn} | wrong)
 
 
 # ---------------------------------------------------------------------- outlines in words

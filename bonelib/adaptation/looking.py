@@ -4,9 +4,8 @@ Outlines are those of training images. A strategy that uses them has learnt from
 its name says so, and it is compared with others of its kind.
 """
 
-import contextlib
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -35,13 +34,33 @@ def look_at_places(tuning: Tuning, pool: str) -> None:
     tuning.model.head = models.PlaceHead(channels, **given)
 
 
+@contextmanager
+def _on_places(tuning: Tuning, pool: str) -> Iterator[Training]:
+    """Train as `full` below a head that judges places.
+
+    What only the tower's own pooling reads (the last norm of a ConvNeXt) stays still: processes
+    that train together wait for a gradient of every weight that moves.
+    """
+    look_at_places(tuning, pool)
+    model, taken = tuning.model, tuning.model.image.preprocessing
+    logits = model(torch.zeros(1, taken.channels, taken.size, taken.size))
+    moving = [weight for weight in model.parameters() if weight.requires_grad]
+    slopes = torch.autograd.grad(logits.sum(), moving, allow_unused=True)
+    idle = [weight for weight, slope in zip(moving, slopes, strict=True) if slope is None]
+    for weight in idle:
+        weight.requires_grad_(False)
+    with full(tuning) as training:
+        yield training
+    for weight in idle:
+        weight.requires_grad_(True)
+
+
 def top_k(tuning: Tuning) -> AbstractContextManager[Training]:
     """Train every weight below a head that averages the highest logits of all places.
 
     A lesion of a hundredth of the image is a hundredth of a mean; here it is all that counts.
     """
-    look_at_places(tuning, "top_k")
-    return full(tuning)
+    return _on_places(tuning, "top_k")
 
 
 def attention_pool(tuning: Tuning) -> AbstractContextManager[Training]:
@@ -50,11 +69,10 @@ def attention_pool(tuning: Tuning) -> AbstractContextManager[Training]:
     Multiple-instance learning, Ilse et al. 2018, arXiv:1802.04712, equation 9; places judge before
     they are pooled, which for a linear judgement is the same sum.
     """
-    look_at_places(tuning, "attention_pool")
-    return full(tuning)
+    return _on_places(tuning, "attention_pool")
 
 
-@contextlib.contextmanager
+@contextmanager
 def outlined(tuning: Tuning) -> Iterator[Training]:
     """Train as `top_k`, and teach the places of training images by their outlines.
 
@@ -71,6 +89,11 @@ def outlined(tuning: Tuning) -> Iterator[Training]:
         plain = training.objective
 
         def forward(model: Any, batch: losses.objective.Batch) -> losses.Outputs:
+            if "mask" not in batch:
+                raise ValueError(
+                    "The batches hold no outlines, from which outlined learns. Give the loader "
+                    'more={"mask": ...}, bool (N, S, S), empty where there is none.'
+                )
             logits, places = model(batch["image"], places=True)
             return {"logits": logits, "places": places}
 
@@ -82,7 +105,7 @@ def outlined(tuning: Tuning) -> Iterator[Training]:
         yield training
 
 
-@contextlib.contextmanager
+@contextmanager
 def lesion_crops(tuning: Tuning) -> Iterator[Training]:
     """Train every weight on images of which half are seen twice as large, around their lesion.
 

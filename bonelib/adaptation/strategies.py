@@ -122,16 +122,16 @@ def check_towers(
             "RECIPE such as ours."
         )
     looking = [name for name in names if name in WITH_OUTLINES]
-    if looking and not outlines:
+    if looking and not outlines and not regression:
         found.append(
             f"{', '.join(looking)}: learns from outlines of training images, and no training image "
             "with a finding has one. Take a set that has masks, such as btxrd, fracatlas or "
             "phantom, or top_k, which needs none."
         )
-    if regression and "outlined" in looking:
+    if regression and looking:
         found.append(
-            "outlined: an outline shows where a class is, and values have none. Leave it out, or "
-            "take lesion_crops."
+            f"{', '.join(looking)}: an outline shows where a class is, and values have none. Leave "
+            "it out, or take top_k."
         )
     if regression and imbalance in ("balanced", "logit_adjustment"):
         found.append(f"imbalance={imbalance!r}: values have no classes. Choose weights or none.")

@@ -241,9 +241,9 @@ def loader(
         problems.append(f"views={views}: 1, or 2 that differ by augment={{}}.")
     if (crops or masked) and (views == 1 or (crops and masked)):
         problems.append(f"crops={crops}, masked={masked:g}: one of them, of views=2.")
-    if "mask" in arrays and (arrays["mask"].shape[1:] != (cache.size, cache.size) or sides):
-        shape = arrays["mask"].shape
-        problems.append(f"mask {shape}, sides={sides}: a mask has the {cache.size} pixels a side.")
+    drawn = arrays["mask"].shape if "mask" in arrays else ()
+    if drawn and (drawn[1:] != (cache.size, cache.size) or sides or studies is not None):
+        problems.append(f"mask {drawn}, sides={sides}: {cache.size} pixels a side, no studies.")
     if any(not 0 < side <= cache.size for side in sides):
         problems.append(f"sides={sides}: from 1 to {cache.size} pixels, as many as the cache has.")
     if batch_size % ranks or (ranks > 1 and not drop_last):
@@ -299,8 +299,7 @@ def augment(
     Args:
         batch: float ``(B, 1, H, W)`` in 0–1, square pixels.
         generator: On the CPU; the draws don't depend on the device of the batch.
-        mask: Outlines, bool ``(B, H, W)``, empty where there is none: moved with the images, in
-            place.
+        mask: Outlines, bool ``(B, H, W)``, empty where none is: moved with the images, in place.
         rotate: Degrees.
         translate: Share of the width and of the height.
         scale: Share by which the image grows or shrinks.
@@ -310,7 +309,7 @@ def augment(
         blur: Largest standard deviation of a Gaussian blur, in pixels; the noise is added after it.
             Off by default: at training sizes little more than a pixel of bone texture is left.
         focus: Share of the images that are seen twice as large around their outline, the others
-            around that of another image of the batch: the place says nothing of the class.
+            around that of another one of the batch: the place says nothing of the class.
         flip: Mirror half of the images. A flip turns left into right: only where no side is named.
 
     Returns:
@@ -342,7 +341,7 @@ def augment(
         "blur": draws[:, 8] * blur,
     }
     # A few images at a time stay in a CPU's cache, read there in order by ``clone``: a rotation
-    # reads across rows, which from main memory takes three times as long.
+    # reads across rows, which takes main memory three times as long.
     few = max(1, AT_ONCE // (height * width)) if batch.device.type == "cpu" else count
     out = torch.empty_like(batch)
     for start in range(0, count, few):
@@ -367,17 +366,18 @@ def _near(
     """Draw which images are seen from near, 0 or 1, and around which point in -1 to 1, (x, y)."""
     import torch
 
-    if not focus or mask is None or not mask.any():
+    if focus and mask is None:
+        raise ValueError(f"focus={focus:g}: around what? Pass outlines (mask), empty where none.")
+    if not focus or not mask.any():
         return torch.zeros(count), torch.zeros(count, 2)
-    draws = torch.rand(count, 2, generator=generator)
-    shown, center = mask.cpu().flatten(1).any(dim=1), torch.empty(count, 2)
+    draws, center = torch.rand(count, 2, generator=generator), torch.empty(count, 2)
+    shown = mask.cpu().flatten(1).any(dim=1)
     for axis, across in enumerate((1, 2)):  # across rows, then columns
         line = mask.cpu().sum(dim=across).float()
         scale = (torch.arange(line.shape[1]) * 2 + 1) / line.shape[1] - 1
         center[:, axis] = (line * scale).sum(dim=1) / line.sum(dim=1)
     rows = shown.nonzero()[:, 0]
-    other = rows[(draws[:, 1] * len(rows)).long()]
-    center = torch.where(shown[:, None], center, center[other])
+    center = torch.where(shown[:, None], center, center[rows[(draws[:, 1] * len(rows)).long()]])
     return (draws[:, 0] < focus).float(), center.clamp(-0.5, 0.5)  # within the image
 
 

@@ -26,7 +26,10 @@ def stage_maps(tower: nn.Module, image: Tensor, stages: int = STAGES) -> list[Te
         ValueError: The tower's features are no maps.
     """
     forward = getattr(tower.trunk, "forward_intermediates", None)
-    last, maps = forward(image) if forward else (image[:, 0], [])
+    found = forward(image) if forward else None
+    last, maps = found if isinstance(found, tuple) else (image[:, 0], [])  # open_clip's is a dict
+    if last.ndim == 4 and maps and last.shape[1:3] == maps[-1].shape[2:] != last.shape[2:]:
+        last = last.movedim(-1, 1)  # channels last, as Swin has them, where stages have them first
     if last.ndim != 4 or len(maps) < stages:
         raise ValueError(
             f"{tower.name} has no feature maps of {stages} resolutions to look at. Choose a "
