@@ -153,7 +153,7 @@ def test_names_are_those_of_the_predictions_and_of_the_table():
     assert TEXTUAL == ("flyp", "class_text_ft", "class_text_random")
     for name in STRATEGIES:
         assert adaptation.strategy(name).__name__ == name
-        of_classes = name in (*TEXTUAL, "outlined")
+        of_classes = name in (*TEXTUAL, *adaptation.WITH_OUTLINES)
         assert ("regression" in table.loc[name, "kinds"].split()) is not of_classes
 
 
