@@ -10,7 +10,7 @@ MEASURES = {  # larger is better
     "pointing": "pointing game",
     "energy": "energy in the lesion",
     "average_precision": "pixel average precision",
-    "iou": "IoU, best threshold",
+    "iou": "IoU of as many pixels",
     "iou_at_threshold": "IoU at the validation threshold",
 }
 

@@ -201,7 +201,7 @@ def _groups(context: Context, model: Model) -> dict[str, str]:
     tested = pd.Series(p, dtype=float).dropna()
     tested = dict(zip(tested.index, evaluation.holm(tested.to_numpy()), strict=True))
     told = {
-        by: f"{by} {text}" + (f" (gap: p = {figures.number(tested[by])})" if by in tested else "")
+        by: f"{by} {text}" + (f" (gap: {figures.p_value(tested[by])})" if by in tested else "")
         for by, text in told.items()
     }
     return {
