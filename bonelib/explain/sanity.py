@@ -22,7 +22,7 @@ def randomised(model: Any, seed: int = 0, *, steps: int = 6) -> Iterator[tuple[s
     dies nor grows; running statistics stay. A matrix that the model itself holds as a buffer is its
     head: the weights of a fitted probe, the vectors of classes in words. A random head speaks
     against a fixed class as often as for it, and Grad-CAM is blank then: compare maps of the
-    largest output of either sign, ``lambda row: row.abs().max()``.
+    highest of several outputs, and of the size of a single one.
 
     Args:
         steps: How many copies, at equal numbers of modules.

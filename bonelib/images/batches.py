@@ -341,7 +341,7 @@ def augment(
         "blur": draws[:, 8] * blur,
     }
     # A few images at a time stay in a CPU's cache, read there in order by ``clone``: a rotation
-    # reads across rows, which takes main memory three times as long.
+    # reads across rows, three times slower from main memory.
     few = max(1, AT_ONCE // (height * width)) if batch.device.type == "cpu" else count
     out = torch.empty_like(batch)
     for start in range(0, count, few):
