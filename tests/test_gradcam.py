@@ -10,8 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
-from bonelib import cohort, evaluation, figures
+from bonelib import cohort, encoders, evaluation, figures, images, models
+from bonelib.adaptation import looking
 from bonelib.evaluation import Method
 from bonelib.experiments import gradcam
 from bonelib.experiments.gradcam import auditing
@@ -210,6 +212,31 @@ def test_a_class_without_a_training_image_is_not_what_is_explained(monkeypatch):
 
     heat = Explained(FULL, Absent(1.0), None).heat("grad_cam", found, unsigned=True)
     assert heat.any(axis=(1, 2)).all()
+
+
+@pytest.mark.parametrize(("kind", "pool"), [("full", None), ("full", "top_k"), ("probe", None)])
+def test_shuffled_labels_teach_a_copy_a_head_of_the_same_kind(kind, pool, tmp_path):
+    task, rng = cohort.task("tumor"), np.random.default_rng(0)
+    paths = [tmp_path / f"{k}.png" for k in range(32)]
+    for path in paths:
+        Image.fromarray(rng.integers(0, 255, (64, 64), np.uint8)).save(path)
+    table = pd.DataFrame({"image_id": [p.stem for p in paths], "path": [*map(str, paths)]})
+    table = table.assign(split="train", tumor=["normal", "tumor"] * 16)
+    cache = images.cache(table, size=64, folder=tmp_path / "cache")
+    context = SimpleNamespace(asked=task, seed=0, view=lambda: table, cache=lambda _: cache)
+    tower = encoders.image("timm:test_efficientnet", weights="random", size=64)
+    if kind == "probe":
+        model = models.LinearProbe(tower, outputs=1)
+    else:
+        model = models.Classifier(tower, outputs=1)
+        if pool:
+            looking.look_at_places(SimpleNamespace(model=model, seed=0), pool)
+    before = {name: value.clone() for name, value in tower.state_dict().items()}
+    made = auditing._shuffled(context, Run(shuffled=24, size=64), Explained(FULL, model, tower))
+    assert getattr(made.head, "pool", None) == pool and made.head.weight.any()
+    assert all(value.equal(before[name]) for name, value in tower.state_dict().items())
+    same = [v.equal(before[n]) for n, v in made.image.state_dict().items()]
+    assert all(same) == (kind == "probe"), "a tower that was frozen stays so"
 
 
 # ---------------------------------------------------------------------- figures

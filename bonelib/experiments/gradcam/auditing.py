@@ -1,19 +1,21 @@
 """Whether the map depends on what the model learnt, and the model's score on the lesion."""
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from bonelib import adaptation, cohort, evaluation, explain, features, models
+from bonelib import adaptation, cohort, evaluation, explain, images, models, training
 from bonelib.evaluation import Method
-from bonelib.experiments.context import AnyRun, Context, in_order, keep
+from bonelib.experiments.context import AnyRun, Context, keep
 from bonelib.experiments.gradcam.cases import Cases, blind
 from bonelib.experiments.gradcam.choosing import IDS, Explained, Way
 from bonelib.experiments.gradcam.judging import paired
 
 SHUFFLED, STEPS = "shuffled labels", 8  # of deletion, from nothing to the whole image
+EPOCHS, RATE = 4, 3e-4  # on shuffled labels; the rate is that of the tower, as in notebook 05
 SCORES = ("whole", "hidden", "elsewhere", "swapped")
 DROPS = ("hidden_drop", "elsewhere_drop", "lesion_drop", "swap_change")
 
@@ -33,31 +35,49 @@ def sanity(context: Context, run: AnyRun, one: Explained, name: str, val: Cases)
     few = val.take(val.spread(run.settings["checked"]))
     either, rows = Way.read(name).method != "own", []
     own = one.heat(name, few, unsigned=either)
-    for step, other in _others(context, run, one, name):
+    for step, other in _others(context, run, one):
         alike = explain.resemblance(own, one.heat(name, few, other, unsigned=either))
         rows.append(pd.concat([few.table[[*IDS]], alike], axis=1).assign(randomised=step))
     return keep(run, "sanity", pd.concat(rows, ignore_index=True))
 
 
-def _others(context: Context, run: AnyRun, one: Explained, name: str) -> Iterator[tuple[str, Any]]:
-    """Yield models that know less: random from the top down, and a head of shuffled labels."""
+def _others(context: Context, run: AnyRun, one: Explained) -> Iterator[tuple[str, Any]]:
+    """Yield models that know less: random from the top down, and taught by shuffled labels."""
     yield from explain.randomised(one.model, context.seed)
-    if one.words is not None or Way.read(name).method in ("own", "eigen_cam"):
-        return  # no head on pooled features that labels could teach, or one that the map ignores
+    if one.words is None:  # there is a head that labels taught
+        yield SHUFFLED, _shuffled(context, run, one)
+
+
+def _shuffled(context: Context, run: AnyRun, one: Explained) -> Any:
+    """Train the explained tower under a new head of its kind on shuffled labels, for few epochs.
+
+    It goes on from the weights that the right labels left, so a pass is hard to get and a fail may
+    mean that the tower has not unlearnt yet. A tower that was frozen under its head stays so.
+    """
     task, view = context.asked, context.view()
     known = view[(view["split"] == "train") & view[task.column].notna()]
     steps = np.linspace(0, len(known) - 1, min(run.settings["shuffled"], len(known)))
     known = known.iloc[steps.astype(int)]
     labels = np.random.default_rng(context.seed).permutation(task.encode(known[task.column]))
-    cache = context.cache(run.settings["size"])
-    seen = features.encode(one.tower, in_order(cache, known[cohort.IMAGE_ID], one.tower))
-    groups = known[cohort.GROUP].to_numpy()
-    given = dict(classes=len(task.classes), strengths=(0.01,), seed=context.seed)
-    fitted = adaptation.probe(seen, labels, groups, **given)
-    if not fitted.weights.any():
-        return  # it has learnt nothing at all: its maps would be blank, which is no check
-    outputs = fitted.weights.shape[1]
-    yield SHUFFLED, models.LinearProbe(one.tower, outputs=outputs, fitted=vars(fitted))
+    model = models.Classifier(copy.deepcopy(one.tower), outputs=task.outputs)
+    pool = getattr(getattr(one.model, "head", None), "pool", "full")
+    rate = 0.0 if isinstance(one.model, models.LinearProbe) else RATE
+    options = training.Options(epochs=EPOCHS, backbone_lr=rate, layer_decay=1.0)
+    loader = images.loader(
+        context.cache(run.settings["size"]),
+        known[cohort.IMAGE_ID],
+        batch_size=16,
+        labels=labels,
+        shuffle=True,
+        seed=context.seed,
+        **one.tower.preprocessing.pixels(),
+    )
+    given = dict(ordinal=task.kind == "ordinal", seed=context.seed, steps=EPOCHS * len(loader))
+    tuning = adaptation.Tuning(model, labels, options, **given)
+    with adaptation.strategy(pool)(tuning) as taught:
+        for _ in training.fit(taught.model, taught.objective, loader, taught.options):
+            pass
+    return taught.classifier()
 
 
 def verdicts(run: AnyRun, table: pd.DataFrame) -> pd.DataFrame:

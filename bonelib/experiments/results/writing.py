@@ -17,7 +17,7 @@ PICTURES = {"07_maps": "gradcam"}
 FORMS = {"cohort": reporting.characteristics_form, "localisation": reporting.localisation_form}
 CAPTIONS = {
     "ranking": "How well each method ranks: value [95 % interval].",
-    "operating point": "At the validation threshold, or by the likeliest class: value [95 % interval].",
+    "operating point": "By the validation threshold or the likeliest class: value [95 % interval].",
     "calibration": "Calibration of the probabilities: value [95 % interval].",
     "cohort": "The cohort by split.",
     "localisation": "How well each map meets the lesions: mean [95 % interval].",
