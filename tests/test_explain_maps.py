@@ -441,53 +441,6 @@ def test_larger_images_give_finer_maps_of_convolutions_and_transformers_say_how(
     assert maps.shape == (1, 96, 96)
 
 
-@pytest.mark.parametrize(
-    ("name", "first"),
-    [("timm:resnet18", 0), ("timm:regnetx_002", 0), ("packaged:efficientnet_lite0", 1)],
-)
-def test_stages_without_stride_hold_what_they_held_and_come_back(name, first):
-    model, image = classifier(name), noise(1, 128)
-    layer = explain.target_layer(model, image)
-
-    def passed():
-        found = []
-        handle = layer.register_forward_hook(lambda *given: found.append(given[2]))
-        with torch.no_grad():
-            logits = model(image)
-        handle.remove()
-        return found[0], logits
-
-    before, logits = passed()
-    with explain.finer(model, stages=1):
-        once, other = passed()
-    with explain.finer(model, stages=2):
-        twice, _ = passed()
-        assert explain.heat_maps(model, [{"image": image}], method="layer_cam", target=-1).any()
-    assert once.shape[-1] == 2 * before.shape[-1] and twice.shape[-1] == 4 * before.shape[-1]
-    # timm pads the strides of EfficientNets as TensorFlow does: odd places are seen
-    torch.testing.assert_close(once[..., first::2, first::2], before, rtol=1e-3, atol=1e-4)
-    last = 3 * first
-    torch.testing.assert_close(twice[..., last::4, last::4], before, rtol=1e-3, atol=1e-4)
-    assert not torch.allclose(other, logits, rtol=1e-3), "pooling sees more places"
-    again, same = passed()
-    assert torch.equal(again, before) and torch.equal(same, logits)
-
-
-@pytest.mark.parametrize(
-    ("name", "stages", "reason"),
-    [
-        ("timm:test_convnext", 1, "Conv2d moves places"),  # patches of 2 × 2
-        ("timm:test_resnet", 1, "AvgPool2d moves places"),
-        ("timm:resnet18", 9, "can't be taken away"),
-        ("timm:resnet18", 0, "there are"),
-    ],
-)
-def test_strides_that_cannot_be_taken_away_are_named(name, stages, reason):
-    model = classifier(name)
-    with pytest.raises(ValueError, match=reason), explain.finer(model, stages=stages):
-        pass
-
-
 # ---------------------------------------------------------------------- bad input
 @pytest.mark.parametrize(
     ("how", "message"),

@@ -7,7 +7,6 @@ Energy: Score-CAM, Wang et al. 2020, arXiv:1910.01279.
 """
 
 from bonelib.explain.faithfulness import deletion_insertion
-from bonelib.explain.finer import finer
 from bonelib.explain.grounding import grounding
 from bonelib.explain.layers import target_layer
 from bonelib.explain.localisation import (
