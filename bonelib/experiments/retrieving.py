@@ -198,6 +198,18 @@ def draw_similar(archive: Archive, similar: pd.DataFrame) -> Figure | None:
     return figures.similar_sheet(rows)
 
 
+def draw_map(archive: Archive, *, seed: int) -> Figure | None:
+    """Map the library by what its image tower takes for alike, coloured by site and entity.
+
+    Of the library alone, whose labels are no secret. None where neither is known, or of few images.
+    """
+    known = archive.library.reindex(columns=["site", cohort.task("entity").column])
+    columns = [c for c in known if known[c].notna().any()]
+    if not columns or len(known) < 5:
+        return None
+    return figures.plot_embedding(archive.stored, known, columns, seed=seed)
+
+
 def read_similar(scores: pd.DataFrame, similar: pd.DataFrame) -> str:
     """Say how many of the neighbours agree, and how many would by chance."""
     if scores.empty:

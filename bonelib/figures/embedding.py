@@ -61,7 +61,8 @@ def plot_embedding(
             inside = values.eq(name) if name in shades else ~values.isin(names)
             look = dict(ms=2.6, mew=0, alpha=0.75, color=shades.get(name, "#CFCFCF"))
             if inside.any():  # what has no colour of its own lies below
-                told = f"{textwrap.shorten(name, 22, placeholder=' …')} ({int(inside.sum()):,})"
+                told = "other or none" if name == "other" else name
+                told = f"{textwrap.shorten(told, 26, placeholder=' …')} ({int(inside.sum()):,})"
                 ax.plot(*places[inside].T, "o", label=told, zorder=1 + (name in shades), **look)
         ax.set(xticks=[], yticks=[], title=f"by {column.replace('_', ' ')}", aspect="equal")
         ax.spines[:].set_visible(False)
