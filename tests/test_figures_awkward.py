@@ -170,6 +170,7 @@ def figure_of(chart, count):
     drawn = CHARTS[chart](count)
     figure = getattr(drawn, "figure", None) or drawn
     figures.synthetic_note(figure)
+    figure.set_dpi(200)
     for _ in range(2):  # as ``run.save_figure``
         figure.draw_without_rendering()
     return figure

@@ -808,6 +808,22 @@ def test_an_unchanged_figure_is_an_unchanged_file():
     assert b"CreationDate" not in contents[0][0], "which changes by the second"
 
 
+def test_letters_that_are_wider_in_the_file_are_not_cut():
+    import matplotlib.pyplot as plt
+    from PIL import Image
+
+    figure, ax = plt.subplots(figsize=(6.3, 3), layout="constrained", dpi=110)
+    told = [f".{k}47 [.832, .862]; 1,{k}43 patients, internal test" for k in range(8)]
+    ax.set_yticks(range(8), told, size=6.8)
+    ax.secondary_yaxis("right").set_yticks(range(8), told, size=6.8)
+    run = runs.start("data", **PLACE)
+    run.save_figure("02_reported", figure)
+    plt.close(figure)
+    grey = np.asarray(Image.open(run.path / "figures/02_reported.png").convert("L"))
+    assert grey.shape[1] == 1260, "the width it was made for"
+    assert (grey[:, [0, 1, -2, -1]] > 250).all(), "nothing reaches the edge"
+
+
 def test_tiny_never_publishes_and_demo_does(folder):
     runs.start("data", **PLACE).save_figure("01_counts", draw())
     assert not (folder / "figures").exists()

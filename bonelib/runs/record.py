@@ -28,6 +28,7 @@ from bonelib.runs.stages import PUBLISHING
 # What says where and when, not what was found: columns of tables, and notes.
 NOT_CONTENT = ("path", "seconds", "cpu_seconds")
 NOT_FINDINGS = ("root", "published")
+DPI = 200  # of a figure's PNG, and of the letters that its layout measures
 
 
 class _Folder:
@@ -195,6 +196,7 @@ class Run(_Folder):
         """
         from matplotlib.transforms import Bbox
 
+        figure.set_dpi(DPI)  # hinted letters are wider at some resolutions than at others
         for _ in range(2):  # the layout measures labels that it then moves
             figure.draw_without_rendering()
         figure.set_layout_engine("none")  # both files show the same
@@ -202,7 +204,7 @@ class Run(_Folder):
         box = Bbox.union([canvas, figure.get_tightbbox()])
         for suffix, options in (
             (".pdf", {"metadata": {"CreationDate": None}}),
-            (".png", {"dpi": 200}),
+            (".png", {"dpi": DPI}),
         ):
             path = self._file(f"figures/{name}{suffix}")
             with replacing(path) as temporary:
