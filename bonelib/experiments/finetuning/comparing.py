@@ -5,7 +5,7 @@ from dataclasses import replace
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from bonelib import evaluation, figures, reporting, runs
+from bonelib import adaptation, evaluation, figures, reporting, runs
 from bonelib.evaluation import METHOD, Method
 from bonelib.experiments.context import METADATA, AnyRun, Context, keep, opened
 
@@ -145,9 +145,10 @@ def read_efficiency(context: Context, table: pd.DataFrame) -> str:
 def draw(context: Context, history: pd.DataFrame, predictions: pd.DataFrame) -> plt.Figure:
     """Draw the validation curve of each training, and test predictions beside those of metadata.
 
-    The predictions are of ``full`` fine-tuning; where there is none, of the first methods.
+    The predictions are of ``full`` fine-tuning and of what learnt from outlines; where there is
+    none, of the first methods.
     """
-    tuned = predictions["strategy"].eq("full")
+    tuned = predictions["strategy"].isin(("full", *adaptation.WITH_OUTLINES))
     shown = predictions[(tuned | predictions["sees"].eq("metadata"))]
     if not tuned.any():
         first = [*evaluation.by_method(predictions).values()][:CURVES]
