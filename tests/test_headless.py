@@ -14,7 +14,7 @@ import pytest
 from bonelib import headless, runs
 from bonelib.__main__ import main
 from bonelib.experiments import settings
-from bonelib.headless.plan import convert
+from bonelib.headless.parameters import convert
 from bonelib.headless.studies import studies
 
 PARAMETERS = """PROFILE: str = "tiny"
@@ -182,7 +182,9 @@ LONG: dict = {
 }
 PAIRS: list = [(1, 2)]
 """
-    odd = dict(CLASSES="a=b # c", NOTE="n", TITLE="t = 1 | 2", LONG="{'y': 2}", PAIRS="[(3, 4)]")
+    odd = dict(
+        CLASSES="a=b # c", NOTE="n", TITLE="t = 1 | 2 $HOME", LONG="{'y': 2}", PAIRS="[(3, 4)]"
+    )
     write(
         folder,
         "01",
@@ -195,7 +197,8 @@ PAIRS: list = [(1, 2)]
     assert list(defaults.values()) == ["found=class", None, "a # b", {"x": 1}, [[1, 2]]]
     (outcome,) = headless.run(["01"], folder=folder, parameters=odd)
     given = runs.Record(outcome.step.folder).notes["given"]
-    assert given == ["a=b # c", "n", "t = 1 | 2", {"y": 2}, [[3, 4]]]
+    assert given == ["a=b # c", "n", "t = 1 | 2 $HOME", {"y": 2}, [[3, 4]]]
+    assert headless.run(["01"], folder=folder, parameters=odd)[0].status == "reused"
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,7 @@ def train(folder, place="never", passing=0):
         resume=runs.checkpoint(run),
         checkpoint=functools.partial(runs.save_checkpoint, run),
         checkpoint_seconds=0,
-        accelerator="cpu",
+        accelerator=os.environ.get("BONELIB_TEST_DEVICE", "cpu"),
     )
     losses_seen = []
     for row in steps:

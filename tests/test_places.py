@@ -102,12 +102,12 @@ def test_what_a_killed_process_owned_is_taken_over_and_another_machine_is_asked_
     ended.wait()
     here = locks._here().split(" on ")[1]
     owner.write_text(f"process {ended.pid} on {here}")
-    free = locks.take(lock, wait=True)
+    free = locks.take(lock, wait=locks.pause)
     assert owner.read_text() == locks._here()
     free()
     assert not owner.exists()
     owner.write_text("process 1 on another-node")
-    for wait in (False, True):
+    for wait in (None, locks.pause):
         with pytest.raises(locks.Busy, match="process 1 on another-node; if it has ended"):
             locks.take(lock, wait=wait)
     with pytest.raises(ValueError, match="Another process works on"), runs.alone(folder / "x"):

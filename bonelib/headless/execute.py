@@ -1,94 +1,111 @@
 """Execute one notebook in a kernel of its own and keep its copy, whatever happens.
 
-A step comes in; the executed copy in the run folder and what went wrong, if anything, go out. The
-kernel is this interpreter and talks over sockets in a private folder, not over open TCP ports. A
-notebook has finished when its record exists: papermill marks the cells of a killed kernel as
-completed, so their status tells nothing.
+A step comes in; the executed copy in the run folder and what became of it go out. A notebook has
+finished when its record exists: papermill marks the cells of a killed kernel as completed, so their
+status tells nothing. What went wrong is kept from outside, in ``failed.json``, until it succeeds.
 """
 
 import json
-import os
 import re
-import resource
-import signal
-import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from .. import runs
+from .kernel import Watch, prepare, socket_root
 from .plan import Step
 
-# glibc gives large tensors back to the system after each step and takes 40 % of the CPU time in
-# page faults; these thresholds keep them. OpenMP's threads spin while they wait for each other,
-# which takes two thirds of the CPU time where other processes run beside; 1000 turns are enough
-# to meet on a free machine. BLAS has threads of its own that spin likewise, and its problems here
-# are too small to be parted. What the user has set stands.
-PROCESS_ENVIRONMENT = {
-    "MALLOC_MMAP_THRESHOLD_": "4000000000",
-    "MALLOC_TRIM_THRESHOLD_": "16000000000",
-    "MALLOC_TOP_PAD_": "500000000",
-    "GOMP_SPINCOUNT": "1000",
-    "OPENBLAS_NUM_THREADS": "1",
-    "PYTHONUTF8": "1",
-}
+COPY = "notebook-failed.ipynb"  # until the run is known to have succeeded
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _FRAME = re.compile(r"^(File .+:\d+, in .+|Cell In\[\d+\], line \d+)", re.MULTILINE)
+Report = Callable[[str], None]
 
 
-def execute(step: Step, report: Callable[[str], None]) -> tuple[str, str]:
-    """Run one notebook and keep its copy; return ``executed, failed`` or ``planned``, and why.
+def execute(
+    step: Step, report: Report, *, jobs: int, stop: threading.Event
+) -> tuple[str, dict[str, Any]]:
+    """Run one notebook and keep its copy.
 
     It is planned if it ended with a plan in its run folder: its training is left to others. The
     copy has the name of a failed one until the run is known to have succeeded, so that a killed
     session leaves the right name behind.
 
-    Raises:
-        KeyboardInterrupt: Passed on; the copy is kept, and no record that this run wrote.
+    Args:
+        jobs: How many kernels share the machine.
+        stop: Set by whoever wants the kernel stopped; the copy is kept, and no record that this
+            run wrote.
+
+    Returns:
+        ``executed, failed, planned`` or ``interrupted``, and facts: ``error`` (empty if none),
+        ``cell``, ``signal`` and ``exit`` of a kernel that ended, ``seconds, cpu_seconds``
+        and ``memory_gb`` seen from outside.
     """
-    names = ("record.json", "plan.json", "notebook-failed.ipynb")
-    record, plan, copy = (step.folder / name for name in names)
+    record, plan, copy = (step.folder / name for name in ("record.json", "plan.json", COPY))
     before, planned_before = _stamp(record), _stamp(plan)
-    executed = _Copy(copy, report)
+    executed, began = _Copy(copy, report), time.monotonic()
     try:
-        _run_cells(step, executed, report)
+        spent = _run_cells(step, executed, jobs=jobs, stop=stop)
+    finally:
         if not executed.error and not record.exists():
             executed.error = (
                 f"the notebook left no record: {record} does not exist. It must end with\n"
                 "run.finish(…) of a run started with its own parameters."
             )
-    finally:
-        error = executed.error
-        if error and record.exists() and _stamp(record) != before:
+        if executed.error and record.exists() and _stamp(record) != before:
             record.unlink()
-        elif not error and copy.exists():
+    facts = executed.facts() | spent | {"seconds": round(time.monotonic() - began, 1)}
+    if not executed.error:
+        if executed.whole:
             copy.replace(step.folder / "notebook.ipynb")
-    if error and runs.planned(step.folder) and _stamp(plan) != planned_before:
-        return "planned", runs.how_to_train(step.folder)
-    if error:
-        return "failed", f"{error}\nWhat it did so far: {copy}"
-    return "executed", ""
+        (step.folder / runs.FAILED).unlink(missing_ok=True)
+        return "executed", facts
+    if stop.is_set():
+        facts["error"] = f"{executed.cell}: interrupted from outside"
+        status = "interrupted"
+    elif runs.planned(step.folder) and _stamp(plan) != planned_before:
+        return "planned", facts | {"error": runs.how_to_train(step.folder)}
+    else:
+        status = "failed"
+    _keep(step, facts | {"status": status}, report)
+    return status, facts | {"error": f"{facts['error']}\nWhat it did so far: {copy}"}
 
 
 def _stamp(path: Path) -> tuple[int, bytes] | None:
     return (path.stat().st_mtime_ns, path.read_bytes()) if path.exists() else None
 
 
-def _run_cells(step: Step, copy: "_Copy", report: Callable[[str], None]) -> None:
+def _keep(step: Step, facts: dict[str, Any], report: Report) -> None:
+    """Write what went wrong beside what there is of the run."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    told = {"when": now, "notebook": step.notebook, "commit": runs.machine.commit()}
+    try:
+        with runs.replacing(step.folder / runs.FAILED) as temporary:
+            text = json.dumps(facts | told, indent=1, ensure_ascii=False)
+            temporary.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:  # a full disk, which may be what went wrong
+        report(f"    {step.folder / runs.FAILED} can't be written ({error.strerror}).")
+
+
+def _run_cells(step: Step, copy: "_Copy", *, jobs: int, stop: threading.Event) -> dict[str, float]:
     """Execute the cells in a fresh kernel, keeping the copy as it grows, with the error."""
     import papermill
     from jupyter_core.utils import run_sync
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
-    lines = _Lines(report, copy)
-    with tempfile.TemporaryDirectory(prefix="bone-", dir=_socket_root()) as private:
-        kernel = _kernel(Path(private), step)
+    lines = _Lines(copy)
+    with tempfile.TemporaryDirectory(prefix="bone-", dir=socket_root()) as private:
+        source = Path(private) / step.source.name  # as it was read, whatever is saved meanwhile
+        source.write_text(step.text, encoding="utf-8")
+        kernel = prepare(Path(private), step, jobs)
+        watch = Watch(kernel, stop)
         try:
             papermill.execute_notebook(
-                str(step.source),
+                str(source),
                 None,
                 parameters=step.given,
                 kernel_name="python3",
@@ -108,33 +125,35 @@ def _run_cells(step: Step, copy: "_Copy", report: Callable[[str], None]) -> None
             copy.cell = _named(raised.exec_count, raised.source)
             copy.failed("" if copy.expects_an_exception(raised.source) else _explain(raised))
         except DeadKernelError:
-            copy.failed(_ended(kernel.provisioner.process))
+            copy.ended = watch.ended()
+            copy.failed(copy.ended.pop("why"))
         except (RuntimeError, TimeoutError, OSError) as raised:
             copy.failed(f"{type(raised).__name__}: {raised}")
-        except KeyboardInterrupt:
-            said = "interrupted from the keyboard. What it did so far"
-            report(f"    {copy.cell}: {said}: {copy.path}")
-            raise
         finally:
             lines.close()
             copy.save()
+            watch.close()
             if kernel.has_kernel:
                 run_sync(kernel.shutdown_kernel)(now=bool(copy.error))
+    return {"cpu_seconds": round(watch.cpu_seconds, 1), "memory_gb": round(watch.memory_gb, 3)}
 
 
 class _Copy:
     """The executed copy while it grows, the cell that runs, and what went wrong, if anything."""
 
-    def __init__(self, path: Path, report: Callable[[str], None]):
+    def __init__(self, path: Path, report: Report):
         self.path, self.report = path, report
         self.error = "interrupted"  # until the cells have come to an end
+        self.ended: dict[str, Any] = {}  # how the kernel did
         self.notebook: Any = None
         self.cell = "before the first cell"
-        self._cells = 0
+        self._cells, self.whole = 0, False  # whether it was saved to the end
         self._saved = time.monotonic()
 
     def begin(self, notebook: Any) -> None:
+        """Keep the copy from the start, so that even a runner that is killed leaves one."""
         self.notebook = notebook
+        self.save()
 
     def count(self, cell: Any, cell_index: int) -> None:
         self._cells += 1  # the number that In [ ] shows in the copy
@@ -143,6 +162,10 @@ class _Copy:
     def failed(self, why: str) -> None:
         """Note what went wrong in the cell that runs, if anything."""
         self.error = why and f"{self.cell}: {why}"
+
+    def facts(self) -> dict[str, Any]:
+        """Return what is known of an error."""
+        return {"error": self.error, "cell": self.cell, **self.ended}
 
     def expects_an_exception(self, source: str) -> bool:
         """Tell whether the cell has Jupyter's tag for that; nbclient then goes on."""
@@ -160,7 +183,9 @@ class _Copy:
             try:
                 with runs.replacing(self.path) as temporary:
                     temporary.write_text(nbformat.writes(self.notebook), encoding="utf-8")
-            except OSError as error:  # the run itself may still be whole
+                self.whole = True
+            except OSError as error:  # the run itself may still be
+                self.whole = False
                 self.report(f"    {self.path} can't be written ({error.strerror}).")
         self._saved = time.monotonic()
 
@@ -168,14 +193,14 @@ class _Copy:
 class _Lines:
     """A file for what the kernel prints: complete lines are reported, indented, as they come."""
 
-    def __init__(self, report: Callable[[str], None], copy: _Copy):
-        self.report, self.copy = report, copy
+    def __init__(self, copy: _Copy):
+        self.copy = copy
         self._rest = ""
 
     def write(self, text: str) -> None:
         *lines, self._rest = (self._rest + text).split("\n")
         for line in lines:
-            self.report("    " + line.rsplit("\r", 1)[-1])
+            self.copy.report("    " + line.rsplit("\r", 1)[-1])
         self.copy.save_sometimes()
 
     def flush(self) -> None:
@@ -184,30 +209,6 @@ class _Lines:
     def close(self) -> None:
         if self._rest:
             self.write("\n")
-
-
-def _socket_root() -> str:
-    # A socket path has 107 characters at most; the folder of a cluster job can be longer.
-    root = tempfile.gettempdir()
-    return root if len(root) <= 60 else "/tmp"
-
-
-def _kernel(private: Path, step: Step) -> Any:
-    """Prepare a kernel that is this interpreter and talks through sockets in a private folder."""
-    from jupyter_client import AsyncKernelManager
-    from jupyter_client.kernelspec import KernelSpecManager
-
-    kernel = AsyncKernelManager(
-        kernel_name="python3",
-        transport="ipc",
-        connection_file=str(private / "k.json"),
-        # no folders searched: the spec of ipykernel itself, whatever the user has registered
-        kernel_spec_manager=KernelSpecManager(kernel_dirs=[]),
-    )
-    kernel.kernel_spec.argv.append("--log-level=50")  # shutting down is no error to print
-    unset = {k: v for k, v in PROCESS_ENVIRONMENT.items() if k not in os.environ}
-    kernel.kernel_spec.env = unset | {runs.freshness.NOTEBOOK: json.dumps(step.notebook)}
-    return kernel
 
 
 def _explain(error: Any) -> str:
@@ -219,19 +220,3 @@ def _explain(error: Any) -> str:
 def _named(number: int | None, source: str) -> str:
     first = next(line for line in source.splitlines() if line.strip())
     return f"cell In [{number}] ({first.strip()[:60]})"
-
-
-def _ended(process: subprocess.Popen) -> str:
-    """Say how a kernel ended that should still run."""
-    code = process.wait(timeout=10)
-    if code == -signal.SIGKILL:
-        return f"the kernel was killed, most often for want of memory{_memory()}"
-    if code < 0:
-        return f"the kernel was ended by {signal.Signals(-code).name}{_memory()}"
-    return f"the kernel ended itself with exit code {code}, as exit() in a cell does"
-
-
-def _memory() -> str:
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20  # kB on Linux
-    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"\n(largest kernel so far {peak:.1f} GB, this machine has {there:.1f} GB)"

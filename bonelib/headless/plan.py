@@ -4,26 +4,22 @@ What was typed comes in; one ``Step`` per notebook goes out, in the order of run
 that lists every problem with its cure. papermill itself would pass a mistyped name on in silence.
 """
 
-import ast
-import contextlib
 import difflib
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from .. import runs
+from .parameters import PLACE, convert, declared
 
 PROFILES = ("tiny", "demo", "full")
 STAGES = {number: stage for stage, number in runs.NOTEBOOKS.items()}
-# Parameters that name the run or its data, whose content the record compares, or that change none.
-PLACE = ("PROFILE", "DATA", "DATA_ROOT", "SEED", "VARIANT", "REUSE")
 IN_RECORD = (*PLACE, "RUN_ON")  # where a training ran changes no result
-COMMON = (*PLACE, "TASK")  # every notebook declares them
 MAY_BE_CSV = ("DATA", "CAPTIONS")  # a name, or the path of a table
 
 
@@ -32,6 +28,8 @@ class Step:
     """One notebook with everything known about its run before it starts.
 
     Attributes:
+        source: Where it lies.
+        text: Its file as it was read when the call was checked: this is executed.
         given: Parameters that are passed, converted to the declared types.
         values: All parameters, those given over the notebook's defaults.
         needs: Numbers of the notebooks it depends on, as far as they exist.
@@ -41,6 +39,7 @@ class Step:
     number: str
     stage: str
     source: Path
+    text: str
     given: dict[str, Any]
     values: dict[str, Any]
     needs: tuple[str, ...]
@@ -55,6 +54,16 @@ class Step:
     def folder(self) -> Path:
         """The run folder, known from the parameters and the data."""
         return runs.paths.run_path(self.stage, **self.place(self.stage))
+
+    def path(self, stage: str, above: Path | None = None) -> Path:
+        """Return the folder of the run of ``stage`` for this one, below that of its data."""
+        place, above = self.place(stage), above or self.folder.parents[2]
+        return above / place["task"] / stage / f"{place['variant']}-s{place['seed']}"
+
+    @property
+    def inputs(self) -> list[Path]:
+        """The folders of the runs it depends on, in the order of ``needs``."""
+        return [self.path(STAGES[number]) for number in self.needs]
 
     def place(self, stage: str) -> dict[str, Any]:
         """Return the arguments with which ``runs.find`` finds the run of ``stage`` for this one."""
@@ -76,7 +85,7 @@ class Step:
 
         A path stands with its name only: what the file holds is known to the record.
         """
-        cells = json.loads(self.source.read_text(encoding="utf-8"))["cells"]
+        cells = json.loads(self.text)["cells"]
         sources = [
             "".join(cell["source"])
             for cell in cells
@@ -95,6 +104,8 @@ class Step:
 
 
 Problems = Callable[[Step], Sequence[str]]  # what is wrong with the values of a notebook
+Allowed = Mapping[str, Sequence[str] | Mapping[str, str]]  # values of a parameter
+Call = tuple[Sequence[str], str, Mapping[str, Any]]  # notebooks, profile, parameters
 
 
 def notebooks(folder: Path | None = None) -> dict[str, Path]:
@@ -106,7 +117,7 @@ def notebooks(folder: Path | None = None) -> dict[str, Path]:
     """
     folder = folder or runs.ROOT / "notebooks"
     found: dict[str, Path] = {}
-    for path in sorted(folder.glob("[0-9][0-9]_*.ipynb")):
+    for path in (p for p in sorted(folder.glob("[0-9][0-9]_*.ipynb")) if p.name[:2] in STAGES):
         other = found.setdefault(path.stem[:2], path)
         if other != path:
             raise ValueError(
@@ -115,80 +126,7 @@ def notebooks(folder: Path | None = None) -> dict[str, Path]:
             )
     if not found:
         raise FileNotFoundError(f"No numbered notebooks (01_data.ipynb, …) in {folder}.")
-    return {number: path for number, path in found.items() if number in STAGES}
-
-
-def declared(notebook: Path) -> dict[str, Any]:
-    """Read the parameters of a notebook with their defaults, whose types are those of the values.
-
-    The cell is read as Python. papermill 2.7 reads it line by line and loses a parameter whose
-    default or type holds ``=``, ``#`` or ``|``.
-
-    Raises:
-        ValueError: The notebook lacks one that every notebook has, or computes one.
-    """
-    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    tagged = [c for c in cells if "parameters" in c["metadata"].get("tags", ())]
-    found = {}
-    for node in _statements("".join(tagged[0]["source"]) if tagged else ""):
-        if not isinstance(node, ast.Assign | ast.AnnAssign) or node.value is None:
-            continue
-        for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
-            name, default = ast.unparse(target), ast.unparse(node.value)
-            try:
-                found[name] = _listed(ast.literal_eval(node.value))
-                json.dumps(found[name])  # a record can hold it
-            except (ValueError, TypeError):
-                raise ValueError(
-                    f"{name} = {default} is not a plain value; compute it in a later cell, since "
-                    "values from outside come in after the parameters."
-                ) from None
-    if missing := [name for name in COMMON if name not in found]:
-        raise ValueError(
-            f"no parameters {', '.join(missing)}. The first code cell needs the tag "
-            '"parameters" and lines such as SEED: int = 0'
-        )
     return found
-
-
-def _statements(source: str) -> list[ast.stmt]:
-    try:
-        return ast.parse(source).body
-    except SyntaxError as error:
-        raise ValueError(
-            f"line {error.lineno} of the parameters is not plain Python ({error.msg}): keep magics "
-            "in a later cell."
-        ) from None
-
-
-def convert(name: str, value: Any, wanted: type) -> Any:
-    """Turn what was typed on the command line into the type of the default, strictly.
-
-    Of a default None nothing is known: a number, a list or None is read as such, the rest is text.
-
-    Raises:
-        ValueError: ``value`` is no such thing: ``1.0`` is no int, ``yes`` is no bool.
-    """
-    read = value
-    if isinstance(value, str) and wanted is not str:
-        with contextlib.suppress(ValueError, SyntaxError):
-            read = ast.literal_eval(value.capitalize() if wanted is bool else value)
-            if wanted is bool and read in (0, 1):
-                read = bool(read)
-    if wanted is float and type(read) is int:
-        return float(read)
-    if type(read) is wanted or wanted is type(None):  # not isinstance: True is an int
-        return _listed(read)
-    shown = {bool: "true or false", list: 'a list such as "[1, 2]"', dict: "a dict"}
-    kind = shown.get(wanted, f"of type {wanted.__name__}")
-    raise ValueError(f"{name} must be {kind}, found {value!r}.")
-
-
-def _listed(value: Any) -> Any:
-    """Return tuples as lists: papermill writes any other value into a notebook as text."""
-    if isinstance(value, list | tuple):
-        return [_listed(one) for one in value]
-    return {k: _listed(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
 def plan(
@@ -196,42 +134,86 @@ def plan(
     *,
     profile: str = "tiny",
     parameters: Mapping[str, Any] | None = None,
-    allowed: Mapping[str, Sequence[str] | Mapping[str, str]] | None = None,
+    **known: Any,
+) -> list[Step]:
+    """Check a single call by ``plan_all``, whose further arguments these are."""
+    return plan_all([(numbers, profile, parameters or {})], **known)
+
+
+def plan_all(
+    calls: Sequence[Call],
+    *,
+    allowed: Allowed | None = None,
     problems: Problems = lambda step: [],
     folder: Path | None = None,
+    upstream: bool = True,
+    queued: Collection[Path] = (),
 ) -> list[Step]:
-    """Check a call completely and return its steps in order; nothing is executed or written.
+    """Check calls completely and return their steps in order; nothing is executed or written.
+
+    Each run folder of a sweep or a study is made once.
 
     Args:
-        numbers: Notebooks to run, ``("01", "4")``; all that exist if empty.
-        parameters: Values by name, as text or typed. Each goes to the notebooks that declare it.
+        calls: Notebooks, ``("01", "4")``, all that exist if empty; profile; and parameters by name,
+            as text or typed, each for the notebooks that declare it.
         allowed: Values that a parameter may take, ``{"TASK": […], "DATA": […]}``. A mapping gives a
             hash of what each value stands for, so that a recipe that was changed is noticed.
             ``DATA`` and ``CAPTIONS`` may also be the path of a CSV.
         problems: Lists what is wrong with all values of one notebook together.
         folder: Where the notebooks lie; ``notebooks/`` of the repository by default.
+        upstream: Without, what the steps rely on need not be there: nothing is started.
+        queued: Folders of runs that jobs are going to make.
 
     Raises:
-        ValueError: Lists *all* problems at once, each with what to do.
+        ValueError: Lists *all* problems at once, each with what to do; two runs that would share a
+            folder are one.
     """
-    available, allowed = notebooks(folder), allowed or {}
-    given = {name: _absolute(name, value) for name, value in (parameters or {}).items()}
+    texts = {
+        number: (path, path.read_text(encoding="utf-8"))  # what is executed, whatever is saved now
+        for number, path in notebooks(folder).items()
+    }
+    steps: list[Step] = []
+    wrong: list[str] = []
+    for numbers, profile, parameters in calls:
+        found, refused = _steps(numbers, profile, parameters, texts=texts, allowed=allowed or {})
+        steps += found
+        wrong += refused + [one for step in found for one in problems(step)]
+    if not wrong:  # folders and runs can only be looked up with sound values
+        steps, wrong = _folders(steps)
+        wrong += _missing(steps, queued) if upstream else []
+    if wrong := list(dict.fromkeys(wrong)):
+        lines = "\n".join(f"  - {line}" for line in wrong)
+        raise ValueError(f"Nothing was started, {len(wrong)} problem(s):\n{lines}")
+    return steps
+
+
+def _steps(
+    numbers: Sequence[str],
+    profile: str,
+    parameters: Mapping[str, Any],
+    *,
+    texts: Mapping[str, tuple[Path, str]],
+    allowed: Allowed,
+) -> tuple[list[Step], list[str]]:
+    """Return the steps of one call, and all that is wrong with its words."""
+    given = {name: _absolute(name, value) for name, value in parameters.items()}
     wrong = [] if profile in PROFILES else [_unknown("profile", profile, PROFILES)]
     chosen = []
-    for typed in numbers or available:
+    for typed in numbers or texts:
         number = f"{typed}".zfill(2)[:2]
-        if number in available and f"{typed}".zfill(2) in (number, available[number].stem):
+        if number in texts and f"{typed}".zfill(2) in (number, texts[number][0].stem):
             chosen.append(number)
         else:
-            there = ", ".join(path.stem for path in available.values())
+            there = ", ".join(path.stem for path, _ in texts.values())
             wrong.append(f"There is no notebook {typed!r}. These exist: {there}.")
 
     declarations = {}
     for number in sorted(set(chosen)):
+        source, text = texts[number]
         try:
-            declarations[number] = declared(available[number])
+            declarations[number] = declared(text)
         except ValueError as error:
-            wrong.append(f"{available[number].name}: {error}")
+            wrong.append(f"{source.name}: {error}")
     known = sorted({name for names in declarations.values() for name in names} - {"PROFILE"})
     for name in given if declarations else ():
         if name == "PROFILE":
@@ -249,21 +231,14 @@ def plan(
             except ValueError as error:
                 wrong.append(str(error))
         values = defaults | passed
-        needs = tuple(n for n in _needs(number, values) if n in available)
+        needs = tuple(n for n in _needs(number, values) if n in texts)
         meant = {
             name: hashes[values[name]]
             for name, hashes in allowed.items()
             if isinstance(hashes, Mapping) and values.get(name) in hashes
         }
-        source = available[number]
-        steps.append(Step(number, STAGES[number], source, passed, values, needs, meant))
-        wrong += problems(steps[-1])
-    if not wrong:  # folders and runs can only be looked up with sound values
-        wrong = _missing(steps)
-    if wrong := list(dict.fromkeys(wrong)):
-        lines = "\n".join(f"  - {line}" for line in wrong)
-        raise ValueError(f"Nothing was started, {len(wrong)} problem(s):\n{lines}")
-    return steps
+        steps.append(Step(number, STAGES[number], *texts[number], passed, values, needs, meant))
+    return steps, wrong
 
 
 def _needs(number: str, values: Mapping[str, Any]) -> tuple[str, ...]:
@@ -288,9 +263,7 @@ def _unknown(what: str, name: str, known: Sequence[str]) -> str:
     return f"Unknown {what} {name!r}.{hint} Known: {', '.join(known)}."
 
 
-def _wrong_values(
-    given: dict[str, Any], allowed: Mapping[str, Sequence[str] | Mapping[str, str]]
-) -> list[str]:
+def _wrong_values(given: dict[str, Any], allowed: Allowed) -> list[str]:
     found = []
     for name in given.keys() & allowed.keys():
         value, values = str(given[name]), list(allowed[name])
@@ -311,29 +284,62 @@ def _are_data(name: str, sets: list[str]) -> bool:
     return set(name.split("+")) <= {*sets} or any((one / name).is_dir() for one in above)
 
 
-def _missing(steps: list[Step]) -> list[str]:
-    """List what the steps rely on and can't get: the data folder, and runs outside this call."""
+def _folders(steps: list[Step]) -> tuple[list[Step], list[str]]:
+    """Name the folder of each run, keep one step for each, and list those that can't share it."""
+    above: dict[tuple[Any, ...], Path] = {}  # a large data set is looked at once for its name
+    made: dict[Path, Step] = {}
     found: list[str] = []
-    made: set[Path] = set()
-    names: set[str] = set()
     for step in steps:
+        data = tuple(step.values[name] for name in ("PROFILE", "DATA", "DATA_ROOT"))
         try:
-            _ = step.folder  # its name is that of the data
-            if step.stage == "data" and not runs.is_drawn(step.values["DATA"]):
-                runs.data_root(step.values["DATA"], step.values["DATA_ROOT"])
+            if data in above:
+                step.folder = step.path(step.stage, above[data])
+            above[data] = step.folder.parents[2]
         except (FileNotFoundError, ValueError) as error:
             found.append(str(error))
             continue
-        made.add(step.folder)
-        names.add("/".join(step.folder.parts[-5:]))
+        first = made.setdefault(step.folder, step)
+        if differ := runs.freshness.notebook_changes(first.notebook, step.notebook):
+            found.append(
+                f"{step.name}: two runs would share {step.folder} ({'; '.join(differ)}). Give each "
+                "a VARIANT."
+            )
+    return list(made.values()), found
+
+
+def _missing(steps: list[Step], queued: Collection[Path]) -> list[str]:
+    """List what the steps rely on and can't get: the data folder, and runs outside this call."""
+    found: list[str] = []
+    made = {step.folder.absolute() for step in steps} | {*queued}
+    names = {"/".join(step.folder.parts[-5:]) for step in steps}
+    for step in steps:
+        if step.stage == "data" and not runs.is_drawn(step.values["DATA"]):
+            try:
+                runs.data_root(step.values["DATA"], step.values["DATA_ROOT"])
+            except FileNotFoundError as error:
+                found.append(str(error))
+                continue
         for need in step.needs:
             try:
-                place = step.place(STAGES[need])  # FROM may name another than this call makes
-                if runs.paths.run_path(STAGES[need], **place) not in made:
-                    runs.find(STAGES[need], **place)
+                if step.path(STAGES[need]).absolute() not in made:  # FROM may name another
+                    runs.find(STAGES[need], **step.place(STAGES[need]))
             except runs.freshness.Stale as error:
                 if not {reason.run for reason in error.reasons} <= names:  # not made again here
                     found.append(f"{step.name} needs notebook {need}: {error}")
             except (FileNotFoundError, ValueError) as error:
                 found.append(f"{step.name} needs notebook {need}: {error}")
+    return found
+
+
+def dependencies(steps: Sequence[Step]) -> list[tuple[set[int], set[int]]]:
+    """Return for each step the indices of those it needs, and of all that come before it.
+
+    The latter are also what it reads if it is there: their failure does not stop it.
+    """
+    where = {step.folder: i for i, step in enumerate(steps)}
+    found = []
+    for step in steps:
+        needs = {where[path] for path in step.inputs if path in where}
+        may_read = runs.READS.get(step.number, ())
+        found.append((needs, needs | {i for i, s in enumerate(steps) if s.number in may_read}))
     return found

@@ -18,12 +18,12 @@ _NAMES = {
     "code": "code_hash",
     "data": "",
     "files": "cache_folder file_hash replacing replacing_folder",
-    "finding": "collect find stale start",
+    "finding": "FAILED collect failures find stale start",
     "freshness": "",
     "machine": "seed_everything",
     "paths": "DRAWN ROOT alone data_root figures_folder folder is_drawn task_files",
     "record": "Record Run",
-    "stages": "ANY_TASK MODULES NEEDS NEEDS_WITH NOTEBOOKS input_variant",
+    "stages": "ANY_TASK MODULES NEEDS NEEDS_WITH NOTEBOOKS READS input_variant",
 }
 _MODULE = {name: module for module, names in _NAMES.items() for name in names.split()}
 __all__ = [*_MODULE]  # noqa: PLE0604  read off the table above

@@ -6,6 +6,7 @@ All lie in the run folder, so that a training planned by a notebook can be carri
 
 import os
 import pickle
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ class Planned(Exception):  # noqa: N818  it is no error: the run goes on elsewhe
 def how_to_train(path: Path) -> str:
     """Say how a planned training is carried out."""
     return (
-        f"Train it with: torchrun --nproc-per-node 1 -m bonelib train {path}\n"
+        f"Train it with: torchrun --nproc-per-node 1 -m bonelib train {shlex.quote(str(path))}\n"
         "Then run this notebook again, without REUSE=False: it finds the trained bundle."
     )
 

@@ -18,8 +18,9 @@ from bonelib.runs.files import file_hash
 
 PACKAGE = Path(__file__).resolve().parents[1]  # bonelib/
 # The command line and the runner start what computes. `runs` keeps what was computed: its files
-# are read back as they were saved, or refused by the format of the record.
-LEFT_OUT = ("commands", "headless", "runs", "__main__", "__init__")
+# are read back as they were saved, or refused by the format of the record. `explore` shows what
+# was computed to a reader.
+LEFT_OUT = ("commands", "headless", "runs", "explore", "__main__", "__init__")
 # BONELIB_OTHER_CODE=keep: numbers made by other code are named, not made again.
 KEEP = "BONELIB_OTHER_CODE"
 DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
@@ -67,7 +68,7 @@ def changed_rooms(
         without: Rooms that do not count, ``figures``, or single modules, ``experiments/probing``.
     """
     paths = {p for p in {*then, *now} if then.get(p) != now.get(p)}
-    passed = set(without)
+    passed = {*without, *LEFT_OUT}  # older records name some of these
     return sorted({_room(p) for p in paths if not {_room(p), p.removesuffix(".py")} & passed})
 
 

@@ -8,11 +8,12 @@ again.
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
+import secrets
 import shutil
 import stat
-import tempfile
 import time
 import zlib
 from collections.abc import Iterator, Sequence
@@ -32,16 +33,17 @@ def cache_folder(name: str) -> Path:
 
 
 @contextlib.contextmanager
-def replacing(path: Path, *, mode: int = 0o644) -> Iterator[Path]:
-    """Give a temporary path beside ``path`` that takes its place only if the block succeeds."""
+def replacing(path: Path, *, mode: int = 0o666) -> Iterator[Path]:
+    """Give a temporary path beside ``path`` that takes its place only if the block succeeds.
+
+    Args:
+        mode: Who may do what with it, less what the user's umask forbids.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode))
     try:
         yield temporary
-        with contextlib.suppress(PermissionError):  # file systems without modes (FAT, SMB)
-            temporary.chmod(mode)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -51,11 +53,10 @@ def replacing(path: Path, *, mode: int = 0o644) -> Iterator[Path]:
 def replacing_folder(folder: Path) -> Iterator[Path]:
     """Give a temporary folder that takes the place of ``folder`` only if the block succeeds."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+    temporary = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
+    temporary.mkdir()
     try:
         yield temporary
-        with contextlib.suppress(PermissionError):
-            temporary.chmod(0o755)
         if folder.exists():
             shutil.rmtree(folder)
         temporary.replace(folder)
@@ -125,8 +126,11 @@ def hashes(paths: Sequence[str | Path], *, index: Path, workers: int = 1) -> lis
             return [0, 0, 0, ""]
 
     names = [os.path.abspath(path) if path else "" for path in paths]
+    # In portions: handing over one file would take longer than asking the system for it.
+    portions = [names[i : i + 64] for i in range(0, len(names), 64)]
     with ThreadPoolExecutor(workers) as pool:
-        looked = dict(zip(names, pool.map(look, names), strict=True))
+        entries = pool.map(lambda portion: [look(name) for name in portion], portions)
+        looked = dict(zip(names, itertools.chain.from_iterable(entries), strict=True))
     fresh = {
         path: entry
         for path, entry in looked.items()

@@ -17,9 +17,11 @@ from bonelib.runs import data as data_sets
 from bonelib.runs.paths import data_name, data_root, folder, is_drawn, run_path
 from bonelib.runs.record import Record, Run, as_json, hold, openings
 
-# What outlives a remake: the openings of the test labels, and the copies of the runner. A
-# checkpoint stays until it is known whether its training can go on.
-KEPT = ("openings.json", "notebook.ipynb", "notebook-failed.ipynb")
+# What outlives a remake: the openings of the test labels, the copies of the runner and
+# the logs of its jobs. A checkpoint stays until it is known whether its training can go on.
+KEPT = ("openings.json", "notebook.ipynb", "notebook-failed.ipynb", "slurm")
+FAILED = "failed.json"  # what the runner keeps of a run that failed, until it succeeds
+COSTS = ("cpu_seconds", "memory_gb", "gpu", "gpu_memory_gb")  # which older records lack
 
 
 def start(
@@ -215,7 +217,8 @@ def collect(*, profile: str, data: str = "", root: str | Path = "") -> pd.DataFr
 
     Columns: run, stage, data, data_name, task, variant, seed, stale, why (the reasons), other_code
     (rooms that changed since, even if such numbers are kept), ``settings.*``, ``metrics.*``,
-    seconds, openings (how often the test labels were read), commit.
+    seconds, openings (how often the test labels were read), commit, and what it took: cpu_seconds,
+    memory_gb, gpu, gpu_memory_gb (None in records of earlier versions).
     """
     above, name = folder() / profile, ""
     if data:
@@ -234,7 +237,7 @@ def collect(*, profile: str, data: str = "", root: str | Path = "") -> pd.DataFr
             record, _ = freshness.look_at(run)
             reasons = [str(error)]
         current = record.get("format") == freshness.FORMAT
-        columns = ("stage", "data", "task", "variant", "seed", "seconds", "commit")
+        columns = ("stage", "data", "task", "variant", "seed", "seconds", "commit", *COSTS)
         rows.append(
             {key: record.get(key) for key in columns}
             | {key: record.get(key, {}) for key in ("settings", "metrics")}
@@ -248,3 +251,15 @@ def collect(*, profile: str, data: str = "", root: str | Path = "") -> pd.DataFr
             }
         )
     return pd.json_normalize(rows, max_level=1)
+
+
+def failures(profile: str) -> dict[str, dict[str, Any]]:
+    """Return what is kept of runs that failed and have not succeeded since, by the run's name."""
+    found = {}
+    for path in sorted((folder() / profile).glob(f"*/*/*/*/{FAILED}")):
+        try:
+            facts = freshness.read(path.parent, FAILED)
+        except freshness.Damaged as error:
+            facts = {"error": str(error)}
+        found["/".join(path.parts[-6:-1])] = facts
+    return found

@@ -23,11 +23,12 @@ class Busy(ValueError):
     """Another process has the lock; the message names it, and what to delete if it has ended."""
 
 
-def take(path: Path, *, wait: bool = False) -> Callable[[], None]:
+def take(path: Path, *, wait: Callable[[str], None] | None = None) -> Callable[[], None]:
     """Lock ``path``, a file that is made for it, and return what frees it.
 
     Args:
-        wait: Until it is free; without, a lock that another process has is an error.
+        wait: Called with the owner's name between two looks while another process has it: it
+            sleeps (``pause``), or raises to give up. Without, such a lock is an error.
 
     Raises:
         Busy: Another process has it, or one of another machine may have it.
@@ -35,34 +36,62 @@ def take(path: Path, *, wait: bool = False) -> Callable[[], None]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    locked = False
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        who = os.read(file, 200).decode() or "unknown"
-        os.close(file)
-        raise Busy(who) from None
+        while not locked:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                locked = True
+            except BlockingIOError:
+                who = os.pread(file, 200, 0).decode() or "unknown"
+                if wait is None:
+                    raise Busy(who) from None
+                wait(who)
     except OSError as error:
-        os.close(file)
         if error.errno not in UNKNOWN:
             raise
         return _own(path.with_name(f"{path.name}.owner"), wait=wait)
+    finally:
+        if not locked:
+            os.close(file)
     os.ftruncate(file, 0)
     os.write(file, _here().encode())
     process = os.getpid()
 
     def free() -> None:
         if process == os.getpid():  # a worker that was forked meanwhile has the file open too
+            os.ftruncate(file, 0)  # no owner
             fcntl.flock(file, fcntl.LOCK_UN)
         os.close(file)
 
     return free
 
 
+def pause(_who: str) -> None:
+    """Wait for the next look at a lock."""
+    time.sleep(PAUSE)
+
+
+def owner(path: Path) -> str:
+    """Name the process that has a lock, empty where none has it."""
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        # A name is left by a kill as well. One that is held is not disturbed by this look.
+        if who := file.read(200).decode():
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # closing the file gives it up
+            except BlockingIOError:
+                return who
+    with contextlib.suppress(OSError):
+        who = path.with_name(f"{path.name}.owner").read_text(encoding="utf-8")
+        return "" if _ended(who) else who
+    return ""
+
+
 def _here() -> str:
     return f"process {os.getpid()} on {socket.gethostname()}"
 
 
-def _own(path: Path, *, wait: bool) -> Callable[[], None]:
+def _own(path: Path, *, wait: Callable[[str], None] | None) -> Callable[[], None]:
     """Create the file that stands for a lock; only one process can."""
     own, process = _here(), os.getpid()
     while True:
@@ -86,7 +115,7 @@ def _own(path: Path, *, wait: bool) -> Callable[[], None]:
         here = owner.endswith(f" on {socket.gethostname()}")
         if owner and not (wait and here):
             raise Busy(f"{owner}; if it has ended, delete {path}")
-        time.sleep(PAUSE)
+        (wait or pause)(owner)  # one that is being written has no name yet
 
     def free() -> None:
         if process == os.getpid():

@@ -1,12 +1,14 @@
-"""What else a run depends on: random state, versions, the machine."""
+"""What else a run depends on, and what it takes: random state, versions, the machine, its costs."""
 
 import contextlib
 import os
 import platform
 import random
+import resource
 import subprocess
 import sys
 from importlib import metadata
+from typing import Any
 
 import numpy as np
 
@@ -60,3 +62,25 @@ def device() -> str:
     if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
         return sys.modules["torch"].cuda.get_device_name()
     return f"{platform.machine()}, {os.cpu_count()} cores"
+
+
+def cpu_seconds() -> float:
+    """CPU seconds of this process and of those that it started and that have ended."""
+    spent = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(one.ru_utime + one.ru_stime for one in spent)
+
+
+def memory() -> dict[str, Any]:
+    """Return the peak of this process since it started, in GB (2³⁰ bytes), and that of the GPU.
+
+    Returns:
+        ``memory_gb`` (of its largest child if that took more), ``gpu`` (its name, or None) and
+        ``gpu_memory_gb`` (what torch had allocated at once, or None).
+    """
+    spent = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    unit = 2**30 if sys.platform == "darwin" else 2**20  # bytes there, kB on Linux
+    found: dict[str, Any] = {"memory_gb": round(max(s.ru_maxrss for s in spent) / unit, 3)}
+    cuda = sys.modules["torch"].cuda if "torch" in sys.modules else None
+    there = cuda is not None and cuda.is_available()
+    peak = round(cuda.max_memory_allocated() / 2**30, 3) if there else None
+    return found | {"gpu": cuda.get_device_name() if there else None, "gpu_memory_gb": peak}

@@ -11,7 +11,7 @@ import errno
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from bonelib import tables
@@ -101,12 +101,13 @@ def _below(above: str, name: str) -> Path:
     return next((path for path in candidates if path.is_dir()), candidates[0])
 
 
-def files_below(root: str | Path) -> dict[str, Path]:
+def files_below(root: str | Path) -> dict[str, str]:
     """Map the relative paths of all files below a folder to themselves, sorted, none hidden.
 
-    Links are followed, each real folder once.
+    Links are followed, each real folder once. Texts, since each look at a data set asks for
+    thousands, and making a ``Path`` takes as long as asking the system.
     """
-    root, seen, found = Path(root), set(), {}
+    root, seen, found = os.fspath(root), set(), {}
     for above, folders, names in os.walk(root, followlinks=True):
         real = os.path.realpath(above)
         if real in seen:
@@ -114,14 +115,12 @@ def files_below(root: str | Path) -> dict[str, Path]:
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if name[0] != ".")
-        for name in names:
-            if name[0] != ".":
-                path = Path(above, name)
-                found[path.relative_to(root).as_posix()] = path
+        below = "" if above == root else os.path.relpath(above, root).replace(os.sep, "/") + "/"
+        found |= {below + n: os.path.join(above, n) for n in names if n[0] != "."}
     return dict(sorted(found.items()))
 
 
-def data_files(data: str, root: str | Path) -> dict[str, Path]:
+def data_files(data: str, root: str | Path) -> dict[str, str]:
     """Map the names ``<set>/<relative path>`` of all files of a data set to where they lie.
 
     Args:
@@ -207,11 +206,19 @@ def run_path(
     return folder() / profile / name / task / stage / f"{variant}-s{seed}"
 
 
+def lock(run: Path, name: str = "lock") -> Path:
+    """Return the file by which a runner (``lock``) or a notebook (``writing``) has a run folder."""
+    return run.parent / f".{run.name}.{name}"
+
+
 @contextlib.contextmanager
-def alone(run: Path) -> Iterator[None]:
+def alone(run: Path, wait: Callable[[str], None] = locks.pause) -> Iterator[None]:
     """Let one process at a time work on a run folder; others wait. A kill frees it.
 
     A finished run that can only be read is free for all.
+
+    Args:
+        wait: As in ``locks.take``.
 
     Raises:
         ValueError: Another machine may work on it, and the file system has no locks to wait for.
@@ -219,7 +226,7 @@ def alone(run: Path) -> Iterator[None]:
     """
     free = None
     try:
-        free = locks.take(run.parent / f".{run.name}.lock", wait=True)
+        free = locks.take(lock(run), wait=wait)
     except locks.Busy as error:
         raise ValueError(f"Another process works on {run} ({error}).") from None
     except OSError as error:

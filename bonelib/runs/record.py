@@ -22,11 +22,11 @@ import pandas as pd
 
 from bonelib.runs import cures, freshness, locks, machine
 from bonelib.runs.files import file_hash, replacing
-from bonelib.runs.paths import figures_folder, folder
+from bonelib.runs.paths import figures_folder, folder, lock
 from bonelib.runs.stages import PUBLISHING
 
 # What says where and when, not what was found: columns of tables, and notes.
-NOT_CONTENT = ("path", "seconds", "cpu_seconds")
+NOT_CONTENT = ("path", "seconds", "cpu_seconds", "images_per_s", "waited")
 NOT_FINDINGS = ("root", "published")
 DPI = 200  # of a figure's PNG, and of the letters that its layout measures
 
@@ -155,7 +155,7 @@ class Run(_Folder):
 
     def __init__(self, path: Path, head: dict[str, Any]):
         super().__init__(path, head)
-        self._started = time.monotonic()
+        self._started = time.monotonic(), machine.cpu_seconds()
         self._notes: dict[str, Any] = {}
         self._closed = False
 
@@ -260,12 +260,14 @@ class Run(_Folder):
             "notes": notes,
             "outputs": outputs,
             "hash": hashlib.sha256(as_json([facts, outputs]).encode()).hexdigest()[:16],
-            "seconds": round(time.monotonic() - self._started, 1),
+            "seconds": round(time.monotonic() - self._started[0], 1),
+            "cpu_seconds": round(machine.cpu_seconds() - self._started[1], 1),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "device": machine.device(),
             "threads": machine.threads(),
             "commit": machine.commit(),
             "versions": machine.versions(),
+            **machine.memory(),
         }
         with replacing(self.path / "record.json") as temporary:
             temporary.write_text(as_json(record), encoding="utf-8")
@@ -342,7 +344,7 @@ def hold(path: Path) -> None:
     if _held.get(path, (0,))[0] == os.getpid():
         return  # this notebook started the run before
     try:
-        free = locks.take(path.parent / f".{path.name}.writing")
+        free = locks.take(lock(path, "writing"))
     except locks.Busy as error:
         raise ValueError(
             f"Another process writes to {path} ({error}). Wait until it has finished, stop it (a "

@@ -25,6 +25,8 @@ NEEDS = {
     "08": ("01",),  # and 04 where a pretraining is there: the notebook says which one it found
     "09": ("02", "05", "06", "07"),
 }
+# What a notebook reads if it is there: in the same call, it comes after all of these.
+READS = {"08": ("04",), "09": tuple(f"{number:02}" for number in range(1, 9))}
 # Further ones where a parameter has a certain value: (number, parameter, value).
 NEEDS_WITH = {("04", "CAPTIONS", "reports"): ("03",)}
 ANY_TASK = ("data", "reports", "pretraining")  # stages that serve every task
