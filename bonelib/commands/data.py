@@ -13,11 +13,13 @@ def phantom(folder: Path, kind: str, archive: int, dicom: Path | None, **options
 
     name = "phantom" if kind == KINDS[0] else f"phantom_{kind}"
     if kind == KINDS[0]:
-        drawing.write(folder, archive=archive, **options, progress=tenths())
+        with tenths("drawing") as show:
+            drawing.write(folder, archive=archive, **options, progress=show)
     elif archive or dicom:
         raise ValueError(f"--archive and --dicom are for {KINDS[0]}; {kind} have neither.")
     else:
-        drawing.write_task(folder, kind=kind, **options, progress=tenths())
+        with tenths("drawing") as show:
+            drawing.write_task(folder, kind=kind, **options, progress=show)
     say(f"Written to {folder}. Read it with: bonelib data {name} {folder}")
     if dicom is not None:
         drawing.write_dicom(folder, dicom)
@@ -37,7 +39,8 @@ def data(name: str, root: Path, task: str, classes: str, decode: int, out: Path 
         raise ValueError(f"--task and --classes are for {known}; {name} knows its tasks.")
     if "+" in name and not name.endswith(".csv"):
         root = runs.data_root(name, str(root))
-    own_tasks.declare(runs.task_files(name, str(root)))
+    named = (str(root), "") if root.suffix == ".csv" else (name, str(root))
+    own_tasks.declare(runs.task_files(*named))
     table = datasets.read(name, root, task=task, classes=datasets.class_names(classes))
     say(summary(table))
     left: dict[str, list[str]] = {}
@@ -48,10 +51,12 @@ def data(name: str, root: Path, task: str, classes: str, decode: int, out: Path 
         say(f"  left out: {', '.join(files[:5])}{more}: {reason}")
     if decode:
         folder = runs.cache_folder("images")
-        cache = images.cache(table, size=decode, folder=folder, progress=tenths())
+        with tenths("decoding") as show:
+            cache = images.cache(table, size=decode, folder=folder, progress=show)
         unreadable, notes = cache.excluded, cache.notes
     else:
-        unreadable = images.verify(table, progress=tenths())
+        with tenths("reading") as show:
+            unreadable = images.verify(table, progress=show)
         notes = unreadable.attrs["notes"]
     for note in notes:
         if note in table.attrs.get("notes", []):  # the header alone said so

@@ -87,7 +87,8 @@ def _radiographs(source: Path, out: Path, ledger: Path, report: Path | None = No
     except ImportError as error:
         ocr = None
         say(f"  note: burnt-in characters are estimated, not read. {error}")
-    copies = deidentify.radiographs(source, out, ledger=ledger, ocr=ocr, progress=tenths())
+    with tenths("copying") as show:
+        copies = deidentify.radiographs(source, out, ledger=ledger, ocr=ocr, progress=show)
     for note in copies.notes:
         say(f"  note: {note}")
     count = copies.files["status"].value_counts()
@@ -108,6 +109,8 @@ def _radiographs(source: Path, out: Path, ledger: Path, report: Path | None = No
         say(f"{texts} is not copied. Make it safe with the same ledger:")
         say(f"  bonelib deidentify {texts} {out / 'reports.csv'} --ledger {ledger}")
     if report is not None:
+        report.mkdir(parents=True, exist_ok=True)
+        report.chmod(0o700)  # as a ledger: which copy is whose, and pictures with burnt-in text
         for name in ("files", "elements"):
             write(getattr(copies, name), report / f"{name}.csv")
         if len(copies.suspects):

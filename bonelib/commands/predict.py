@@ -49,10 +49,11 @@ def predict(
     say(_described(model))
     for note in (*model.notes, *files.attrs["notes"]):
         say(f"  note: {note}")
-    progress, parts, problems = tenths(), [], []
-    for part in model.batches(files, heatmaps=heatmaps, named=paths, problems=problems):
-        parts.append(part)
-        progress(sum(map(len, parts)), len(files))
+    parts, problems = [], []
+    with tenths("predicting") as show:
+        for part in model.batches(files, heatmaps=heatmaps, named=paths, problems=problems):
+            parts.append(part)
+            show(sum(map(len, parts)), len(files))
     table = without_empty(pd.concat(parts, ignore_index=True))
     _write(model, table, out)
     for note, count in table["note"].str.split("; ").explode().value_counts().items():

@@ -1,9 +1,10 @@
 """What is printed, and tables written for a user."""
 
+import contextlib
 import errno
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +26,8 @@ def say(line: str) -> None:
 _CURES = {
     errno.ENOSPC: "The disk is full: make room and give the command again; what is finished stays.",
     errno.EDQUOT: "Your quota is used up: make room and give the command again.",
-    errno.EROFS: "It can only be read: set BONELIB_RUNS, BONELIB_CACHE and BONELIB_FIGURES to "
-    "folders that can be written.",
+    errno.EROFS: "It can only be read: set BONELIB_RUNS, BONELIB_CACHE, BONELIB_FIGURES (and, for "
+    "bonelib fetch, BONELIB_DATA) to folders that can be written.",
 }
 _CURES[errno.EACCES] = _CURES[errno.EPERM] = "You may not write there: " + _CURES[
     errno.EROFS
@@ -41,17 +42,24 @@ def told(error: OSError) -> str:
     return f"{error.strerror or error}{where}. {cure}".strip()
 
 
-def tenths() -> Callable[[int, int], None]:
-    """Return a callback that prints at each tenth of the way."""
+@contextlib.contextmanager
+def tenths(words: str) -> Iterator[Callable[[int, int], None]]:
+    """Give a callback that shows a bar on a terminal and prints each tenth elsewhere."""
+    from bonelib.experiments import progress
+
     shown = 0
 
-    def progress(done: int, total: int) -> None:
+    def line(done: int, total: int) -> None:
         nonlocal shown
         if done * 10 // max(total, 1) > shown:
             shown = done * 10 // total
             say(f"  {done} of {total} images")
 
-    return progress
+    if progress.watched():
+        with progress.bar(words) as show:
+            yield show
+    else:
+        yield line
 
 
 def short(path: Path) -> str:

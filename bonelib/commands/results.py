@@ -1,5 +1,7 @@
 """Keep what a study found, and write what is kept into the pages of the documentation."""
 
+import itertools
+import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +14,17 @@ if TYPE_CHECKING:
 KEPT = Path("notebooks") / "studies_results.csv"
 BESIDE = ("published", "attributes")  # recipes that every other is compared with
 DIGITS = 4
+ON_A_GPU = Path("benchmarks") / "gpu.json"  # what benchmarks/gpu.sh leaves
+DEMO = Path("figures") / "phantom" / "results_tumor.md"  # what `make demo` publishes
+SHOWN = {  # rows of the demo in the README: the floors, the bar, what language and outlines add
+    "baselines": ("metadata only", "file only", "Lite0, ImageNet, frozen"),
+    "finetuning": (
+        *("ImageNet, linear probe", "captions, linear probe"),
+        *("ImageNet, fine-tuned", "captions, fine-tuned", "captions, taught with outlines"),
+    ),
+    "zero-shot": ("prompts by label", "prompts by signs"),
+}
+COLUMNS = ("stage", "method", "AUROC", "AUPRC", "n")
 WARNING = "Contains radiographs: do not publish."  # stands above each page
 
 
@@ -38,7 +51,7 @@ def results(study: str, seed: int | None, html: str) -> int:
         with runs.replacing(kept) as temporary:
             rows.to_csv(temporary, index=False)
         say(f"{len(rows)} rows in {short(kept)}")
-    for name, text in pages(rows).items():
+    for name, text in (pages(rows) | measured_page()).items():
         path = runs.ROOT / name
         if path.read_text(encoding="utf-8") == text:
             say(f"{short(path)} is as it was")
@@ -89,17 +102,57 @@ def pages(rows: "pd.DataFrame") -> dict[str, str]:
     ends = latest[["recipe", "split_seed", "seed"]]
     last = start.merge(ends)  # in the order of the rows
     between = rows[rows["compared_to"] != reporting.START]
+    gains = reporting.study_table
     tables = {
-        "README.md": {"last seeds": last},
-        "docs/studies.md": {"gains": start, "comparisons": between},
+        "README.md": {"demo": _demo(), "last seeds": gains(last)},
+        "docs/studies.md": {"gains": gains(start), "comparisons": gains(between)},
     }
     made = {}
     for page, parts in tables.items():
         text = (runs.ROOT / page).read_text(encoding="utf-8")
         for name, part in parts.items():
-            text = reporting.with_table(text, name, reporting.study_table(part))
+            text = reporting.with_table(text, name, part)
         made[page] = text
     return made
+
+
+def measured_page() -> dict[str, str]:
+    """Return the page that prints what a GPU does, by its path, as it should be."""
+    from bonelib import reporting, runs
+
+    page, path = "docs/pretraining.md", runs.ROOT / ON_A_GPU
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    text, table = (runs.ROOT / page).read_text(encoding="utf-8"), found.get("table")
+    return {page: reporting.with_table(text, "on a GPU", table or "It has not been run here.")}
+
+
+def _demo() -> str:
+    """Return the rows of the demo's table by ranking that the README shows.
+
+    Raises:
+        ValueError: The demo published no such row; ``SHOWN`` names others.
+    """
+    from bonelib import runs
+
+    lines = (runs.ROOT / DEMO).read_text(encoding="utf-8").splitlines()
+    begin = next(k for k, line in enumerate(lines) if line.startswith("| stage |"))
+    table = itertools.takewhile(lambda line: line.startswith("|"), lines[begin:])
+    head, _, *rows = map(_cells, table)
+    kept, missing = [], [(stage, one) for stage, shown in SHOWN.items() for one in shown]
+    stage = ""
+    for cells in rows:
+        stage = cells[0] or stage
+        if (stage, cells[1]) in missing:
+            missing.remove((stage, cells[1]))
+            kept.append([stage, *(cells[head.index(name)] for name in COLUMNS[1:])])
+    if missing:
+        raise ValueError(f"{DEMO} has no row {missing[0][1]!r} of {missing[0][0]}.")
+    lines = [COLUMNS, [":--", ":--", "--:", "--:", "--:"], *kept]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip().strip("|").split("|")]
 
 
 def _found(study: str, seed: int | None) -> "pd.DataFrame":
