@@ -7,6 +7,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import cv2
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -143,6 +144,26 @@ def test_a_table_without_images_passes_both_with_metadata_alone(tmp_path):
     assert "metadata" in set(found["check"]) and "thumbnail" not in set(found["check"])
     _, _, scores = score_baselines(context)
     assert set(scores["sees"]) == {"metadata"} and scores["AUROC"].notna().all()
+
+
+@pytest.mark.parametrize("drawn", [True, False])
+def test_radiographs_of_persons_are_kept_in_the_run_and_never_published(drawn, tmp_path):
+    data = "phantom" if drawn else write(tmp_path, tumor=["normal", "tumor"] * (ROWS // 2))
+    context = Context(data=data, profile="demo")
+    run = context.start("data", settings={})
+    film = np.random.default_rng(0).integers(0, 255, (20, 20)).astype(np.uint8)
+    sheets = {
+        "sheet": figures.contact_sheet([film] * 3, ["a", "b", "c"]),
+        "heat": figures.plot_heatmap(film, np.ones((20, 20))).figure,
+        "counts": plt.figure(),
+    }
+    # a confusion matrix is no radiograph
+    sheets["counts"].add_subplot().imshow(np.eye(2), cmap="Blues")
+    for name, figure in sheets.items():
+        context.figure(run, name, figure)
+        assert (run.path / "figures" / f"{name}.png").exists()
+    shown = {path.stem for path in (tmp_path / "figures").rglob("*.png")}
+    assert shown == ({"sheet", "heat", "counts"} if drawn else {"counts"})
 
 
 def test_labels_of_another_task_are_named_and_not_passed_over(tmp_path):

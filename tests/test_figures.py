@@ -98,6 +98,26 @@ def test_methods_of_one_family_differ_by_their_dashes():
     assert ax.lines[0].get_linestyle() != ax.lines[1].get_linestyle()
 
 
+def test_a_legend_shows_which_line_is_dashed():
+    figures.use_thesis_style()
+    rows = pd.DataFrame({"epoch": [0, 1] * 2, "val_auroc": [0.5, 0.7, 0.6, 0.8]})
+    rows = rows.assign(start="captions", strategy=["full"] * 2 + ["lora"] * 2, detail="")
+    ax = figures.plot_history(rows.assign(sees="image"), value="val_auroc")
+    whole, dashed = ax.get_legend().legend_handles
+    ax.figure.set_dpi(400)
+    ax.figure.canvas.draw()
+    pixels = np.asarray(ax.figure.canvas.buffer_rgba())[:, :, :3].mean(axis=2)
+    found = []
+    for line in (whole, dashed):
+        path = line.get_transform().transform(np.column_stack(line.get_data()))
+        (left, y), (right, _) = path[0], path[-1]
+        row = pixels[round(len(pixels) - y), round(left) + 2 : round(right) - 2] > 200  # paper
+        half = len(row) // 2
+        marker = round(line.get_markersize() / 72 * 400 / 2)
+        found.append([row[: half - marker].any(), row[half + marker :].any()])
+    assert found == [[False, False], [True, True]]
+
+
 def test_confusion_counts_every_image_at_the_threshold():
     table = scored()
     ax = figures.plot_confusion(table, "tumor", 0.3)

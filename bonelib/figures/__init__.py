@@ -19,6 +19,7 @@ from bonelib.figures.efficiency import plot_efficiency, plot_label_shares
 from bonelib.figures.embedding import plot_embedding
 from bonelib.figures.heat_maps import (
     case_sheet,
+    map_name,
     map_names,
     plot_localisation,
     plot_measured,
@@ -34,6 +35,7 @@ from bonelib.figures.radiographs import (
     contact_sheet,
     heat_over,
     heatmap_sheet,
+    holds_radiographs,
     map_sheet,
     plot_heatmap,
     similar_sheet,

@@ -62,16 +62,21 @@ class Lines:
             figure.set_figheight(max(figure.get_figheight(), room))
         else:
             place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.22), "fontsize": 7}
-        self.ax.legend(title=title or None, alignment="left", handlelength=1.8, **place)
+        self.ax.legend(title=title or None, alignment="left", **place)
 
 
 def scored(
-    predictions: pd.DataFrame, task: str, metric: str, draws: int
+    predictions: pd.DataFrame, task: str, metric: str, draws: int, kept: dict
 ) -> Iterator[tuple[evaluation.Method, pd.DataFrame, pd.DataFrame, str]]:
-    """Yield each method with its labelled rows, its row of ``metric``, and that as a text."""
+    """Yield each method with its labelled rows, its row of ``metric``, and that as a text.
+
+    ``kept`` holds rows that were computed before.
+    """
     for method, table in evaluation.by_method(predictions).items():
         table = table[table["label"].notna()]
-        one = evaluation.metrics(table, task=task, draws=draws, only=(metric,))
+        if method not in kept:
+            kept[method] = evaluation.metrics(table, task=task, draws=draws, only=(metric,))
+        one = kept[method]
         yield method, table, one, with_interval(*one.loc[0, ["value", "low", "high"]])
 
 
@@ -94,11 +99,15 @@ def _draw(
     metric: str,
     draws: int,
     curve: Callable[..., pd.DataFrame],
+    kept: dict | None = None,
 ) -> pd.DataFrame:
     """Draw the curve of each method, the metric in the legend; return the last curve."""
     found, band = [], len(evaluation.by_method(predictions)) <= BANDS
-    for method, table, one, value in scored(predictions, task, metric, draws):
-        drawn = curve(table, task=task, draws=draws if band else 1)
+    kept = {} if kept is None else kept
+    for method, table, one, value in scored(predictions, task, metric, draws, kept):
+        if (method, band) not in kept:
+            kept[method, band] = curve(table, task=task, draws=draws if band else 1)
+        drawn = kept[method, band]
         banded(lines.ax, drawn, band=band and "low" in drawn, **lines.style(method, value))
         found.append(one)
     lines.ax.grid()
@@ -124,16 +133,21 @@ def _mean_roc(table: pd.DataFrame, *, task: str, draws: int) -> pd.DataFrame:
 
 
 def plot_roc(
-    predictions: pd.DataFrame, *, task: str, draws: int = DRAWS, ax: "Axes | None" = None
+    predictions: pd.DataFrame,
+    *,
+    task: str,
+    draws: int = DRAWS,
+    ax: "Axes | None" = None,
+    kept: dict | None = None,
 ) -> "Axes":
     """Draw a ROC curve per method with its band, AUROC and its 95 % interval in the legend.
 
     Of the positive class against the rest; of a task without one, the mean of one-vs-rest curves
-    over the classes that occur, which has no band.
+    over the classes that occur, which has no band. ``kept`` as in `plot_predictions`.
     """
     lines, (metric, told) = Lines(ax), _of_positive(predictions, task, "AUROC")
     note(lines.ax.figure, told or "mean over classes, one against the rest")
-    _draw(lines, predictions, task, metric, draws, evaluation.roc if told else _mean_roc)
+    _draw(lines, predictions, task, metric, draws, evaluation.roc if told else _mean_roc, kept)
     lines.ax.plot([0, 1], [0, 1], **GUIDE)
     _unit_square(lines.ax, "1 − specificity", "sensitivity")
     return lines.ax

@@ -109,7 +109,7 @@ def _chance(ax: "Axes", metric: str) -> None:
 def _legend(
     figure: "Figure", drawn: dict[str, object], table: pd.DataFrame, *, columns: int
 ) -> None:
-    place = dict(loc="outside upper center", ncols=columns, handlelength=2.2)
+    place = dict(loc="outside upper center", ncols=columns)
     figure.legend(drawn.values(), drawn, **place)
     draws = int(table["repeats"].max())
     note(figure, f"mean of {draws} draws of labels" if draws > 1 else "one draw of labels")

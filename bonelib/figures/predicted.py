@@ -30,16 +30,25 @@ if TYPE_CHECKING:
 
 
 def plot_predictions(
-    predictions: pd.DataFrame, *, task: str, draws: int = DRAWS, ax: "Axes | None" = None
+    predictions: pd.DataFrame,
+    *,
+    task: str,
+    draws: int = DRAWS,
+    ax: "Axes | None" = None,
+    kept: dict | None = None,
 ) -> "Axes":
     """Draw the predictions of all methods of a table by the chart that fits the kind of task.
 
     ROC curves for classes (`plot_roc`); for values and grades what was predicted against what is
     true (`plot_agreement`), where a single method's grades are counted (`plot_confusion`).
+
+    Args:
+        kept: Empty at first, it gains what a ROC curve is drawn from, by method; given again, it
+            saves computing that. A method must have the same rows in every table.
     """
     kind = evaluation.as_task(task).kind
     if kind in ("binary", "multiclass"):
-        return plot_roc(predictions, task=task, draws=draws, ax=ax)
+        return plot_roc(predictions, task=task, draws=draws, ax=ax, kept=kept)
     if kind == "ordinal" and len(evaluation.by_method(predictions)) == 1:
         return plot_confusion(predictions, task, ax=ax)
     return plot_agreement(predictions, task=task, draws=draws, ax=ax)
@@ -57,7 +66,7 @@ def plot_agreement(
     known, found, ends = evaluation.as_task(task), [], []
     lines, metric = Lines(ax), evaluation.primary(known).metric
     ax, graded = lines.ax, known.kind == "ordinal"
-    for method, table, one, value in scored(predictions, task, metric, draws):
+    for method, table, one, value in scored(predictions, task, metric, draws, {}):
         truth = known.encode(table["label"])
         if graded:
             p = table[[f"p_{name}" for name in known.classes]].to_numpy(dtype=float)

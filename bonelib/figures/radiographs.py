@@ -26,6 +26,11 @@ def _film(ax: "Axes", image: np.ndarray, title: str, width: float) -> None:
     _film_title(ax, title, width)
 
 
+def holds_radiographs(figure: "Figure") -> bool:
+    """Tell whether a radiograph is drawn in a figure: an image in grey."""
+    return any(image.get_cmap().name == "gray" for ax in figure.axes for image in ax.images)
+
+
 def _film_title(ax: "Axes", title: str, width: float) -> None:
     lines = textwrap.wrap(title, max(10, int(width * 17)), max_lines=3, placeholder=" …")
     ax.set_title("\n".join(lines), size=7, weight="normal", pad=3)
@@ -53,7 +58,7 @@ def _sheet(
 def contact_sheet(
     images: Sequence[np.ndarray], titles: Sequence[str], *, columns: int = 6
 ) -> "Figure":
-    """Lay out greyscale uint8 radiographs ``(H, W)`` side by side, a short title above each."""
+    """Lay out uint8 radiographs ``(H, W)``, or in colours, side by side, a short title above."""
     figure, axes = _sheet(images, columns, 1)
     for ax, image, title in zip(axes.flat, images, titles, strict=False):
         _film(ax, image, title, figure.get_figwidth() / axes.shape[1])
@@ -88,13 +93,16 @@ def plot_heatmap(
     return ax
 
 
-def heat_over(image: np.ndarray, heat: np.ndarray, *, side: int = 448) -> np.ndarray:
+def heat_over(
+    image: np.ndarray, heat: np.ndarray, *, side: int = 448, opacity: float = HEAT
+) -> np.ndarray:
     """Lay one heat map over its radiograph without a figure: uint8 ``(h, w, 3)``.
 
     Args:
         image: ``(H, W)`` uint8, zeros for heat alone.
         heat: As in `plot_heatmap`, in the same colours.
         side: Both are enlarged by a whole number, until the longer side has as many pixels.
+        opacity: Of the strongest heat.
     """
     import cv2
     from matplotlib import colormaps
@@ -104,8 +112,11 @@ def heat_over(image: np.ndarray, heat: np.ndarray, *, side: int = 448) -> np.nda
     grown = cv2.resize(np.asarray(heat, np.float32), size, interpolation=cv2.INTER_CUBIC).clip(0)
     grown = grown / grown.max() if grown.max() > 0 else grown
     film = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)[..., None]
-    share = (HEAT * grown**0.7)[..., None]
-    mixed = film * (1 - share) + 255 * colormaps["inferno"](grown)[..., :3] * share
+    steps = np.linspace(0, 1, 256)  # as many as the colours have: a widget has no time for more
+    share = (opacity * steps**0.7)[:, None].astype(np.float32)
+    colour = 255 * share * colormaps["inferno"](steps)[:, :3].astype(np.float32)
+    step = np.rint(grown * 255).astype(np.uint8)
+    mixed = film * (1 - share)[step] + colour[step]
     return np.rint(mixed).astype(np.uint8)
 
 

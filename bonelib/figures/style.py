@@ -86,7 +86,7 @@ def panels(
     return figure, list(axes.flat[:count])
 
 
-def note(figure: "Figure", *facts: str) -> None:
+def note(figure: "Figure", *facts: str) -> "Figure":
     """Put facts below a figure, in small grey type: what it stands on, what its signs mean.
 
     Charts that share a figure share its note: a fact that two of them state is written once. The
@@ -100,11 +100,12 @@ def note(figure: "Figure", *facts: str) -> None:
         "\xa0", " "
     )
     figure.supxlabel(lines, size=7.5, color=FAINT, linespacing=1.35)
+    return figure
 
 
-def synthetic_note(figure: "Figure", what: str = "radiographs") -> None:
+def synthetic_note(figure: "Figure", what: str = "radiographs") -> "Figure":
     """Say in the note of a figure that its radiographs (or what else) are synthetic."""
-    note(figure, f"synthetic {what}")
+    return note(figure, f"synthetic {what}")
 
 
 def inches(ax: "Axes") -> float:
