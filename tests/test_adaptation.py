@@ -10,6 +10,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from bonelib import adaptation, encoders, models, training
+from bonelib.adaptation import support
 
 FEW = (0.001, 0.1, 10.0)
 
@@ -105,6 +106,23 @@ def test_no_group_is_parted_by_the_inner_folds(monkeypatch):
         assert not set(groups[chosen]) & set(groups[~chosen])
         held += ~chosen
     assert (held == 1).all()
+
+
+@pytest.mark.parametrize("regression", [False, True])
+def test_inner_folds_are_those_of_scikit_learn_and_are_drawn_once(regression, monkeypatch):
+    rng = np.random.default_rng(3)
+    groups = np.array([f"p{k}" for k in rng.integers(40, size=90)], dtype=object)
+    labels = rng.integers(3, size=90)
+    kind = model_selection.GroupKFold if regression else model_selection.StratifiedGroupKFold
+    drawn = kind(3, shuffle=True, random_state=7).split(labels, labels, groups)
+    expected = [np.flatnonzero(np.isin(np.arange(90), held)) for _, held in drawn]
+    asked = dict(labels=None if regression else labels, groups=groups, folds=3, seed=7)
+    found = support.inner_folds(**asked)
+    assert all((np.flatnonzero(a) == b).all() for a, b in zip(found, expected, strict=True))
+    monkeypatch.setattr(kind, "split", None)  # a second drawing would fail
+    assert (support.inner_folds(**asked) == found).all()
+    with pytest.raises(TypeError):
+        support.inner_folds(**asked | {"seed": 8})
 
 
 def test_rows_without_a_label_are_left_out():

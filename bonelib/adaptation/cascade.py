@@ -62,6 +62,7 @@ def cascade(
         second: A strategy, fitted once a mask at the point ``at``.
     """
     descent.class_targets(support, rows, "cascade")
+    assert support.texts is not None, "which class_targets has refused"
     thresholds = descent.by_name(points, threshold=0.0)["threshold"].numpy()
     heads = second(support, rows, [at])
     present = support.present(rows)

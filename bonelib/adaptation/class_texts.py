@@ -7,10 +7,9 @@ for "the words help".
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -34,27 +33,26 @@ def flyp(tuning: Tuning) -> Iterator[Training]:
     Raises:
         ValueError: The labels are values, or the tower is not a dual encoder's.
     """
-    _check(tuning)
-    dual = tuning.dual
+    dual, prompts = _texts(tuning)
     if dual.image is not tuning.model.image:
         raise ValueError(
             "FLYP goes on with a contrastive pretraining: the tower must be its own. Start from "
             "captions, or choose class_text_ft."
         )
-    tokens = dual.tokenize([sentence for own in tuning.prompts.values() for sentence in own])
-    count = torch.tensor([len(own) for own in tuning.prompts.values()])
+    tokens = dual.tokenize([sentence for own in prompts.values() for sentence in own])
+    count = torch.tensor([len(own) for own in prompts.values()])
     first = count.cumsum(0) - count
     for idle in filter(None, (dual.projector, dual.heads)):
         idle.requires_grad_(False)  # they have no part in this loss
     kind = "softmax" if dual.logit_bias is None else "sigmoid"
     contrastive = losses.contrastive_objective(loss=kind)
 
-    def forward(model: nn.Module, batch: dict[str, Any]) -> losses.Outputs:
+    def forward(model: nn.Module, batch: losses.Batch) -> losses.Outputs:
         own = batch["label"].cpu().clamp_min(0)  # rows without a label are left out of the loss
         drawn = (torch.rand(len(own)) * count[own]).long().clamp_max(count[own] - 1)
         return contrastive.forward(model, batch | {"tokens": tokens[first[own] + drawn]})
 
-    def loss(out: losses.Outputs, batch: dict[str, Any]) -> Tensor:
+    def loss(out: losses.Outputs, batch: losses.Batch) -> Tensor:
         meaning = {"keys": batch["label"][:, None], "captioned": batch["label"] >= 0}
         return contrastive.loss(out, batch | meaning)
 
@@ -81,8 +79,7 @@ def class_text_ft(tuning: Tuning) -> AbstractContextManager[Training]:
     Raises:
         ValueError: The labels are values, or there are no texts.
     """
-    _check(tuning)
-    dual = tuning.dual
+    dual, _ = _texts(tuning)
     if dual.image is tuning.model.image:
         vectors = class_vectors(tuning, dual.encode_text)
         return _towards(tuning, vectors, kept=(dual.projection, dual.image_projection))
@@ -98,11 +95,10 @@ def class_text_random(tuning: Tuning) -> AbstractContextManager[Training]:
     Raises:
         ValueError: As ``class_text_ft``, beside which it is run.
     """
-    _check(tuning)
-    dual, draw = tuning.dual, torch.Generator().manual_seed(tuning.seed)
+    (dual, prompts), draw = _texts(tuning), torch.Generator().manual_seed(tuning.seed)
     own = dual.image is tuning.model.image
     width = dual.dim if own else dual.text.width
-    vectors = F.normalize(torch.randn(len(tuning.prompts), width, generator=draw), dim=1)
+    vectors = F.normalize(torch.randn(len(prompts), width, generator=draw), dim=1)
     kept = (dual.projection, dual.image_projection) if own else None
     return _towards(tuning, vectors, kept=kept)
 
@@ -133,16 +129,17 @@ def class_vectors(tuning: Tuning, encode: Callable[[Tensor], Tensor]) -> Tensor:
     Args:
         encode: Turns tokens into features: the text tower, alone or with its projection.
     """
-    device = next(tuning.dual.parameters()).device
-    rows = []
+    (dual, prompts), rows = _texts(tuning), []
+    device = next(dual.parameters()).device
     with torch.no_grad():
-        for sentences in tuning.prompts.values():
-            tokens = tuning.dual.tokenize(list(sentences)).to(device)
+        for sentences in prompts.values():
+            tokens = dual.tokenize(list(sentences)).to(device)
             rows.append(F.normalize(encode(tokens), dim=-1).mean(dim=0))
     return F.normalize(torch.stack(rows), dim=-1)
 
 
-def _check(tuning: Tuning) -> None:
+def _texts(tuning: Tuning) -> tuple[models.DualEncoder, Mapping[str, Sequence[str]]]:
+    """Return what reads texts, and the texts of each class, where both fit the task."""
     if tuning.regression:
         raise ValueError(
             "Texts stand for classes, and a regression has none. Choose another strategy, such as "
@@ -159,3 +156,4 @@ def _check(tuning: Tuning) -> None:
             f"{len(tuning.prompts)} classes have texts, the task has {expected}. Give prompts of "
             "each class, in class order."
         )
+    return tuning.dual, tuning.prompts

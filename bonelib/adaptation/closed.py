@@ -28,7 +28,7 @@ SCALE = 10.0  # of the cosines of class means
 BLOCK = 4096  # rows at a time, so that similarities of many rows never lie in memory together
 
 
-def class_mean(support: Support, rows: np.ndarray, points: Sequence[Point]) -> Linear:
+def class_mean(support: Support, rows: np.ndarray, points: Sequence[Point]) -> "Means":
     """Fit the nearest class mean of rows of unit length: no hyper-parameter but the centre.
 
     ``logit_c = s (f·m_c - |m_c|²/2)``, s = 10. Snell et al. 2017, arXiv:1703.05175; with

@@ -46,8 +46,8 @@ def take_probe(tuning: Tuning) -> None:
         center, scale = standard(tuning.labels)
         weights, bias = weights / scale, (bias - center) / scale
     with torch.no_grad():
-        head.weight.copy_(torch.from_numpy(weights))
-        head.bias.copy_(torch.from_numpy(bias))
+        head.get_parameter("weight").copy_(torch.from_numpy(weights))
+        head.get_parameter("bias").copy_(torch.from_numpy(bias))
 
 
 @contextlib.contextmanager
@@ -74,7 +74,7 @@ def wise_ft(tuning: Tuning) -> Iterator[Training]:
         for alpha in ALPHAS:
             mix(model, first, last, alpha)
             scores[alpha] = tuning.judge(model)
-        trained.chosen["alpha"] = max(scores, key=scores.get)
+        trained.chosen["alpha"] = max(scores, key=scores.__getitem__)
         mix(model, first, last, trained.chosen["alpha"])
 
 

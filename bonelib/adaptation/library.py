@@ -184,7 +184,7 @@ def _library() -> Any:
     except ImportError as error:
         raise ImportError(
             "The strategy xgboost needs XGBoost, which is not installed. Install it with "
-            "pip install 'bonelib[trees]' (the wheel xgboost-cpu)."
+            "pip install -c requirements.lock -e '.[trees]' (the wheel xgboost-cpu)."
         ) from error
     return xgboost
 
@@ -238,8 +238,8 @@ def mlp(support: Support, rows: np.ndarray, points: Sequence[Point]) -> Models:
     return _fit(support, rows, points, fit, _of_networks)
 
 
-def _of_networks(networks: list[Any], new: np.ndarray) -> np.ndarray:
-    return np.stack([_network_logits(*network, new) for network in networks])
+def _of_networks(networks: list[tuple[Any, np.ndarray | None]], new: np.ndarray) -> np.ndarray:
+    return np.stack([_network_logits(model, n, new) for model, n in networks])
 
 
 def _network_logits(model: Any, n: np.ndarray | None, new: np.ndarray) -> np.ndarray:

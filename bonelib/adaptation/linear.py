@@ -52,9 +52,9 @@ class Linear:
         """Return ``(K, P, M, C)`` logits of raw features."""
         masks, points, _, classes = self.weights.shape
         out = np.empty((masks, points, len(features), classes), self.weights.dtype)
-        unit = unit_length(features) if self.standards is None else None
+        unit = unit_length(features) if self.standards is None else features
         for k, weights in enumerate(self.weights):
-            z = self.standards[k].of(features) if unit is None else unit
+            z = self.standards[k].of(features) if self.standards is not None else unit
             flat = weights.transpose(1, 0, 2).reshape(z.shape[1], -1)
             out[k] = (z @ flat).reshape(len(z), points, classes).swapaxes(0, 1)
         return never_winning(out + self.bias[:, :, None], self.present)
@@ -142,7 +142,8 @@ def _fit(
     a = np.zeros((len(rows), m, r + 1), kind)
     target = np.zeros((len(rows), m, 1, outputs), kind)
     weight = np.zeros((len(rows), m, len(points)), kind)
-    offset = np.where(present, 0, -1e4).astype(kind)[:, None, None] if joint else kind(0)
+    closed = np.where(present, 0, -1e4) if joint else np.zeros((1, 1))
+    offset = closed.astype(kind)[:, None, None]
     for k, (mask, (base, _)) in enumerate(zip(rows, bases, strict=True)):
         n, y = len(base), support.labels[mask]
         a[k, :n, : base.shape[1]], a[k, :n, r] = base, 1
@@ -264,15 +265,11 @@ def _descend(
     return out
 
 
-def _curvature(curve: Callable, columns: int, kind: type) -> np.ndarray:
+def _curvature(curve: Callable, columns: int, kind: np.dtype) -> np.ndarray:
     """Return the mean curvature of the columns of each row, ``(K, m, Q, 1)``."""
-    return (
-        sum(
-            curve(np.eye(columns, dtype=kind)[c][None, None, None]).sum(axis=-1, keepdims=True)
-            for c in range(columns)
-        )
-        / columns
-    )
+    each = (curve(unit[None, None, None]) for unit in np.eye(columns, dtype=kind))
+    first, *others = (bend.sum(axis=-1, keepdims=True) for bend in each)
+    return sum(others, first) / columns
 
 
 def _slope(
@@ -314,10 +311,7 @@ def _length(slope: Callable, linear: np.ndarray, square: np.ndarray) -> np.ndarr
 
 
 def ridge(
-    support: Support,
-    rows: np.ndarray,
-    points: Sequence[Point],
-    stretch: np.ndarray | float = 1.0,
+    support: Support, rows: np.ndarray, points: Sequence[Point], stretch: np.ndarray | float = 1.0
 ) -> Linear:
     """Fit ridge regression with penalty 1 / strength, in closed form for all points.
 

@@ -88,7 +88,7 @@ def outlined(tuning: Tuning) -> Iterator[Training]:
     with top_k(tuning) as training:
         plain = training.objective
 
-        def forward(model: Any, batch: losses.objective.Batch) -> losses.Outputs:
+        def forward(model: Any, batch: losses.Batch) -> losses.Outputs:
             if "mask" not in batch:
                 raise ValueError(
                     "The batches hold no outlines, from which outlined learns. Give the loader "
@@ -97,7 +97,7 @@ def outlined(tuning: Tuning) -> Iterator[Training]:
             logits, places = model(batch["image"], places=True)
             return {"logits": logits, "places": places}
 
-        def loss(out: losses.Outputs, batch: losses.objective.Batch) -> Tensor:
+        def loss(out: losses.Outputs, batch: losses.Batch) -> Tensor:
             taught = outline_loss(out["places"], batch["mask"], batch["label"])
             return plain.loss(out, batch) + WEIGHT * taught
 
@@ -134,7 +134,8 @@ def outline_loss(places: Tensor, mask: Tensor, label: Tensor) -> Tensor:
     single = places.shape[1] == 1
     column = torch.zeros_like(label) if single else label.clamp_min(0)
     logits = places.float()[torch.arange(len(label)), column].flatten(1)
-    cover = F.adaptive_avg_pool2d(mask[:, None].float(), places.shape[-2:]).flatten(1)
+    height, width = places.shape[-2:]
+    cover = F.adaptive_avg_pool2d(mask[:, None].float(), (height, width)).flatten(1)
     shown = (cover.amax(dim=1) > 0) & (label > 0 if single else label >= 0)
     within = (cover / cover.amax(dim=1, keepdim=True).clamp_min(1e-9)).clamp_min(1e-9).log()
     each = logits.logsumexp(dim=1) - (logits + within).logsumexp(dim=1)

@@ -59,8 +59,8 @@ def objective(
     finally:
         handle.remove()
         with torch.no_grad():
-            head.weight.mul_(scale)
-            head.bias.mul_(scale).add_(center)
+            head.get_parameter("weight").mul_(scale)
+            head.get_parameter("bias").mul_(scale).add_(center)
 
 
 def standard(values: np.ndarray) -> tuple[float, float]:
@@ -90,7 +90,7 @@ def adjusted(objective: losses.Objective, labels: np.ndarray, outputs: int) -> l
     prior = np.log(counts.clip(1e-9) / counts.sum())  # a class without rows is all but ruled out
     shift = torch.tensor(prior if outputs > 1 else prior[1:] - prior[:1], dtype=torch.float32)
 
-    def loss(out: losses.Outputs, batch: dict[str, Any]) -> torch.Tensor:
+    def loss(out: losses.Outputs, batch: losses.Batch) -> torch.Tensor:
         logits = out["logits"].float()
         return objective.loss(out | {"logits": logits + shift.to(logits)}, batch)
 

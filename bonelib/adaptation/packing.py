@@ -15,7 +15,7 @@ import numpy as np
 from bonelib.adaptation import closed, library
 from bonelib.adaptation.linear import Linear
 from bonelib.adaptation.search import Fitted
-from bonelib.adaptation.support import Standard, Support
+from bonelib.adaptation.support import Heads, Standard, Support
 from bonelib.models import FeatureHead, LinearProbe
 
 PACKED = ("linear_svm", "gda", "rbf_svm", "xgboost", "mlp", "knn")
@@ -63,6 +63,7 @@ def unpack(model: FeatureHead) -> Fitted:
 
 
 def _linear(tower: Any, heads: Linear) -> LinearProbe:
+    assert heads.standards is not None, "packed heads see standardised features"
     there, (mean, scale, limit) = heads.present[0], heads.standards[0]
     weights = np.where(there, heads.weights[0, 0], 0)
     bias = np.where(there, heads.bias[0, 0], NEVER)
@@ -72,14 +73,16 @@ def _linear(tower: Any, heads: Linear) -> LinearProbe:
     return LinearProbe(tower, outputs=len(bias), fitted=fitted)
 
 
-def _neighbours(fitted: Fitted) -> dict[str, np.ndarray]:
+def _neighbours(fitted: Fitted) -> dict[str, Any]:
+    assert isinstance(fitted.heads, closed.Cache)
     support, rows = fitted.heads.support, fitted.heads.rows[0]
     kept = dict(features=support.features[rows], labels=support.labels[rows])
     return kept | dict(neighbors=fitted.point["neighbors"], classes=support.classes)
 
 
-def _model(name: str, heads: library.Models) -> dict[str, Any]:
-    kept = dict(heads.standards[0]._asdict(), unit=heads.units[0], present=heads.present[0])
+def _model(name: str, heads: Heads) -> dict[str, Any]:
+    assert isinstance(heads, library.Models)
+    kept = heads.standards[0]._asdict() | dict(unit=heads.units[0], present=heads.present[0])
     kept["classes"], made = heads.classes, heads.models[0][0]
     if name == "xgboost":
         trees, rounds = made

@@ -9,7 +9,14 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from bonelib.adaptation.support import ABSENT, Standard, of_both, refuse_one_class, standardised
+from bonelib.adaptation.support import (
+    ABSENT,
+    Standard,
+    inner_folds,
+    of_both,
+    refuse_one_class,
+    standardised,
+)
 
 # Seven steps from strong to weak regularisation, as in the reference scores of the project.
 STRENGTHS = tuple(10.0 ** np.linspace(-5, 1, 7))
@@ -92,7 +99,7 @@ def probe(
         strengths = (strengths[len(strengths) // 2],)
     y = np.searchsorted(present, y)  # 0, 1, … in order
     inner = _inner_scores(x, y, g, strengths, folds, seed) if len(strengths) > 1 else {}
-    chosen = max(inner, key=inner.get) if inner else strengths[0]
+    chosen = max(inner, key=inner.__getitem__) if inner else strengths[0]
     fitted = next(iter(_path(x, y, (chosen,), exact=True)))
     fitted.inner = inner
     return _widened(fitted, present, classes) if absent else fitted
@@ -108,11 +115,10 @@ def _inner_scores(
 ) -> dict[float, float]:
     """Return the mean AUROC of each strength over folds in which every class can be judged."""
     from sklearn.metrics import roc_auc_score
-    from sklearn.model_selection import StratifiedGroupKFold
 
     scores: dict[float, list[float]] = {strength: [] for strength in strengths}
-    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    for inner, held in splitter.split(x, y, groups):
+    for held in inner_folds(y, groups, folds, seed=seed):
+        inner = ~held
         if min(len(np.unique(y[part])) for part in (inner, held)) <= y.max():
             continue
         for fitted in _path(x[inner], y[inner], strengths, exact=False):
@@ -148,8 +154,8 @@ def _path(
     """
     z, standard = standardised(x)
     z = z if exact or z.shape[1] < WIDE else z.astype(np.float32)
-    for strength, *fitted in logistic(z, y, strengths, tolerance=1e-7 if exact else 1e-4):
-        yield Probe(*standard, *fitted, strength)
+    for strength, weights, bias in logistic(z, y, strengths, tolerance=1e-7 if exact else 1e-4):
+        yield Probe(*standard, weights, bias, strength)
 
 
 def logistic(
@@ -209,12 +215,12 @@ def cross_fit(
     """
     groups = np.asarray(groups)
     check_folds(labels, held, groups)
-    out = None
+    out = np.empty(0)
     for visible, test in zip(labels, held, strict=True):
         options = dict(classes=classes, strengths=strengths)
         fitted = probe(features[~test], visible[~test], groups[~test], **options)
         logits = fitted.logits(features[test])
-        out = np.empty((len(features), *logits.shape[1:])) if out is None else out
+        out = out if len(out) else np.empty((len(features), *logits.shape[1:]))
         out[test] = logits
     return out
 

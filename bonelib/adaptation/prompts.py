@@ -107,7 +107,7 @@ def _place(tokens: Tensor, context: int) -> int:
 def _replaced(vocabulary: nn.Embedding, vectors: Tensor, place: int) -> Iterator[None]:
     """Let the embeddings of the tokens from ``place`` on be ``vectors`` (B, M, width)."""
 
-    def hook(_: nn.Module, __: Any, out: Tensor) -> Tensor:
+    def hook(_: nn.Module, __: object, out: Tensor) -> Tensor:
         after = place + vectors.shape[1]
         return torch.cat([out[:, :place], vectors.to(out), out[:, after:]], dim=1)
 

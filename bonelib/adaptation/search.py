@@ -98,7 +98,7 @@ def _inner(support: Support, held: np.ndarray, heads: Heads) -> np.ndarray:
     in which a class can't be judged leaves that class out. Where no fold can be judged, 0 for all.
     """
     each = getattr(heads, "of", None)  # heads of one mask see the rows it holds out alone
-    whole = None if each else heads.logits(support.features)
+    whole = np.empty(0) if each else heads.logits(support.features)
     found = []
     for k, rows in enumerate(held):
         out = each(k).logits(support.features[rows])[0] if each else whole[k][:, rows]

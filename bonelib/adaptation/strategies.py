@@ -76,7 +76,7 @@ def points(name: str, kind: str = "binary") -> list[Point]:
     axes = [axis.partition("=") for axis in row["parameters"].split(";") if "=" in axis]
     values = [[float(value) for value in listed.split()] for _, _, listed in axes]
     names = [axis.strip() for axis, _, _ in axes]
-    found = [dict(zip(names, combined, strict=True)) for combined in itertools.product(*values)]
+    found: list[Point] = [dict(zip(names, one, strict=True)) for one in itertools.product(*values)]
     if len(found) > search.POINTS:
         raise ValueError(
             f"{TABLE.name} gives {name} {len(found)} points, but each strategy may try "

@@ -93,7 +93,7 @@ def dense_head(tuning: Tuning) -> Iterator[Training]:
     model.head = models.DenseHead(tower.width, **given)
     tower.trunk.requires_grad_(False)
 
-    def stay(tower: Any, _: Any) -> None:
+    def stay(tower: Any, _: object) -> None:
         tower.eval()  # a frozen trunk drops no paths either
 
     handle = tower.register_forward_pre_hook(stay)

@@ -53,7 +53,7 @@ class Tuning:
     @property
     def regression(self) -> bool:
         """Whether the labels are values."""
-        return bool(np.issubdtype(np.asarray(self.labels).dtype, np.floating))
+        return np.issubdtype(np.asarray(self.labels).dtype, np.floating)
 
 
 @dataclass
@@ -76,6 +76,7 @@ class Training:
 
     def classifier(self) -> models.Classifier:
         """Return the classifier of the weights as they are; it shares them with the model."""
+        # pyrefly: ignore[bad-return] a model that is no classifier says what is made of it
         return self.model if self.made is None else self.made()
 
 

@@ -142,7 +142,7 @@ def read_efficiency(context: Context, table: pd.DataFrame) -> str:
     return f"**Reading.** The best heads are, {said[0]}, and {said[1]}."
 
 
-def draw(context: Context, history: pd.DataFrame, predictions: pd.DataFrame) -> plt.Figure:
+def draw(context: Context, history: pd.DataFrame, predictions: pd.DataFrame) -> plt.Figure | None:
     """Draw the validation curve of each training, and test predictions beside those of metadata.
 
     The predictions are of ``full`` fine-tuning and of what learnt from outlines; where there is
@@ -154,7 +154,7 @@ def draw(context: Context, history: pd.DataFrame, predictions: pd.DataFrame) -> 
         first = [*evaluation.by_method(predictions).values()][:CURVES]
         shown = pd.concat(first)
     if history.empty:
-        return figures.plot_predictions(shown, task=context.task).figure
+        return figures.plot_predictions(shown, task=context.task).get_figure(root=True)
     shape = dict(figsize=(figures.WIDTH, 3.6), layout="constrained", width_ratios=[1, 1.2])
     figure, axes = plt.subplots(1, 2, **shape)
     figures.plot_history(history, value=evaluation.primary(context.asked).column, ax=axes[0])

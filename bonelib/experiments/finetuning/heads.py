@@ -28,6 +28,7 @@ from bonelib.adaptation import Support
 from bonelib.evaluation import Method
 from bonelib.experiments.context import AnyRun, Context, in_order, keep, metadata, opened
 from bonelib.experiments.finetuning.setup import Setup, bundle_of, facts_of
+from bonelib.experiments.progress import bar, each
 
 _SLOW = ("coop",)  # minutes a fit: not for tens of draws
 Bound = Callable[[np.ndarray], adaptation.Strategy]  # rows of the training images -> strategy
@@ -180,12 +181,13 @@ def predict(context: Context, run: AnyRun, setup: Setup) -> pd.DataFrame:
     """
     if run.finished:
         return run.table("predictions")
-    view, val, test = context.view(), setup.part("val"), setup.part("test")
+    view, judged = context.view(), setup.part("val") | setup.part("test")
+    val, test = (setup.part(name)[judged] for name in ("val", "test"))
     validation, held = [], []
     seen, notes = _all_frozen(context, setup, view)
-    for method, logits in _logits(run, setup, view, seen, notes):
+    for method, logits in [*_logits(run, setup, view, seen, notes)]:
         named = dict(task=setup.task, seed=setup.seed, method=method)
-        frame = evaluation.predictions(view, logits, **named)
+        frame = evaluation.predictions(view[judged], logits, **named)
         validation.append(frame[val])
         cut = pd.NA
         if setup.task.positive:
@@ -237,33 +239,35 @@ def _logits(
     seen: dict[str, Frozen],
     notes: list[tuple[str, str]],
 ) -> Iterator[tuple[Method, np.ndarray]]:
-    """Yield what each method says of every image: metadata, heads, trained towers."""
+    """Yield what each method says of validation and test images."""
+    judged = setup.part("val") | setup.part("test")
     for method, x in metadata(view).items():
-        yield method, setup.probe(x).logits(x)
-    for start, name, sees in setup.plan.fitted:
-        if start not in seen:
-            continue
-        method = setup.plan.method(start, name, sees)
-        if name == "probe":
-            yield method, _probed(run, setup, start, method, seen[start].raw)
-            continue
-        try:
-            x, texts, bound = seen[start].head(name, sees)
-        except ValueError as error:  # named, and the others go on
-            notes.append((f"{start}, {name}", str(error)))
-            continue
-        support = seen[start].support(x, texts=texts)
-        points = adaptation.points(name, setup.task.kind)
-        every = np.ones(len(support.labels), dtype=bool)
-        fitted = adaptation.fit(bound(every), support, points)
-        if name in adaptation.PACKED and setup.plan.row(start) is None:
-            whole = adaptation.pack(name, setup.tower(start), fitted)
-            models.save_bundle(bundle_of(run, method), whole, **facts_of(setup, method))
-        yield method, fitted.logits(x)
+        yield method, setup.probe(x).logits(x[judged])
+    with bar("heads", "methods") as show:
+        for start, name, sees in each(setup.plan.fitted, show):
+            if start not in seen:
+                continue
+            method = setup.plan.method(start, name, sees)
+            if name == "probe":
+                yield method, _probed(run, setup, start, method, seen[start].raw)[judged]
+                continue
+            try:
+                x, texts, bound = seen[start].head(name, sees)
+            except ValueError as error:  # named, and the others go on
+                notes.append((f"{start}, {name}", str(error)))
+                continue
+            support = seen[start].support(x, texts=texts)
+            points = adaptation.points(name, setup.task.kind)
+            every = np.ones(len(support.labels), dtype=bool)
+            fitted = adaptation.fit(bound(every), support, points)
+            if name in adaptation.PACKED and setup.plan.row(start) is None:
+                whole = adaptation.pack(name, setup.tower(start), fitted)
+                models.save_bundle(bundle_of(run, method), whole, **facts_of(setup, method))
+            yield method, fitted.logits(x[judged])
     for start, strategy in setup.trainings:
         method = setup.plan.method(start, strategy)
         tower = models.load_bundle(bundle_of(run, method))
-        ordered = in_order(setup.loader.cache, view[cohort.IMAGE_ID], tower.image)
+        ordered = in_order(setup.loader.cache, view.loc[judged, cohort.IMAGE_ID], tower.image)
         yield method, features.encode(tower, ordered)
 
 
@@ -315,11 +319,13 @@ def few(setup: Setup, view: pd.DataFrame, seen: dict[str, Frozen]) -> Iterator[p
             **sizes,
         )
         points, held = adaptation.points(name, task.kind), x[test]
-        for rows, drawn in zip(draws.rows, draws.table.to_dict("records"), strict=True):
-            part = support.rows(rows)
-            if support.classes and len(np.unique(part.labels)) < 2:
-                continue
-            logits = adaptation.fit(bound(rows), part, points).logits(held)
-            named = dict(task=task, seed=drawn["seed"], method=plan.method(start, name, sees))
-            told = {key: drawn[key] for key in ("shots", "share", "images")}
-            yield evaluation.predictions(view[test], logits, **named).assign(**told)
+        drawn = [*zip(draws.rows, draws.table.to_dict("records"), strict=True)]
+        with bar(f"{start}: {name}", "draws of labels") as show:
+            for rows, told in each(drawn, show):
+                part = support.rows(rows)
+                if support.classes and len(np.unique(part.labels)) < 2:
+                    continue
+                logits = adaptation.fit(bound(rows), part, points).logits(held)
+                named = dict(task=task, seed=told["seed"], method=plan.method(start, name, sees))
+                kept = {key: told[key] for key in ("shots", "share", "images")}
+                yield evaluation.predictions(view[test], logits, **named).assign(**kept)

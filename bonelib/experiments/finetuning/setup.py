@@ -23,6 +23,7 @@ from bonelib import (
     runs,
     training,
 )
+from bonelib.encoders import ImageEncoder
 from bonelib.evaluation import Method
 from bonelib.experiments import settings
 from bonelib.experiments.context import (
@@ -102,7 +103,7 @@ class Setup:
         trained = set(self.labels[self.labelled("train")].tolist())
         return [name for k, name in enumerate(self.task.classes) if k not in trained]
 
-    def tower(self, start: str) -> Any:
+    def tower(self, start: str) -> ImageEncoder:
         """Build the image tower that a start names."""
         return _tower(self.plan, self.bundles, start, seed=self.seed)
 
@@ -118,12 +119,13 @@ class Setup:
 
     def tuning(self, start: str, strategy: str) -> adaptation.Tuning:
         """Gather what a strategy needs to train the tower of a start."""
-        more, tower = {}, None
+        more, tower = dict[str, Any](), None
         if strategy in adaptation.WITH_TEXTS:
-            dual = models.load_bundle(self.dual)
-            tower = dual.image if start == "captions" else None
-            prompts = captions.prompts(self.task, style="label", language=self.plan.language)
-            more = {"dual": dual, "prompts": prompts}
+            assert self.dual is not None, "which check_towers has refused"
+            more["dual"] = models.load_bundle(self.dual)
+            tower = more["dual"].image if start == "captions" else None
+            words = dict(style="label", language=self.plan.language)
+            more["prompts"] = captions.prompts(self.task, **words)
         tower = tower or self.tower(start)
         if strategy in adaptation.WITH_PROBE:
             seen = frozen_features(tower, self.loader.cache, self.table[cohort.IMAGE_ID])
@@ -165,7 +167,7 @@ def prepare(context: Context, pretraining: runs.Record, plan: Finetuning) -> Set
     view, cache, outlines = context.view(), context.cache(plan.size), None
     if set(strategies) & set(adaptation.WITH_OUTLINES):
         outlines = _outlines(context, cache)
-    asked = dict(regression=task.kind == "regression", imbalance=plan.imbalance)
+    asked: dict[str, Any] = dict(regression=task.kind == "regression", imbalance=plan.imbalance)
     asked |= dict(texts=dual is not None, outlines=outlines is None or bool(outlines.any()))
     adaptation.check_towers(strategies, **asked)
     _check_recipe(pretraining, plan, data=context.cohort_run.head["variant"])
@@ -228,7 +230,7 @@ def _check_recipe(pretraining: runs.Record, plan: Finetuning, *, data: str) -> N
         )
 
 
-def _tower(plan: Finetuning, bundles: dict[str, Path], start: str, *, seed: int) -> Any:
+def _tower(plan: Finetuning, bundles: dict[str, Path], start: str, *, seed: int) -> ImageEncoder:
     row = plan.row(start)
     if row is not None and row.tower != "captions":
         if start in bundles:
@@ -246,7 +248,7 @@ def _assemble(
     cache: images.Cache,
     plan: Finetuning,
     bundles: dict[str, Path],
-    towers: dict[str, Any],
+    towers: dict[str, ImageEncoder],
     *,
     dual: Path | None,
     seed: int,
@@ -256,9 +258,9 @@ def _assemble(
     known = table[table[task.column].notna()]
     train, val = known[known["split"] == "train"], known[known["split"] == "val"]
     labels = task.encode(train[task.column])
-    parts = dict(augment={}, flip=True, shuffle=True, seed=seed, **Process.here().part)
+    parts = dict[str, Any](augment={}, flip=True, shuffle=True, seed=seed, **Process.here().part)
 
-    def batches(tower: Any) -> tuple[images.Loader, images.Loader]:
+    def batches(tower: ImageEncoder) -> tuple[images.Loader, images.Loader]:
         loader = images.loader(
             cache,
             train["image_id"],

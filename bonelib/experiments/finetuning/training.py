@@ -11,7 +11,6 @@ from bonelib import (
     evaluation,
     models,
     runs,
-    training,
 )
 from bonelib.evaluation import Method
 from bonelib.experiments.context import (
@@ -20,6 +19,7 @@ from bonelib.experiments.context import (
     keep_inputs,
 )
 from bonelib.experiments.finetuning.setup import Setup, bundle_of, facts_of, name_of, validate
+from bonelib.experiments.progress import fit
 
 
 def train(run: AnyRun, setup: Setup, *, accelerator: str = "auto") -> Iterator[dict[str, Any]]:
@@ -76,7 +76,7 @@ def _fit(
     loader.epoch = 0  # all see the same batches
     with adaptation.strategy(method.strategy)(tuning) as trained:
         loader = replace(loader, augment=loader.augment | trained.augment)
-        yield from training.fit(
+        yield from fit(
             trained.model,
             trained.objective,
             loader,
