@@ -22,7 +22,9 @@ import heat_maps
 import intervals
 import numpy as np
 import pretraining
+import runner
 import threads
+import widgets
 from measure import cpu, finish, not_measured, row
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -435,6 +437,8 @@ def main() -> int:
         extraction.run,
         heat_maps.run,
         threads.run,
+        runner.run,
+        widgets.run,
         recipes,
     ):
         name = measure.__module__ if measure.__name__ == "run" else measure.__name__

@@ -44,6 +44,7 @@ def encode(
     *,
     rows: int = 0,
     fold: bool = False,
+    progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
     """Run ``forward`` over the images of a loader without gradients: float32 ``(N, D)``.
 
@@ -55,6 +56,7 @@ def encode(
         rows: How many images there are, if known: their features then lie in memory once, and no
             more than one batch beside them.
         fold: Run ``folded(forward)``, a module in evaluation mode.
+        progress: Called with (images done, ``rows``) after each batch.
 
     Raises:
         ValueError: The loader gives another number of images than ``rows``.
@@ -68,6 +70,8 @@ def encode(
         if done + len(part) <= rows:
             out[done : done + len(part)] = part
         done += len(part)
+        if progress is not None:
+            progress(done, rows)
     if done != rows:
         raise ValueError(f"The loader gave {done} images, not the {rows} that it names.")
     return out
@@ -82,7 +86,7 @@ def _batches(
     for batch in loader:
         with torch.no_grad():  # not around the yield: it would hold for the caller as well
             image = batch["image"].to(device, memory_format=torch.channels_last)
-            if fold:
+            if fold and isinstance(forward, nn.Module):
                 forward, fold = folded(forward, image[:TRIED]), False
             found = forward(image).float().cpu().numpy()
         yield found
@@ -103,11 +107,11 @@ def folded(tower: nn.Module, image: Tensor) -> nn.Module:
         The tower itself where they don't, where nothing can be folded, or off the CPU.
     """
     names = {module: name for name, module in tower.named_modules()}
-    calls, pairs, hooks = Counter(), {}, []
+    calls, pairs, hooks = Counter[nn.Module](), {}, []
 
-    def wrote(convolution: nn.Module, _: Any, out: Tensor) -> None:
+    def wrote(convolution: nn.Module, _: object, out: Tensor) -> None:
         calls[convolution] += 1
-        out.written = convolution, out._version  # which a change in place would raise
+        out.__dict__["written"] = convolution, out._version  # which a change in place would raise
 
     def reads(norm: nn.Module, given: tuple[Tensor, ...]) -> None:
         calls[norm] += 1
@@ -136,16 +140,13 @@ def folded(tower: nn.Module, image: Tensor) -> nn.Module:
     return made if apart <= SAME * expected.abs().max() else tower
 
 
-def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+def _fold(convolution: nn.Module, norm: nn.Module) -> None:
     """Let a convolution do what the batch norm after it does, which then keeps its activation."""
+    assert isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
+    mean, var = norm.running_mean, norm.running_var
+    assert mean is not None and var is not None, "norms without them are not hooked"
     weight, bias = fuse_conv_bn_weights(
-        convolution.weight,
-        convolution.bias,
-        norm.running_mean,
-        norm.running_var,
-        norm.eps,
-        norm.weight,
-        norm.bias,
+        convolution.weight, convolution.bias, mean, var, norm.eps, norm.weight, norm.bias
     )
     convolution.weight, convolution.bias = weight, bias
     after = [getattr(norm, name, nn.Identity()) for name in ("drop", "act")]  # of timm's norms
@@ -183,18 +184,26 @@ def _check(encoder: Any, loader: Any) -> None:
 
 
 def image_features(
-    encoder: nn.Module, loader: Any, *, folder: Path, weights: str, content: str
+    encoder: nn.Module,
+    loader: Any,
+    *,
+    folder: Path,
+    weights: str,
+    content: str,
+    progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
     """Return pooled features ``(N, D)`` in the loader's order, computed once.
 
     A file that is cut off or whose bytes changed (it ends in their CRC-32) is made anew.
 
     Args:
-        encoder: An image tower; it is put into evaluation mode for the pass and back after it.
+        encoder: An image tower; for the pass it is put into evaluation mode, and on a GPU if there
+            is one, and back after it.
         loader: Loader over images preprocessed for the tower, in order and as they are.
         folder: Where the store lies.
         weights: ``encoders.weights_hash(encoder)``.
         content: The key of the image cache.
+        progress: Called with (images done, images in all) where they are not stored yet.
 
     Raises:
         ValueError: The loader shuffles, varies or drops images, or prepares them for other weights;
@@ -206,12 +215,16 @@ def image_features(
     if stored is not None:
         return stored
     modes = {module: module.training for module in encoder.modules()}
-    encoder.eval().to(memory_format=torch.channels_last)
+    home = next((p.device for p in encoder.parameters()), torch.device("cpu"))
+    where = "cuda" if torch.cuda.is_available() else home  # a GPU has not run here
+    encoder.eval().to(where).to(memory_format=torch.channels_last)
     try:
-        found = encode(encoder, loader, rows=len(loader.image_ids), fold=True)
+        told = dict(rows=len(loader.image_ids), progress=progress)
+        found = encode(encoder, loader, fold=True, **told)
     finally:
         for module, training in modes.items():
             module.training = training
+        encoder.to(home)
     try:
         _store(path, found)
     except OSError as error:  # they serve this run nevertheless
@@ -226,8 +239,8 @@ def _store(path: Path, found: np.ndarray) -> None:
     np.lib.format.write_array_header_1_0(head, np.lib.format.header_data_from_array_1_0(found))
     with replacing(path) as temporary, open(temporary, "wb") as file:
         file.write(head.getvalue())
-        file.write(found)
-        file.write(zlib.crc32(found, zlib.crc32(head.getvalue())).to_bytes(4))
+        file.write(found.data)
+        file.write(zlib.crc32(found.data, zlib.crc32(head.getvalue())).to_bytes(4))
 
 
 def _stored(path: Path) -> np.ndarray | None:

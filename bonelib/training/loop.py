@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bonelib.losses import Objective, Outputs, spread
+from bonelib.losses import Batch, Objective, Outputs, spread
 from bonelib.training import machine, rules
 from bonelib.training.rules import Options
 from bonelib.training.state import Average, copied, put, trained
@@ -38,6 +38,7 @@ def fit(
     resume: dict[str, Any] | None = None,
     checkpoint: Callable[[dict[str, Any]], None] | None = None,
     checkpoint_seconds: float = 60,
+    progress: Callable[[int, int], None] | None = None,
     accelerator: str = "auto",
     devices: int = 1,
     nodes: int = 1,
@@ -57,6 +58,7 @@ def fit(
             again, then training goes on, to the bit on a CPU.
         checkpoint: Called with all that is needed to go on, after each epoch and about every
             ``checkpoint_seconds``.
+        progress: Called with (steps taken, steps in all) after each step.
         devices: Processes on this machine, as ``torchrun --nproc-per-node`` started them.
 
     Yields:
@@ -83,7 +85,8 @@ def fit(
         options = replace(options, precision=chosen)
     fabric = machine.fabric(options.precision, accelerator, devices, nodes)
     saving = dict(checkpoint=checkpoint, seconds=checkpoint_seconds)
-    loop = _Loop(fabric, model, options, batches=len(loader), **saving)
+    told = dict(batches=len(loader), progress=progress)
+    loop = _Loop(fabric, model, options, **told, **saving)
     if resume is not None:
         loop.restore(resume)
         yield from [dict(row) for row in loop.rows]
@@ -117,12 +120,13 @@ class _Loop:
         options: Options,
         *,
         batches: int,
+        progress: Callable[[int, int], None] | None,
         checkpoint: Callable[[dict[str, Any]], None] | None,
         seconds: float,
     ):
         self.fabric, self.model, self.options, self.batches = fabric, model, options, batches
         self.checkpoint, self.seconds, self.saved = checkpoint, seconds, time.monotonic()
-        self.steps = options.epochs * batches
+        self.steps, self.progress = options.epochs * batches, progress
         if any(isinstance(m, nn.Conv2d) for m in model.modules()):
             model.to(memory_format=torch.channels_last)
         optimizer = torch.optim.AdamW(rules.parameter_groups(model, options))
@@ -136,7 +140,7 @@ class _Loop:
         self.collected: list[Tensor] = []  # losses of the epoch under way
         self.guessed: list[float] = []  # and those of guessing
         self.spent: dict[str, float] = {}
-        self.best, self.best_state = -math.inf, None
+        self.best, self.best_state = -math.inf, dict[str, Tensor]()
 
     @property
     def groups(self) -> list[dict[str, Any]]:
@@ -167,6 +171,8 @@ class _Loop:
             if batch is None:
                 break
             out = self._take_step(batch, epoch, objective)
+            if self.progress is not None:
+                self.progress(self.step, self.steps)
             self._count_time()
             # After the last batch the epoch's own checkpoint follows at once.
             if self.number < self.batches and time.monotonic() - self.saved >= self.seconds:
@@ -187,7 +193,7 @@ class _Loop:
             "alarm": self._alarm(out, values),
         }
 
-    def _take_step(self, batch: dict[str, Any], epoch: int, objective: Objective) -> Outputs:
+    def _take_step(self, batch: Batch, epoch: int, objective: Objective) -> Outputs:
         still = self.step < self.options.locked * self.options.epochs * self.batches
         for group in self.groups:
             moves = not (still and group["trunk"])
@@ -213,7 +219,7 @@ class _Loop:
         self.spent["cpu_seconds"] += now[1] - self.clock[1]
         self.clock = now
 
-    def _chance(self, objective: Objective, batch: dict[str, Any], out: Outputs) -> float:
+    def _chance(self, objective: Objective, batch: Batch, out: Outputs) -> float:
         """Return the loss of guessing at a batch, all processes together; NaN if not known."""
         images = len(out.get("image_features", batch["image"]))  # several images may be one study
         pairs = int(batch["captioned"].sum()) if "captioned" in batch else images
@@ -238,7 +244,7 @@ class _Loop:
             return f"the loss, {late:.2f} nats, is that of guessing ({chance:.2f})"
         return ""
 
-    def _apply(self, loss: Tensor, batch: dict[str, Any], epoch: int) -> None:
+    def _apply(self, loss: Tensor, batch: Batch, epoch: int) -> None:
         norm = self.fabric.clip_gradients(
             self.wrapped,
             self.optimizer,
@@ -279,7 +285,7 @@ class _Loop:
             self.best, self.best_state = value, copied(trained(self.model))
 
     def close(self) -> None:
-        if self.best_state is not None:
+        if self.best_state:
             put(self.model, self.best_state)
         elif self.average is not None and self.average.steps:
             self.average.swap()

@@ -56,25 +56,22 @@ def parameter_groups(model: nn.Module, options: Options) -> list[dict[str, Any]]
     """
     from timm.optim import param_groups_layer_decay
 
-    trunk, groups = model.image.trunk, []
+    trunk, groups = model.get_submodule("image.trunk"), []
 
     def add(parameters: list[nn.Parameter], rate: float, decay: float, *, of_trunk: bool) -> None:
         if parameters:
             group = dict(params=parameters, lr=rate, peak=rate, weight_decay=decay, trunk=of_trunk)
             groups.append(group)
 
-    undecayed = trunk.no_weight_decay() if hasattr(trunk, "no_weight_decay") else ()
+    undecayed = getattr(trunk, "no_weight_decay", tuple)()  # pyrefly: ignore[not-callable] timm's
     for group in param_groups_layer_decay(
-        trunk,
-        options.weight_decay,
-        no_weight_decay_list=undecayed,
-        layer_decay=options.layer_decay,
+        trunk, options.weight_decay, no_weight_decay_list=undecayed, layer_decay=options.layer_decay
     ):
         rate = options.backbone_lr * group["lr_scale"]
         add(group["params"], rate, group["weight_decay"], of_trunk=True)
-    text = getattr(model, "text", None)
+    text = dict(model.named_children()).get("text")
     trained = text is not None and text.weights != "random"
-    slow = {id(p) for p in text.parameters()} if trained else set()
+    slow = {id(p) for p in text.parameters()} if text is not None and trained else set()
     taken = {id(p) for p in trunk.parameters()}
     rest = [p for p in model.parameters() if p.requires_grad and id(p) not in taken]
     for wide in (True, False):

@@ -5,12 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bonelib.losses import Objective, Outputs
+from bonelib.losses import Batch, Objective, Outputs
 from bonelib.training.machine import random_state, set_random_state, to_device
 
 
 def backward(
-    fabric: Any, model: nn.Module, objective: Objective, batch: dict[str, Any], micro_batch: int
+    fabric: Any, model: nn.Module, objective: Objective, batch: Batch, micro_batch: int
 ) -> tuple[Tensor, Outputs]:
     """Leave the gradients of the objective in ``model``; return the loss and the outputs, detached.
 
@@ -45,7 +45,7 @@ def backward(
         with torch.no_grad():
             collected.append(objective.forward(model, _cut(batch, part, size, fabric.device)))
     # A scalar output (the logit scale) belongs to the model, not to an image: one leaf for all.
-    leaves = {
+    leaves: dict[str, Tensor] = {
         name: (torch.cat([out[name] for out in collected]) if value.ndim else value)
         .detach()
         .requires_grad_()
@@ -61,16 +61,18 @@ def backward(
         with fabric.no_backward_sync(model, enabled=not last):
             out = objective.forward(model, _cut(batch, part, size, fabric.device))
             fed = [
-                (value * (leaves[name].grad[part] if value.ndim else leaves[name].grad)).sum()
+                (value * (g[part] if value.ndim else g)).sum()
                 for name, value in out.items()
-                if value.requires_grad and leaves[name].grad is not None and (value.ndim or last)
+                if value.requires_grad
+                and (g := leaves[name].grad) is not None
+                and (value.ndim or last)
             ]
             fabric.backward(torch.stack(fed).sum())
     set_random_state(after, fabric.device)
     return loss.detach(), {name: leaf.detach() for name, leaf in leaves.items()}
 
 
-def _cut(batch: dict[str, Any], part: slice, size: int, device: torch.device) -> dict[str, Any]:
+def _cut(batch: Batch, part: slice, size: int, device: torch.device) -> Batch:
     whole = (value for value in batch.values())
     assert all(len(value) == size for value in whole), "each entry of a batch has a row an image"
     return to_device({name: value[part] for name, value in batch.items()}, device)
