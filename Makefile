@@ -29,11 +29,12 @@ setup: .venv/.installed  ## virtual environment in .venv with the locked package
 demo: setup  ## the whole thesis chapter on synthetic radiographs (about 30 CPU minutes)
 	$(BIN)/bonelib run --profile demo
 
-test: setup check notebooks  ## set-up, ruff, unit tests and all notebooks on the tiny profile
+test: setup check notebooks  ## set-up, ruff, types, unit tests and all notebooks on the tiny profile
 
-check: setup  ## ruff and the unit tests
+check: setup  ## ruff, the types of the spine and the unit tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/pyrefly check --python-interpreter-path $(BIN)/python
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not notebooks'
 
 notebooks: setup  ## all notebooks on the tiny profile, in order
@@ -46,9 +47,9 @@ RUN_KEYS := metadata.papermill cell.metadata.papermill cell.metadata.execution \
 	pygments_lexer version)
 STRIP := nbstripout --keep-id --extra-keys "$(strip $(RUN_KEYS))"
 
-lab: setup  ## JupyterLab in notebooks/; what a Run All writes stays out of git
+lab: setup  ## JupyterLab on notebook 01; what a Run All writes stays out of git (LAB=options)
 	-git config filter.notebooks.clean '"$(CURDIR)/$(BIN)"/$(STRIP) | sed "s/Python 3 (ipykernel)/Python 3/"'
-	$(BIN)/jupyter lab --ServerApp.root_dir=notebooks
+	$(BIN)/bonelib lab -- $(LAB)
 
 # The rivals that nothing else needs, so that each is measured and none is left out.
 .venv/.installed-bench: .venv/.installed

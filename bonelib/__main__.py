@@ -10,7 +10,19 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bonelib.commands import data, identities, notebooks, predict, printing, results, weights
+from bonelib.commands import (
+    data,
+    doctor,
+    fetch,
+    identities,
+    lab,
+    notebooks,
+    predict,
+    printing,
+    results,
+    submit,
+    weights,
+)
 from bonelib.headless.plan import PROFILES
 
 OLD_NAME = "deidentify-dicom"  # of the command deidentify
@@ -27,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command, typed = arguments.pop("command"), arguments.pop("typed")
     if typed == OLD_NAME:
         print(f"{typed} is now called deidentify; the old name goes with the next version.")
-    # Read when torch is loaded, which commands do later; see headless.execute for the reason.
+    # Read when torch is loaded, which commands do later; see headless.kernel for the reason.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
         return command(**arguments)
@@ -54,6 +66,12 @@ def _speak_utf8() -> None:
     os.environ["PYTHONUTF8"] = "1"
     os.environ.setdefault("PYTHONIOENCODING", sys.stdout.encoding or encoding)
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def _count(typed: str) -> int:
+    if (count := int(typed)) < 1:
+        raise argparse.ArgumentTypeError(f"{typed}: at least 1")
+    return count
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -83,16 +101,25 @@ def _parser() -> argparse.ArgumentParser:
     shared = argparse.ArgumentParser(add_help=False)
     argument = shared.add_argument
     pair = dict(dest="parameters", nargs=2, metavar=("NAME", "VALUE"))
-    text = "a notebook parameter, in place of a study's own; repeat for more"
+    text = "a parameter of the notebooks; repeat for more"
     argument("-p", action="append", default=[], help=text, **pair)
     text = "reuse results of earlier code; `bonelib runs` marks them"
     argument("--keep-other-code", action="store_true", help=text)
+    text = "notebooks that run beside each other, where their order allows (1)"
+    jobs = argparse.ArgumentParser(add_help=False)
+    jobs.add_argument("--jobs", type=_count, default=1, metavar="N", help=text)
 
     text = "execute the numbered notebooks in order"
     example = "bonelib run 01 04 --profile demo -p DATA fracatlas -p SEED 1"
-    argument = add(notebooks.run, "run", text, example, parents=[shared]).add_argument
+    argument = add(notebooks.run, "run", text, example, parents=[shared, jobs]).add_argument
     argument("numbers", nargs="*", metavar="NN", help="notebooks, e.g. 01 04; default all")
     argument("--profile", default="tiny", help="tiny (default), demo or full")
+    text = "run all combinations, SEED=0,1,2 VARIANT=a,b; brackets hold commas: X=[a,b],c"
+    argument("--sweep", nargs="+", default=[], metavar="NAME=VALUES", help=text)
+    text = "list what there is: fresh, stale and why, missing; start nothing"
+    argument("--list", action="store_true", dest="list_only", help=text)
+
+    _add_submit(add, shared)
 
     text = "train what notebook 04 or 05 planned (RUN_ON elsewhere), alone or under torchrun"
     folder = "runs/full/phantom/any/pretraining/default-s0"
@@ -103,9 +130,13 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_predict(add)
 
+    text = "open JupyterLab on notebook 01"
+    argument = add(lab.lab, "lab", text, "bonelib lab -- --no-browser --port 9000").add_argument
+    argument("options", nargs="*", metavar="-- OPTION", help="of JupyterLab, after --")
+
     text = "run the notebooks of a study, reusing what is finished"
     example = "bonelib study language"
-    argument = add(notebooks.study, "study", text, example, parents=[shared]).add_argument
+    argument = add(notebooks.study, "study", text, example, parents=[shared, jobs]).add_argument
     argument("name", metavar="NAME", help="one of bonelib's or of notebooks/studies.toml")
     argument("--list", action="store_true", help="print the runs instead of starting them")
     argument("--part", default="1/1", help="1/2 and 2/2: two processes share the runs")
@@ -144,6 +175,20 @@ def _parser() -> argparse.ArgumentParser:
     argument("--decode", type=int, default=0, metavar="SIZE", help=text)
     argument("--out", type=Path, help="write the table, .parquet or .csv")
 
+    text = "fetch a published data set into BONELIB_DATA, or say what to download where"
+    example = "bonelib fetch btxrd --accept-licence"
+    argument = add(fetch.fetch, "fetch", text, example).add_argument
+    argument("name", metavar="NAME", help="btxrd, fracatlas, …; a wrong one lists them; or weights")
+    argument("encoder", nargs="?", default="", metavar="ENCODER", help="whose weights")
+    text = "archives that were downloaded by hand: check and unpack these"
+    argument("--from", dest="files", type=Path, nargs="+", default=[], metavar="FILE", help=text)
+    argument(
+        "--accept-licence", action="store_true", help="you accept its licence, which is printed"
+    )
+
+    text = "look at this machine: what is missing for bonelib, and what to do about it"
+    add(doctor.doctor, "doctor", text, "bonelib doctor")
+
     text = "list the encoders of notebook 02, or fetch the weights of one"
     argument = add(weights.weights, "weights", text, "bonelib weights dinov2_base").add_argument
     argument("name", nargs="?", default="", metavar="NAME", help="one of the list, or a tower")
@@ -175,6 +220,35 @@ def _parser() -> argparse.ArgumentParser:
     argument = add(notebooks.listing, "runs", "list the finished runs", example).add_argument
     argument("--profile", choices=PROFILES, default="", help="default all")
     return parser
+
+
+def _add_submit(
+    add: Callable[..., argparse.ArgumentParser], shared: argparse.ArgumentParser
+) -> None:
+    text = "submit notebooks to a Slurm cluster, one job each, in order"
+    example = "bonelib submit 01 04 05 --profile full --partition gpu --gpus 1 --time 8h"
+    made = add(submit.submit, "submit", text, example, parents=[shared])
+    argument = made.add_argument
+    argument("numbers", nargs="*", metavar="NN", help="notebooks, e.g. 01 04; default all")
+    argument("--profile", default="tiny", help="tiny (default), demo or full")
+    text = "SEED=0,1,2 VARIANT=a,b: a job for each combination"
+    argument("--sweep", nargs="+", default=[], metavar="NAME=VALUES", help=text)
+    text = "print the jobs instead of submitting them"
+    argument("--dry-run", action="store_true", help=text)
+    text = "run the jobs on this machine, one after the other"
+    argument("--local", action="store_true", help=text)
+    text = "print what became of the jobs submitted so far"
+    argument("--status", action="store_true", help=text)
+    argument = made.add_argument_group("what each job asks for").add_argument
+    argument("--partition", default="", help="default: the cluster's own")
+    argument("--account", default="", help="who pays, where the cluster asks for it")
+    text = "90m, 8h or 2d (default 4h); a job that needs longer is queued again and goes on"
+    argument("--time", default="4h", help=text)
+    text = "of each node (0); 04 and 05 train in a process on each, other notebooks take one"
+    argument("--gpus", type=int, default=0, help=text)
+    argument("--nodes", type=int, default=1, help="on which 04 and 05 train (1)")
+    argument("--cpus", type=int, default=0, help="of each process, and its threads")
+    argument("--memory", type=int, default=0, metavar="GB", help="of each node")
 
 
 def _add_predict(add: Callable[..., argparse.ArgumentParser]) -> None:

@@ -8,6 +8,7 @@ there is no file and the reader was asked to keep the row.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 import pandas as pd
@@ -93,7 +94,8 @@ class Task:
         Raises:
             ValueError: A name is not one of the classes, or a value is too small.
         """
-        series = pd.Series(list(values), dtype="object")
+        cells = values.astype(object).array if isinstance(values, pd.Series) else [*values]
+        series = pd.Series(cells, dtype=object)
         if self.kind == "regression":
             found = pd.to_numeric(series).to_numpy(dtype=np.float32, na_value=np.nan)
             if low := sorted(set(found[found < self.least].tolist())):
@@ -103,14 +105,15 @@ class Task:
                 )
             return found
         index = {name: i for i, name in enumerate(self.classes)}
-        known = series.dropna()
-        unknown = sorted(set(known.astype(str)) - set(index))
+        names, missing = [str(v) for v in series], series.isna()
+        unknown = sorted(set(compress(names, ~missing)) - set(index))
         if unknown:
             raise ValueError(
                 f"Unknown classes {unknown} for the task {self.name!r}. "
                 f"Expected one of {', '.join(self.classes)}."
             )
-        return np.array([-1 if pd.isna(v) else index[str(v)] for v in series], dtype=np.int64)
+        rows = zip(names, missing, strict=True)
+        return np.array([-1 if gone else index[name] for name, gone in rows], dtype=np.int64)
 
     def findings(self, labels: np.ndarray) -> np.ndarray:
         """Tell which images show what is asked for: ``(N,)`` of `encode` to bool.

@@ -19,7 +19,7 @@ def names(trunk: nn.Module) -> list[tuple[str, int]]:
     Raises:
         ValueError: The trunk names no stages or blocks.
     """
-    known = list(getattr(trunk, "feature_info", None) or ())
+    known = list(vars(trunk).get("feature_info") or ())
     if not known:
         raise ValueError(
             f"{type(trunk).__name__} names no stages or blocks, whose patches could be compared. "
@@ -49,7 +49,7 @@ def watching(trunk: nn.Module, see: Callable[[int, Tensor], Tensor | None]) -> I
     """
 
     def hook(level: int, channels: int) -> Callable[..., Tensor | None]:
-        def adapt(_: nn.Module, __: Any, out: Tensor) -> Tensor | None:
+        def adapt(_: nn.Module, __: object, out: Tensor) -> Tensor | None:
             first = out.ndim == 4 and out.shape[1] == channels
             found = see(level, out.movedim(1, -1) if first else out)
             return found.movedim(-1, 1) if first and found is not None else found
@@ -73,12 +73,12 @@ def patch_features(image: nn.Module, loader: Iterable[dict[str, Any]]) -> Iterat
     Two middle levels, each the mean over 3 × 3 cells, the coarser enlarged and set beside the finer
     (Roth et al. 2022, arXiv:2106.08265, section 3.1; there levels 2 and 3 of a ResNet).
     """
-    count, device = len(names(image.trunk)), next(image.parameters()).device
-    seen: list[Tensor] = []
+    trunk, device = image.get_submodule("trunk"), next(image.parameters()).device
+    count, seen = len(names(trunk)), list[Tensor]()
     image.eval()
     for batch in loader:
         seen.clear()
-        with torch.no_grad(), watching(image.trunk, lambda _, x: seen.append(as_grid(x))):
+        with torch.no_grad(), watching(trunk, lambda _, x: seen.append(as_grid(x))):
             image(batch["image"].to(device))
         grids = [x.movedim(-1, 1).float() for x in seen[max(0, count - 3) : max(1, count - 1)]]
         grids = [F.avg_pool2d(x, 3, 1, 1, count_include_pad=False) for x in grids]

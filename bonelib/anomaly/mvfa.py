@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from bonelib import evaluation, training
 from bonelib.anomaly.levels import as_grid, names, watching
 from bonelib.anomaly.normal import coreset
-from bonelib.losses import Objective, Outputs
+from bonelib.losses import Batch, Objective, Outputs
 
 KINDS = ("seg", "det")  # what outlines teach, and what labels teach
 MIX = 0.1  # share of each adapter in what goes on through the trunk
@@ -71,7 +71,7 @@ class MVFA(nn.Module):
         if np.ndim(texts) != 2 or len(texts) != 2:
             raise ValueError(f"Texts {np.shape(texts)}; expected (2, D): normal, then abnormal.")
         self.image, self.scale = image.requires_grad_(False), scale
-        channels, width = [wide for _, wide in names(image.trunk)], len(texts[0])
+        channels, width = [wide for _, wide in names(image.get_submodule("trunk"))], len(texts[0])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.adapters = nn.ModuleList()
@@ -85,12 +85,12 @@ class MVFA(nn.Module):
         seen: list[dict[str, Tensor]] = []
 
         def adapt(level: int, x: Tensor) -> Tensor | None:
-            found = {kind: adapter(x) for kind, adapter in self.adapters[level].items()}
+            found = {kind: adapter(x) for kind, adapter in self.adapters[level].named_children()}
             seen.append({k: F.normalize(as_grid(m), dim=-1) for k, (m, _) in found.items()})
             back = [a for _, a in found.values() if a is not None]
             return (1 - len(back) * MIX) * x + MIX * sum(back) if back else None
 
-        with watching(self.image.trunk, adapt):
+        with watching(self.image.get_submodule("trunk"), adapt):
             self.image(image)
         return seen
 
@@ -121,7 +121,7 @@ def objective() -> Objective:
     """
     from torchvision.ops import sigmoid_focal_loss
 
-    def forward(model: nn.Module, batch: dict[str, Any]) -> Outputs:
+    def forward(model: nn.Module, batch: Batch) -> Outputs:
         turned = torch.rand(len(batch["image"]), device=batch["image"].device) < 0.5
 
         def mirrored(x: Tensor) -> Tensor:
@@ -130,7 +130,7 @@ def objective() -> Objective:
         out = model(mirrored(batch["image"]))  # maps are turned back, to lie on masks as they are
         return {name: x if name == "label" else mirrored(x) for name, x in out.items()}
 
-    def loss(out: Outputs, batch: dict[str, Any]) -> Tensor:
+    def loss(out: Outputs, batch: Batch) -> Tensor:
         logits, known = out["label"], batch["outlined"]
         truth = batch["label"].to(logits)[:, None].expand_as(logits)
         total = F.binary_cross_entropy_with_logits(logits, truth) * logits.shape[1]
@@ -177,7 +177,7 @@ def train(
                 "need both. Draw others, or score by normal images alone."
             )
 
-    def validate(model: nn.Module) -> dict[str, float]:
+    def validate(_: nn.Module) -> dict[str, float]:
         seen = look(model, validation, masks.shape[-1])
         found = {"auroc": evaluation.auroc(labels, seen["label"])}
         pairs = [(m, heat) for m, heat in zip(masks, seen["words"], strict=True) if m.any()]
@@ -190,7 +190,7 @@ def train(
 
 
 def look(
-    model: MVFA, loader: Iterable[dict[str, Any]], side: int, *, bank: Bank | None = None
+    model: MVFA, loader: Iterable[Batch], side: int, *, bank: Bank | None = None
 ) -> dict[str, np.ndarray]:
     """Return scores ``(N,)`` and maps ``(N, side, side)`` of the images of a loader, in order.
 

@@ -85,7 +85,7 @@ def _thresholds(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
     return np.unique(np.concatenate([np.quantile(x, at, method="lower") for x in drawn]))
 
 
-def _overlap(regions: np.ndarray, count: float, outside: np.ndarray) -> float:
+def _overlap(regions: np.ndarray, count: np.ndarray, outside: np.ndarray) -> float:
     if not (count and outside.any()):
         return np.nan
     share = np.append(0, regions.cumsum() / count)
@@ -111,7 +111,7 @@ def mixed(
 
     def found(share: float) -> float:
         heat = mix(validation, share)[shown]
-        return pixel_statistics(heat, masks[shown])["pixel AUROC"](np.ones(shown.sum()))
+        return float(pixel_statistics(heat, masks[shown])["pixel AUROC"](np.ones(shown.sum())))
 
     return mix(maps, max(SHARES, key=found) if shown.any() else SHARES[0])
 

@@ -139,6 +139,7 @@ def frames(kind: str, language: str) -> list[str]:
     return [frame for frame in table.loc[table["kind"] == kind, language] if frame]
 
 
+@functools.cache
 def _rows(file: str, task: str, classes: tuple[str, ...]) -> list[dict[str, str]]:
     table = sheet(file)
     return table[(table["task"] == task) & table["class"].isin(classes)].to_dict("records")

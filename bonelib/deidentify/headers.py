@@ -250,7 +250,8 @@ def _dicognito() -> Any:
         from dicognito.anonymizer import Anonymizer
     except ImportError as error:
         raise ImportError(
-            "De-identification needs dicognito. Install it with `pip install bonelib[dicom]`."
+            "De-identification needs dicognito. Install it with "
+            "`pip install -c requirements.lock -e '.[dicom]'`."
         ) from error
     return Anonymizer
 

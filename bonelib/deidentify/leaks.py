@@ -11,13 +11,13 @@ that touch an identity. Intervals are Wilson's (1927, JASA 22:209).
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from bonelib.deidentify.allowlist import identity, left
-from bonelib.deidentify.token_scan import TYPES, Span
+from bonelib.deidentify.token_scan import TYPES
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -61,7 +61,7 @@ def _covered(text: str, spans: Iterable[Sequence]) -> np.ndarray:
     return covered
 
 
-def count(text: str, gold: Sequence[Gold], spans: Sequence[Span]) -> pd.DataFrame:
+def count(text: str, gold: Sequence[Gold], spans: Sequence[Any]) -> pd.DataFrame:
     """Count one report: rows by type with ``n, removed, typed, spans, right, words, lost``.
 
     ``words`` and ``lost`` (in the row ``ALL``) count the words outside every identity and those of

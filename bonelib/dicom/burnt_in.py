@@ -122,7 +122,7 @@ def reader(threads: int = -1) -> Callable[[np.ndarray], str]:
     except ImportError as error:
         raise ImportError(
             "Reading burnt-in text needs rapidocr and onnxruntime. Install them with "
-            "`pip install bonelib[ocr]`."
+            "`pip install -c requirements.lock -e '.[ocr]'`."
         ) from error
     engine = {"intra_op_num_threads": threads, "inter_op_num_threads": 1}
     told = {f"EngineConfig.onnxruntime.{name}": value for name, value in engine.items()}

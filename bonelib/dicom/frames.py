@@ -159,7 +159,7 @@ def _decoded(
     if not plugins:
         raise ValueError(
             f"{_name(syntax)} needs a decoder. Install it with `pip install {package}` "
-            "(or `pip install bonelib[dicom]` for all)"
+            "(or `pip install -c requirements.lock -e '.[dicom]'` for all)"
         )
     plugin = next((name for name in choice.split() if name in plugins), "")
     # pydicom clears what lies above the stored bits.

@@ -58,7 +58,7 @@ def text(folder: str, *, weights: str = "pretrained") -> tuple[nn.Module, Any]:
     """
     from transformers import AutoTokenizer
 
-    trunk = _network(folder, "text_config", weights)
+    trunk: Any = _network(folder, "text_config", weights)
     if getattr(trunk.config, "is_encoder_decoder", False):
         raise ValueError(f"{folder} holds an encoder with a decoder. Save its encoder by itself.")
     if getattr(trunk, "pooler", None) is not None:
@@ -66,7 +66,7 @@ def text(folder: str, *, weights: str = "pretrained") -> tuple[nn.Module, Any]:
     return trunk, _from(AutoTokenizer, folder)
 
 
-def run(trunk: nn.Module, image: Tensor) -> Any:
+def run(trunk: Any, image: Tensor) -> Any:
     """Return what a vision tower of transformers puts out."""
     asked = inspect.signature(trunk.forward).parameters
     options: dict[str, Any] = {}
@@ -94,7 +94,7 @@ def width(config: Any) -> int:
     return found if found is not None else config.hidden_sizes[-1]
 
 
-def config(trunk: nn.Module) -> dict[str, Any]:
+def config(trunk: Any) -> dict[str, Any]:
     """Return what rebuilds a network without its weights."""
     pooler = getattr(trunk, "pooler", None) is not None
     return {"transformers": trunk.config.to_dict(), "pooler": pooler}

@@ -162,7 +162,7 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
 def rebuild(architecture: dict[str, Any]) -> ImageEncoder:
     """Build the tower that ``architecture`` describes, with random weights, from it alone."""
     name, known = architecture["name"], architecture["preprocessing"]
-    pixels = Preprocessing(**{k: tuple(v) if k in ("mean", "std") else v for k, v in known.items()})
+    pixels = Preprocessing(**known | {key: tuple(known[key]) for key in ("mean", "std")})
     config, multiple = architecture.get("config"), architecture.get("multiple", 0)
     if config is None or "timm" in config:
         own = f"timm:{config['timm']}" if config else name
@@ -194,7 +194,7 @@ def _open_clip(name: str, model: str, weights: str, size: int) -> ImageEncoder:
     return ImageEncoder(name, trunk, pixels, "random", width=config["embed_dim"], config=config)
 
 
-def of_open_clip(name: str, built: nn.Module, config: dict[str, Any], weights: str) -> ImageEncoder:
+def of_open_clip(name: str, built: Any, config: dict[str, Any], weights: str) -> ImageEncoder:
     """Return the image tower of a model that ``clip.load`` returned."""
     known = built.visual.preprocess_cfg
     side = known["size"] if isinstance(known["size"], int) else known["size"][0]

@@ -79,7 +79,7 @@ class Rung:
 def rungs() -> Mapping[str, Rung]:
     """Return the ladder by the rungs' names, in the order of the table."""
     with open(Path(__file__).with_suffix(".csv"), encoding="utf-8", newline="") as file:
-        rows = [*csv.DictReader(file)]
+        rows: list[dict] = [*csv.DictReader(file)]
     for row in rows:
         row |= {"size": int(row["size"]), "megabytes": int(row["megabytes"] or 0)}
         row["files"] = tuple(row["files"].split())

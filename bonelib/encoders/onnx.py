@@ -117,7 +117,7 @@ def load(path: Path, *, size: int = 0) -> tuple[Network, dict[str, Any]]:
     session = _session(content, name=path.name)
     layout, channels, side = _input(path.name, session, known)
     output = _output(path.name, session, known)
-    network = Network(len(content), 0, layout, output, known.get("pooling", "")).eval()
+    network = Network(len(content), 0, layout, output, str(known.get("pooling", ""))).eval()
     network.model = torch.frombuffer(bytearray(content), dtype=torch.uint8)
     with _naming(f"{path.name} can't see images of {side} px"):
         found = network.put_out(torch.zeros(2, channels, side, side))

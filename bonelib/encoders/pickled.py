@@ -30,7 +30,7 @@ def tensors(path: Path) -> dict[str, Tensor] | None:
     except (ValueError, RuntimeError, pickle.UnpicklingError):  # older than torch 1.6, or no zip
         return None
     stands = [(type("Held", (_Held,), {}), name) for name in needed if name.startswith(NETWORKS)]
-    with torch.serialization.safe_globals(stands):
+    with torch.serialization.safe_globals([*stands]):
         found = torch.load(path, map_location="cpu", weights_only=True)
     return dict(_state(found)) if isinstance(found, _Held) else None
 

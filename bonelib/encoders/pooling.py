@@ -3,14 +3,14 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bonelib.encoders import huggingface
 
 CLASS, TOKENS, PATCHES = POOLINGS = ("class token", "token mean", "patch mean")
 
 
-def pooled(trunk: nn.Module, image: Tensor, config: dict[str, Any] | None, how: str) -> Tensor:
+def pooled(trunk: Any, image: Tensor, config: dict[str, Any] | None, how: str) -> Tensor:
     """Return one vector an image ``(B, D)`` of the last tokens of a trunk, normalised by it.
 
     Args:

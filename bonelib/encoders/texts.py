@@ -77,6 +77,14 @@ class TextEncoder(nn.Module):
         lengths = [len(inner.encode(s, **options)) + framed for s in sentences]
         return torch.tensor(lengths) > self.context
 
+    def unknown(self, sentences: list[str]) -> list[str]:
+        """Return the words that the tokenizer has no token for; none of one that reads bytes."""
+        inner = getattr(self._tokenizer, "tokenizer", self._tokenizer)
+        lost = getattr(inner, "unk_token_id", None)
+        words = dict.fromkeys(word for sentence in sentences for word in sentence.split())
+        options = {"add_special_tokens": False}  # CLIP ends each sentence by its unknown token
+        return [] if lost is None else [w for w in words if lost in inner.encode(w, **options)]
+
     def forward(self, tokens: Tensor) -> Tensor:
         """Return pooled features ``(B, width)``, not normalised."""
         if not self.pooling:
@@ -100,8 +108,8 @@ class TextEncoder(nn.Module):
         inner = getattr(self._tokenizer, "tokenizer", self._tokenizer)
         if hasattr(inner, "save_pretrained"):
             inner.save_pretrained(folder)
-        if hasattr(self.trunk, "config"):
-            self.trunk.config.save_pretrained(folder)
+        if (config := getattr(self.trunk, "config", None)) is not None:
+            config.save_pretrained(folder)  # pyrefly: ignore[missing-attribute] transformers'
 
 
 class CachedText(nn.Module):
@@ -133,6 +141,10 @@ class CachedText(nn.Module):
     def truncated(self, sentences: list[str]) -> Tensor:
         """Tell which sentences are longer than the tower's context: bool ``(N,)``."""
         return self.encoder.truncated(sentences)
+
+    def unknown(self, sentences: list[str]) -> list[str]:
+        """Return the words that the tower has no token for."""
+        return self.encoder.unknown(sentences)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Look the rows up: ``(B, 1)`` to ``(B, width)``."""
@@ -245,7 +257,7 @@ def rebuild(architecture: dict[str, Any], folder: Path) -> TextEncoder | CachedT
     return CachedText(encoder) if cached else encoder
 
 
-def of_open_clip(name: str, built: nn.Module, config: dict[str, Any], weights: str) -> TextEncoder:
+def of_open_clip(name: str, built: Any, config: dict[str, Any], weights: str) -> TextEncoder:
     """Return the text tower of a model that ``clip.load`` returned."""
     return _of_open_clip(name, built.text, clip.parts(config, "text"), weights)
 
@@ -280,7 +292,7 @@ def _of_open_clip(
 
 def _sentences(
     name: str,
-    trunk: nn.Module,
+    trunk: Any,
     tokenizer: Any,
     *,
     context: int,

@@ -70,14 +70,14 @@ def build(name: str, kind: str, model: str, weights: str, size: int) -> ImageEnc
             f"Unknown image encoder {name!r}. Choose {packaged} or timm:<model>, "
             f"open_clip:<architecture>, hf:<folder>, torchxrayvision:{' or '.join(CHEST)}."
         )
-    from_file, overlay, native = weights not in ("pretrained", "random"), {}, 0
+    from_file, overlay, native, where = weights not in ("pretrained", "random"), {}, 0, ""
     file = Path(weights) if from_file else here
-    if from_file:
+    if file and from_file:
         overlay = _pixels_beside(file, architecture)
     if weights == "pretrained" and not package and not here:
         trunk = _download(architecture)
     else:
-        options = {"pretrained_cfg_overlay": overlay} if overlay else {}
+        options: dict[str, Any] = {"pretrained_cfg_overlay": overlay} if overlay else {}
         if weights == "random" and size and architecture.startswith("nest"):
             options["img_size"] = native = size  # NesT is built for one size, trained for none yet
         trunk = timm.create_model(architecture, num_classes=0, in_chans=channels, **options)
@@ -90,9 +90,10 @@ def build(name: str, kind: str, model: str, weights: str, size: int) -> ImageEnc
     config = timm.data.resolve_model_data_config(trunk)
     native = native or config["input_size"][-1]
     side = size or (native if kind != "torchxrayvision" else CHEST[model])
+    fixed = vars(trunk).get("pretrained_cfg", {}).get("fixed_input_size")
     if side != native and hasattr(trunk, "set_input_size"):
-        trunk.set_input_size(img_size=side)
-    elif side > native and trunk.pretrained_cfg.get("fixed_input_size"):
+        trunk.set_input_size(img_size=side)  # pyrefly: ignore[not-callable] timm's
+    elif side > native and fixed:
         raise ValueError(f"{name} takes images of {native} pixels only, not {side}.")
     if kind == "torchxrayvision":
         mean, std = (0.5,), (0.5 / 1024,)
@@ -102,10 +103,9 @@ def build(name: str, kind: str, model: str, weights: str, size: int) -> ImageEnc
         mean, std = tuple(config["mean"]), tuple(config["std"])
     source = Path(weights).name if from_file else weights
     built = ImageEncoder(name, trunk, Preprocessing(side, mean, std, channels), source)
-    if side < native and trunk.pretrained_cfg.get("fixed_input_size"):
-        if not hasattr(trunk, "set_input_size"):
-            built.multiple = native
-            built.notes.append(f"{name} takes {native} pixels only: it enlarges those of {side}.")
+    if side < native and fixed and not hasattr(trunk, "set_input_size"):
+        built.multiple = native
+        built.notes.append(f"{name} takes {native} pixels only: it enlarges those of {side}.")
     if from_file and where:
         built.notes.append(f"The tensors of {name} are those {where} of {source}.")
     if overlay:

@@ -57,9 +57,9 @@ class ImageEncoder(nn.Module):
         self.name, self.weights, self.preprocessing = name, weights, preprocessing
         self.trunk, self.config = trunk, config
         # Not num_features: MobileNets widen once more between their last map and the classifier.
-        self.width = width or trunk.head_hidden_size
+        self.width: int = width or trunk.head_hidden_size  # pyrefly: ignore[bad-assignment] timm's
         if not hasattr(trunk, "group_matcher"):
-            trunk.group_matcher = _layers
+            trunk.__dict__["group_matcher"] = _layers  # as timm's own have it
 
     def forward(self, image: Tensor) -> Tensor:
         """Return pooled features, not normalised."""

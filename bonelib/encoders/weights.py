@@ -175,7 +175,7 @@ def reachable(url: str) -> bool:
     """
     parts = urllib.parse.urlsplit(url)
     proxy = urllib.request.getproxies().get(parts.scheme)
-    if proxy and not urllib.request.proxy_bypass(parts.hostname):
+    if proxy and not urllib.request.proxy_bypass(parts.hostname or ""):
         parts = urllib.parse.urlsplit(proxy if "//" in proxy else f"//{proxy}")
     try:
         socket.create_connection((parts.hostname, parts.port or 443), timeout=5).close()

@@ -39,7 +39,8 @@ def mcc(counts: Counts) -> np.ndarray:
     total, truly, called = counts.sum((-2, -1)), counts.sum(-1), counts.sum(-2)
     above = _right(counts).sum(-1) * total - (truly * called).sum(-1)
     spread, of_calls = (total**2 - (side**2).sum(-1) for side in (truly, called))
-    return np.where(of_calls > 0, ratio(above, np.sqrt(spread * of_calls)), ratio(0, spread))
+    one_called = ratio(np.zeros_like(spread), spread)
+    return np.where(of_calls > 0, ratio(above, np.sqrt(spread * of_calls)), one_called)
 
 
 def quadratic_kappa(counts: Counts) -> np.ndarray:
@@ -52,7 +53,7 @@ def quadratic_kappa(counts: Counts) -> np.ndarray:
 
 def called(p: np.ndarray, positive: int | None, threshold: float | None) -> np.ndarray:
     """Return the class of each row: the most probable one, or by the threshold if there are two."""
-    if threshold is None or p.shape[1] > 2:
+    if threshold is None or positive is None or p.shape[1] > 2:
         return p.argmax(axis=1)
     return np.where(p[:, positive] >= threshold, positive, 1 - positive)
 
@@ -99,7 +100,7 @@ def statistics(
     named["Brier", ""] = share(squares[:, positive] if binary else squares.sum(1), every)
     if task.kind == "ordinal":
         named["quadratic kappa", ""] = counted(quadratic_kappa)
-    of = [positive] if binary else met
+    of = np.array([positive]) if binary else met
     named["F1", ""] = counted(lambda n: f1(n)[..., of].mean(-1))
     named["MCC", ""] = counted(mcc)
     if positive is not None:

@@ -87,7 +87,7 @@ def decision_curve(
     predictions: pd.DataFrame,
     *,
     task: str | Task,
-    thresholds: Sequence[float] = REFERRAL,
+    thresholds: Sequence[float] | np.ndarray = REFERRAL,
     draws: int = DRAWS,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -143,7 +143,7 @@ def risk_coverage(
 
 def selective_risk(
     errors: np.ndarray, doubt: np.ndarray, coverage: float = 0.0
-) -> Callable[[np.ndarray], float]:
+) -> ranking.Statistic:
     """Return the risk at a coverage as a function of image weights, for intervals.
 
     That is the mean error of the images of least doubt. Where images tie, the expectation over
@@ -157,14 +157,14 @@ def selective_risk(
     """
     risks = _risks(errors, doubt)
 
-    def statistic(weights: np.ndarray) -> float:
+    def statistic(weights: np.ndarray) -> float | np.ndarray:
         risk = risks(weights)
         return risk[_place(coverage, len(risk))] if coverage else risk.mean()
 
     return statistic
 
 
-def _place(coverage: np.ndarray, count: int) -> np.ndarray:
+def _place(coverage: np.ndarray | float, count: int) -> np.ndarray:
     return np.maximum(1, np.round(np.asarray(coverage) * count)).astype(int) - 1
 
 

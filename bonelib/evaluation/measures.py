@@ -54,7 +54,7 @@ def _drawn(
     return {name: v for name, v in out.items() if not only or name in only}
 
 
-def _scale(task: Task, metric: str, labels: np.ndarray, keys: np.ndarray) -> dict[str, str | int]:
+def _scale(task: Task, metric: str, labels: np.ndarray, keys: np.ndarray) -> tuple[str, int]:
     """Say on which scale an interval is taken, as `metrics` explains, and of how many patients."""
     of_class = [c for c in task.classes if metric in (f"AUROC {c}", f"AUPRC {c}")]
     base = metric.removesuffix(f" {of_class[0]}") if of_class else metric
@@ -69,7 +69,7 @@ def _scale(task: Task, metric: str, labels: np.ndarray, keys: np.ndarray) -> dic
     scale = "basic" if base == "ECE" else "percentile"
     if patients < SMALL and base in _SHARES:
         scale = "logit"
-    return {"scale": scale if patients > 1 else "none", "patients": patients}
+    return scale if patients > 1 else "none", patients
 
 
 def metrics(
@@ -117,10 +117,10 @@ def metrics(
     named = _drawn(task, keys, labels, p, threshold=threshold, only=only, draws=draws, seed=seed)
     rows = []
     for metric, (value, *drawn) in named.items():
-        how = _scale(task, metric, labels, keys)
-        found = ranking.interval(np.array(drawn), value=value, **how)
-        limit = how["scale"] == "logit" and value in (0, 1)  # has no log odds
-        taken = "percentile" if limit else how["scale"]
+        scale, patients = _scale(task, metric, labels, keys)
+        found = ranking.interval(np.array(drawn), value=value, scale=scale, patients=patients)
+        limit = scale == "logit" and value in (0, 1)  # has no log odds
+        taken = "percentile" if limit else scale
         rows.append({"metric": metric, "value": value, **found, "interval": taken})
     out = pd.DataFrame(rows).assign(n=len(table), groups=len(set(keys)), group_kind=kind)
     last = ["interval", "dropped"]
@@ -223,8 +223,7 @@ def compare(
         _drawn(task, keys, labels, p, only=(metric,), draws=draws, seed=seed)[metric]
         for _, _, p in pairs
     )
-    how = _scale(task, metric, labels, keys)
-    scale = "none" if how["scale"] == "none" else "percentile"
+    scale = "none" if _scale(task, metric, labels, keys)[0] == "none" else "percentile"
     found = {"metric": metric, "value": a[0] - b[0]}
     found |= ranking.interval((a - b)[1:], scale=scale)
     found["p"] = np.nan if scale == "none" else ranking.two_sided((a - b)[1:])
@@ -299,20 +298,20 @@ def repeated(
     values = drawn(every, task=task, metric=metric, draws=draws, seed=seed)
     table, labels, _ = labelled(every[0], task)
     keys, kind = group_keys(table)
-    how = _scale(task, metric, labels, keys)
-    if against and how["scale"] != "none":
-        how["scale"] = "percentile"
+    scale, patients = _scale(task, metric, labels, keys)
+    if against and scale != "none":
+        scale = "percentile"
     values = values[:count] - values[count:] if against else values
     chosen = np.random.default_rng(seed).integers(count, size=(draws, count))
-    patients = values[:, 1:].mean(axis=0)
-    luck = values[chosen, 1 + np.arange(draws)[:, None]].mean(axis=1) - patients
-    both = patients + luck * np.sqrt(count / max(1, count - 1))
+    means = values[:, 1:].mean(axis=0)
+    luck = values[chosen, 1 + np.arange(draws)[:, None]].mean(axis=1) - means
+    both = means + luck * np.sqrt(count / max(1, count - 1))
     own = values[:, 0]
     found = {"metric": metric, "value": own.mean()}
-    found |= ranking.interval(both, value=own.mean(), **how)
+    found |= ranking.interval(both, value=own.mean(), scale=scale, patients=patients)
     found |= {"lowest": own.min(), "highest": own.max(), "repeats": count}
     if against:
-        found["p"] = np.nan if how["scale"] == "none" else ranking.two_sided(both)
+        found["p"] = np.nan if scale == "none" else ranking.two_sided(both)
     told = {"n": len(keys), "groups": len(set(keys)), "group_kind": kind}
     return pd.Series(found | told)
 
@@ -346,7 +345,7 @@ def means(
 
 def estimate(
     table: pd.DataFrame,
-    statistics: Mapping[str, ranking.Statistic],
+    statistics: Mapping[str, ranking.Statistic] | Mapping[float, ranking.Statistic],
     *,
     draws: int = DRAWS,
     seed: int = 0,

@@ -16,7 +16,7 @@ from statistics import NormalDist
 import numpy as np
 import pandas as pd
 
-Statistic = Callable[[np.ndarray], float]  # image weights (N,) -> value, NaN where undefined
+Statistic = Callable[[np.ndarray], float | np.ndarray]  # image weights -> value, NaN if undefined
 _Z = NormalDist().inv_cdf(0.975)
 _BLOCK = 2**17  # weights at a time: what a core's cache holds
 
@@ -42,13 +42,15 @@ class Blocks:
         return Blocks(rows[self.rows], self.of)
 
 
-def ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+def ratio(above: np.ndarray | float, below: np.ndarray) -> np.ndarray:
     """Divide; NaN where ``below`` is zero, as a draw without a class has no value."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(np.asarray(below) > 0, np.divide(above, below), np.nan)[()]
 
 
-def _ranks(labels01: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, ...]:
+def _ranks(
+    labels01: np.ndarray, scores: np.ndarray
+) -> tuple[np.ndarray, int, np.ndarray, np.ndarray, np.ndarray]:
     """Sort once: negatives, then positives, by score, and for each positive where it falls.
 
     Returns:
@@ -329,7 +331,7 @@ def delong(
         is zero: after perfect separation the data don't say how far from 1 the truth may be.
     """
     labels = both_classes(labels01)
-    both = _scores([scores] if other is None else [scores, other])
+    both = _scores(np.stack([scores] if other is None else [scores, other]))
     if min(np.bincount(labels)) < 2:
         raise ValueError("DeLong needs at least two images of each class.")
     # Placement values: the share of the other class that an image is ranked right against.
@@ -342,7 +344,7 @@ def delong(
             share = below / (2 * len(rest))
             placed[own].append(share if own else 1 - share)
     areas = np.mean(placed[1], axis=1)
-    cov = sum(np.atleast_2d(np.cov(placed[c])) / len(placed[c][0]) for c in (0, 1))
+    cov = np.atleast_2d(sum(np.cov(placed[c]) / len(placed[c][0]) for c in (0, 1)))
     area, variance = float(areas[0]), float(cov[0, 0])
     out = {"auroc": area, "low": np.nan, "high": np.nan, "variance": variance, "note": ""}
     if 0 < area < 1 and variance > 0:

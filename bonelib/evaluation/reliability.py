@@ -97,7 +97,7 @@ def _newton(
         powers: ``(N, 3)``: 1, the regressor and its square. slope: Fit it too.
     """
     share = ratio(w @ y, w.sum(-1))
-    lost = ~((share > 0) & (share < 1))
+    lost = moving = ~((share > 0) & (share < 1))
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
         for _ in range(_STEPS):
             mu = 1 / (1 + np.exp(-(at @ powers[:, :2].T)))

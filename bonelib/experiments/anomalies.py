@@ -6,7 +6,7 @@ test images. Where nothing can be asked, no test label is opened and every table
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -69,13 +69,13 @@ class Setup:
     context: Context
     plan: dict[str, Any]
     reason: str = ""
-    task: cohort.Task | None = None
-    view: pd.DataFrame | None = None
-    labels: np.ndarray | None = None
-    masks: np.ndarray | None = None
-    tower: Any = None
-    cache: images.Cache | None = None
-    texts: np.ndarray | None = None
+    task: cohort.Task = field(init=False)
+    view: pd.DataFrame = field(init=False)
+    labels: np.ndarray = field(init=False)
+    masks: np.ndarray = field(init=False)
+    tower: encoders.ImageEncoder = field(init=False)
+    cache: images.Cache = field(init=False)
+    texts: np.ndarray = field(init=False)
     start: str = "imagenet"
 
     def rows(self, part: str, label: int | None = None) -> np.ndarray:
@@ -85,7 +85,7 @@ class Setup:
 
     def loader(self, rows: np.ndarray, **more: Any) -> images.Loader:
         """Return batches of rows, in order unless more is said."""
-        given = dict(batch_size=16) | self.tower.preprocessing.pixels() | more
+        given: dict[str, Any] = {"batch_size": 16} | self.tower.preprocessing.pixels() | more
         return images.loader(self.cache, self.view[cohort.IMAGE_ID].iloc[rows], **given)
 
     def outlines(self, table: pd.DataFrame) -> np.ndarray:
@@ -164,7 +164,7 @@ def judge(run: AnyRun, setup: Setup) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def _judged(setup: Setup) -> Iterator[Judged]:
     """Yield what each method says, from what learns from normal images to what sees outlines."""
-    draw, outlined = np.random.default_rng(setup.context.seed), setup.masks.any(axis=(1, 2))
+    draw, outlined = np.random.default_rng(setup.context.seed), np.any(setup.masks, axis=(1, 2))
     kept = []
     for label in (0, 1):  # those with an outline first
         rows = draw.permutation(setup.rows("val", label))
@@ -277,10 +277,10 @@ def draw(
     }
 
 
-def _forest(setup: Setup, scores: pd.DataFrame) -> Figure:
+def _forest(setup: Setup, scores: pd.DataFrame) -> Figure | None:
     ax = figures.plot_forest(scores)
     ax.set_title(f"abnormal: {setup.task.positive}", loc="left", size=8.5)
-    return ax.figure
+    return ax.get_figure(root=True)
 
 
 def _sheet(run: AnyRun, setup: Setup, maps: pd.DataFrame) -> Figure:
@@ -289,7 +289,7 @@ def _sheet(run: AnyRun, setup: Setup, maps: pd.DataFrame) -> Figure:
     names = [figures.display_name(method) for method in evaluation.by_method(maps)]
     heat = dict(zip(names, run.array("anomaly_cases").astype(np.float32), strict=True))
     pixels = setup.cache.images[setup.cache.rows(ids)]
-    return figures.map_sheet(pixels, heat, run.array("anomaly_masks"))
+    return figures.map_sheet([*pixels], heat, run.array("anomaly_masks"))
 
 
 def read(setup: Setup, scores: pd.DataFrame, maps: pd.DataFrame) -> str:

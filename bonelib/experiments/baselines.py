@@ -5,6 +5,7 @@ and frozen encoders go out. All share one protocol: a head, a linear probe first
 chosen inside the training folds, scored on the images that each fold holds out.
 """
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from bonelib import adaptation, cohort, encoders, evaluation, figures, reporting
 from bonelib.evaluation import Method
 from bonelib.experiments import settings
 from bonelib.experiments.context import METADATA, AnyRun, Context, keep, metadata, opened
+from bonelib.experiments.progress import bar, each
 from bonelib.experiments.settings.towers import rung_method, rung_tower
 
 LITE0 = "lite0"
@@ -198,8 +200,9 @@ def predict(
     if run.finished:
         return run.table("predictions")
     table, frames, tried = folds.table, [], []
-    for method, x in seen.features.items():
-        for head in plan["heads"]:
+    both = [*itertools.product(seen.features.items(), plan["heads"])]
+    with bar("cross-validation", "methods") as show:
+        for (method, x), head in each(both, show):
             own = replace(method, strategy=head)
             fits = [*_fits(context, head, x, folds)] if _may_be_best(own, plan) else []
             tried += [(own, fits)] if fits else []
@@ -252,9 +255,9 @@ def _fits(context: Context, head: str, x: np.ndarray, folds: Folds) -> Iterator[
 
 
 def _joined(parts: Iterable[tuple[np.ndarray, np.ndarray]], n: int) -> np.ndarray:
-    out = None
+    out = np.empty(0)
     for test, logits in parts:
-        out = np.empty((n, *logits.shape[1:])) if out is None else out
+        out = out if len(out) else np.empty((n, *logits.shape[1:]))
         out[test] = logits
     return out
 

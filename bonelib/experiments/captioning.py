@@ -143,8 +143,8 @@ def _outlined(
         known = taught.loc[row]
         place = cache.geometry.loc[cache.rows([known["image_id"]])[0]]
         mask, torn = images.mask(known[cohort.MASK], place, size=cache.size), known.get("fracture")
-        told[row] = captions.outline_facts(mask, fractured=str(torn) == "fractured")
-        table.loc[row, "caption"] += " " + captions.outline_sentence(told[row], language=language)
+        told[row] = facts = captions.outline_facts(mask, fractured=str(torn) == "fractured")
+        table.loc[row, "caption"] += " " + captions.outline_sentence(facts, language=language)
     keys, values = captions.outline_keys(told)
     first = len(table.filter(like="key_").columns)
     table[[f"key_{first + k}" for k in range(keys.shape[1])]] = keys

@@ -16,6 +16,7 @@ import pandas as pd
 from bonelib import cohort, encoders, evaluation, features, figures, images, runs, splits
 from bonelib.datasets import own_tasks
 from bonelib.evaluation import Method
+from bonelib.experiments.progress import bar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -220,8 +221,8 @@ class Context:
     ) -> None:
         """Mark a figure that is synthetic; a run that is being made keeps it.
 
-        Jupyter shows what was drawn in a cell at its end. Returned, the figure would stand there
-        twice.
+        Radiographs of persons stay in the run: ``figures/`` is made to be passed on. Jupyter shows
+        what was drawn in a cell at its end; returned, the figure would stand there twice.
 
         Args:
             figure: None where there is nothing to draw.
@@ -233,7 +234,8 @@ class Context:
         if self.synthetic:
             figures.synthetic_note(figure, of)
         if not run.finished:
-            run.save_figure(name, figure, publish=publish)
+            shown = publish and (self.synthetic or not figures.holds_radiographs(figure))
+            run.save_figure(name, figure, publish=shown)
 
     @property
     def metric(self) -> str:
@@ -343,8 +345,9 @@ def reopen_images(run: runs.Run, *, size: int, fit: str) -> images.Cache:
 
 def decoded(table: pd.DataFrame, *, size: int, fit: str) -> images.Cache:
     """Decode the images of a table, once for all notebooks; see ``images.cache``."""
-    store = dict(folder=runs.cache_folder("images"), workers=os.cpu_count())
-    return images.cache(table, size=size, fit=fit, **store)
+    at, cores = runs.cache_folder("images"), os.cpu_count() or 1
+    with bar("decoding") as show:
+        return images.cache(table, size=size, fit=fit, folder=at, workers=cores, progress=show)
 
 
 def metadata(table: pd.DataFrame) -> dict[Method, "np.ndarray"]:
@@ -359,13 +362,10 @@ def frozen_features(
     tower: Any, cache: images.Cache, image_ids: Sequence[str] | pd.Series
 ) -> "np.ndarray":
     """Return the frozen features ``(N, D)`` of images, computed once per tower and content."""
-    return features.image_features(
-        tower,
-        in_order(cache, image_ids, tower),
-        folder=runs.cache_folder("features"),
-        weights=encoders.weights_hash(tower),
-        content=cache.key,
-    )
+    told = dict(weights=encoders.weights_hash(tower), content=cache.key)
+    folder, loader = runs.cache_folder("features"), in_order(cache, image_ids, tower)
+    with bar("features") as show:
+        return features.image_features(tower, loader, folder=folder, progress=show, **told)
 
 
 def in_order(

@@ -18,6 +18,7 @@ import pandas as pd
 
 from bonelib import audit, cohort, datasets, encoders, figures, images, phantom, runs, splits
 from bonelib.experiments.context import AnyRun, Context, decoded, finish, keep
+from bonelib.experiments.progress import bar
 
 # Neither the synthetic cohort nor the folds follow SEED: runs that differ in it are scored on the
 # same images. SPLIT_SEED draws other folds of them.
@@ -120,14 +121,16 @@ def draw(data: str, plan: Mapping[str, Any]) -> Path:
         Their folders, joined as in PATH.
     """
     names, folders = data.split("+"), []
-    asked = dict(size=plan["phantom_size"], seed=plan["cohort_seed"], workers=os.cpu_count())
-    asked |= dict(images=plan["radiographs"] // len(names))
+    count, workers = plan["radiographs"] // len(names), os.cpu_count() or 1
+    size, seed = plan["phantom_size"], plan["cohort_seed"]
     for name in names:
         _, _, kind = name.partition("_")
-        stem = "-".join(filter(None, (runs.code_hash("phantom"), kind, str(asked["images"]))))
+        stem = "-".join(filter(None, (runs.code_hash("phantom"), kind, str(count))))
         folder = runs.cache_folder("phantom") / stem
         write = partial(phantom.write_task, kind=kind) if kind else phantom.write
-        folders.append(str(write(folder, **asked)))
+        with bar("drawing") as show:
+            at = write(folder, images=count, size=size, seed=seed, workers=workers, progress=show)
+        folders.append(str(at))
     return Path(os.pathsep.join(folders))
 
 
@@ -267,7 +270,7 @@ def draw_radiographs(radiographs: Radiographs) -> plt.Figure | None:
     shown = shown.assign(title=splits.strata(table)[shown.index]).groupby("title").head(6)
     shown = shown.sort_values("title", kind="stable")
     rows = cache.rows(shown[cohort.IMAGE_ID])
-    return figures.contact_sheet(cache.images[rows], shown["title"].tolist(), columns=6)
+    return figures.contact_sheet([*cache.images[rows]], shown["title"].tolist(), columns=6)
 
 
 def read_counts(context: Context, radiographs: Radiographs) -> str:
@@ -283,7 +286,7 @@ def read_counts(context: Context, radiographs: Radiographs) -> str:
         for column in COUNTED
         if column in table
     }
-    best = max(told, key=told.get)
+    best = max(told, key=told.__getitem__)
     return (
         f"**Reading.** Guessing the commonest class is right for {plain:.0%} of images; guessing "
         f"the commonest class of each {best.replace('_', ' ')} for {told[best]:.0%}. Below stand "
@@ -318,7 +321,7 @@ def _evidence(context: Context, radiographs: Radiographs) -> dict[str, Any]:
         near=radiographs.near,
         fields=[name for name in FURTHER if name in table],
     )
-    if not radiographs.seen:
+    if not radiographs.seen or cache is None:
         return evidence
     rows = cache.rows(table[cohort.IMAGE_ID])
     masks = np.zeros((len(rows), cache.size, cache.size), bool)
@@ -338,7 +341,7 @@ def draw_shortcuts(found: pd.DataFrame) -> plt.Figure | None:
     """Draw how well each shortcut alone would do; None where none could be scored."""
     if found["low"].isna().all():
         return None
-    return figures.plot_findings(found, limits=(audit.AMBER, audit.RED)).figure
+    return figures.plot_findings(found, limits=(audit.AMBER, audit.RED)).get_figure(root=True)
 
 
 def read_shortcuts(found: pd.DataFrame, task: str) -> str:

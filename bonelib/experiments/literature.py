@@ -43,8 +43,8 @@ RANGES |= dict.fromkeys(("recall", "mAP", "Dice", "IoU"), (0, 1)) | {"MAE": (0, 
 NUMBER = Annotated[str, Shaped(r"(-?\d*\.?\d+)?", "a number, .917 and no 91.7 %, or nothing")]
 SEEN = "|".join(known_methods.SEEN)
 CELLS = {
-    "task": Literal[*cohort.TASKS, *OTHER_TASKS],
-    "data": Literal["", *datasets.NAMES],
+    "task": Literal[*cohort.TASKS, *OTHER_TASKS],  # pyrefly: ignore[invalid-literal] read when run
+    "data": Literal["", *datasets.NAMES],  # pyrefly: ignore[invalid-literal] as above
     "grouped": Literal["yes", "no", "unknown"],
     "verified": Literal["verified", "third party", "recalled"],
     "comparable": Literal["yes", "no"],
@@ -265,7 +265,7 @@ def draw(context: Context, table: pd.DataFrame, scores: pd.DataFrame) -> "Figure
     own = representative(context, scores)
     return figures.plot_reported(
         own, table, metric=context.metric, unit=context.asked.unit, own_name=context.data
-    ).figure
+    ).get_figure(root=True)
 
 
 def same_split(context: Context, scores: pd.DataFrame, *, test: str = FOLDS) -> pd.DataFrame:

@@ -36,6 +36,7 @@ from bonelib.experiments.context import (
     pictured,
     reopen_images,
 )
+from bonelib.experiments.progress import fit
 from bonelib.experiments.settings import Pretraining
 
 
@@ -54,7 +55,7 @@ class Setup:
 
     plan: Pretraining
     table: pd.DataFrame
-    model: Any
+    model: models.Model
     objective: losses.Objective
     loader: images.Loader
     validation: images.Loader | None
@@ -65,7 +66,7 @@ class Setup:
     @property
     def captioned(self) -> np.ndarray:
         """Which rows of the table say something."""
-        return (_keys(self.table) >= 0).any(axis=1)
+        return np.any(_keys(self.table) >= 0, axis=1)
 
     def save_untrained(self, folder: Path) -> None:
         """Leave the model for the processes that train it."""
@@ -134,15 +135,15 @@ def _assemble(
         torch.manual_seed(seed)  # the same draws wherever the model came from
         models.add_lora(model, rank=recipe.lora)
     pixels, validation, truncated = model.image.preprocessing.pixels(), None, None
-    if recipe.model == "pairs":
+    if isinstance(model, models.DualEncoder):
         truncated = model.text.truncated(table["caption"].tolist()).float().mean().item()
     if recipe.retrieves:
         held = table[~train & (_keys(table) >= 0).any(axis=1)]
         validation = in_order(cache, held["image_id"], model.image, side=plan.size)
     start = {k: v.clone() for k, v in model.state_dict().items() if k.startswith("image.")}
     batches = _batches(table[train], plan, model=model)
-    parts = dict(seed=seed, **Process.here().part)
-    loader = images.loader(cache, table.loc[train, "image_id"], **batches, **parts, **pixels)
+    given: dict[str, Any] = batches | {"seed": seed} | Process.here().part | pixels
+    loader = images.loader(cache, table.loc[train, "image_id"], **given)
     if recipe.first != "none":
         objective = _in_turn(plan, loader)
     return Setup(plan, table, model, objective, loader, validation, start, truncated, seed)
@@ -162,9 +163,9 @@ def _objective(plan: Pretraining, model: models.Model) -> losses.Objective:
 
 def _in_turn(plan: Pretraining, loader: images.Loader) -> losses.Objective:
     """Return an objective that has a first part: the facts as classes, or stage by stage."""
-    terms, recipe = asdict(plan.recipe.objective), plan.recipe
+    recipe, terms = plan.recipe, dict[str, Any](asdict(plan.recipe.objective))
     if recipe.first == "attributes":
-        none = dict.fromkeys(("text", "views", "neighbours"), 0.0)
+        none: dict[str, Any] = dict(text=0.0, views=0.0, neighbours=0.0)
         first = losses.contrastive_objective(**terms | none)
         terms["attributes"] = 0.0
     else:
@@ -194,13 +195,13 @@ def _check_captions(table: pd.DataFrame, plan: Pretraining) -> None:
 def _batches(train: pd.DataFrame, plan: Pretraining, *, model: models.Model) -> dict[str, Any]:
     """Return the arguments of ``images.loader`` that a recipe decides."""
     recipe, keys, size, order = plan.recipe, _keys(train), plan.batch_size, None
-    more, says, tokens = {}, (keys >= 0).any(axis=1), None
-    if recipe.model == "pairs":
-        tokens = model.tokenize(train["caption"].tolist())
+    more, says = {}, (keys >= 0).any(axis=1)
+    text = model if isinstance(model, models.DualEncoder) else None
+    tokens = None if text is None else text.tokenize(train["caption"].tolist())
     if not says.all():  # what says nothing is neither a positive nor a negative
         more["captioned"] = says
-    if recipe.objective.neighbours:
-        embedded = torch.nn.functional.normalize(model.text(tokens), dim=1)
+    if text is not None and tokens is not None and recipe.objective.neighbours:
+        embedded = torch.nn.functional.normalize(text.text(tokens), dim=1)
         more["neighbour_tokens"] = tokens[losses.nearest(embedded, keys=torch.from_numpy(keys))]
     if recipe.order == "balanced":
         order = images.Balanced(keys)
@@ -260,7 +261,7 @@ def read_bounds(setup: Setup, bounds: dict[str, float]) -> str:
 # ---------------------------------------------------------------------- training
 def retrieve(setup: Setup, model: models.Model) -> dict[str, float]:
     """Return how well validation captions are found by their images, nothing without captions."""
-    if setup.validation is None:
+    if setup.validation is None or not isinstance(model, models.DualEncoder):
         return {}
     held = (setup.table["split"] == "val") & setup.captioned
     asked = setup.table[held]
@@ -296,12 +297,12 @@ def train(run: AnyRun, setup: Setup, *, accelerator: str = "auto") -> Iterator[d
         keep_inputs(run, setup)
     runs.seed_everything(setup.seed)  # wherever the model came from, the same draws follow
     history = [{"epoch": 0, "loss": np.nan} | retrieve(setup, model.eval())]
-    rows = training.fit(
+    rows = fit(
         model,
         setup.objective,
         setup.loader,
         training.Options(**setup.plan.fit),
-        validate=lambda trained: retrieve(setup, trained),
+        validate=lambda _: retrieve(setup, model),
         keep=recipe.kept_by,
         resume=runs.checkpoint(run),
         checkpoint=lambda state: runs.save_checkpoint(run, state),

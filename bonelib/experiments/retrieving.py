@@ -61,11 +61,11 @@ def retrieve(
     """
     if run.finished:
         return run.table("retrieved")
-    test, said, told = archive.test, [], np.zeros(len(archive.test), dtype=bool)
+    test, said, keys = archive.test, [], np.empty((len(archive.test), 0))
     trained = settings.trained_words(pretraining.settings)
     if trained and isinstance(archive.model, models.DualEncoder):
         said, keys = _captions(context, pretraining, test)
-        told = (keys >= 0).any(axis=1)
+    told = (keys >= 0).any(axis=1)
     if not told.any():
         return keep(run, "retrieved", pd.DataFrame(columns=["direction"]))
     known = searching.text_features(archive.model, said)

@@ -8,14 +8,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
+from torch import Tensor, nn
 
 from bonelib.explain.localisation import LEFT_OUT, random_maps
 from bonelib.explain.maps import Target
-from bonelib.explain.passes import asked, explaining, scored
+from bonelib.explain.passes import Column, asked, explaining, scored
 
 
 def deletion_insertion(
-    model: Any, loader: Any, maps: np.ndarray, *, target: Target = 0, steps: int = 16
+    model: nn.Module, loader: Any, maps: np.ndarray, *, target: Target = 0, steps: int = 16
 ) -> pd.DataFrame:
     """Return the areas under the deletion and the insertion curve, one row per image.
 
@@ -37,7 +39,6 @@ def deletion_insertion(
         ``deletion``, ``insertion`` (over the share of pixels) and ``left_out``: a map that is not
         finite has no scores. Maps or targets that don't fit images or logits are refused.
     """
-    import torch
     from torchvision.transforms.functional import gaussian_blur
 
     areas = []
@@ -46,7 +47,7 @@ def deletion_insertion(
             if heat.shape != (len(image), *image.shape[2:]):
                 raise ValueError(f"Maps {heat.shape} do not fit images {tuple(image.shape)}.")
             sigma = max(image.shape[2:]) / 16
-            blurred = gaussian_blur(image, 2 * int(np.ceil(3 * sigma)) + 1, sigma)
+            blurred = gaussian_blur(image, [2 * int(np.ceil(3 * sigma)) + 1] * 2, [sigma] * 2)
             before = torch.from_numpy(_ranks(heat)).to(image.device)[:, None]
             curves = np.empty((2, steps + 1, len(image)))
             curves[0, 0], columns = said(model(image), columns)
@@ -74,7 +75,7 @@ def _ranks(maps: np.ndarray) -> np.ndarray:
 
 
 # ---------------------------------------------------------------------- what is said of a target
-def paired(model: Any, loader: Any, others: Any, target: Target) -> Iterator[tuple]:
+def paired(model: nn.Module, loader: Any, others: Any, target: Target) -> Iterator[tuple]:
     """Yield the images of each batch, the maps or masks that belong to them, and their targets."""
     done = 0
     for image, columns in asked(model, loader, target):
@@ -85,7 +86,7 @@ def paired(model: Any, loader: Any, others: Any, target: Target) -> Iterator[tup
         raise ValueError(f"{len(others)} maps or masks for {done} images.")
 
 
-def said(logits: Any, columns: list[Any]) -> tuple[np.ndarray, list[Any]]:
+def said(logits: Tensor, columns: list[Column]) -> tuple[np.ndarray, list[Column]]:
     """Return the score ``(B,)`` of each image's target, and the targets with the highest for -1."""
     wrong = [c for c in columns if not callable(c) and not -1 <= c < logits.shape[1]]
     if wrong:

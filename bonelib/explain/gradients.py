@@ -4,13 +4,13 @@ The formulas are grad-cam's; its own passes build the graph of the whole model a
 on each weight.
 """
 
-from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 
-from bonelib.explain.passes import gradients, kept, scored
+from bonelib.explain.passes import Column, ToMap, gradients, kept, scored
 
 WEIGHING = {  # names with the classes of grad-cam
     "grad_cam": "GradCAM",
@@ -22,8 +22,8 @@ WEIGHING = {  # names with the classes of grad-cam
 
 
 def weighed(
-    model: Any, image: Any, columns: list[Any], layers: dict[Any, Callable[[Any], Any]], how: str
-) -> tuple[list[Any], bool]:
+    model: nn.Module, image: Tensor, columns: list[Column], layers: dict[nn.Module, ToMap], how: str
+) -> tuple[list[Tensor], bool]:
     """Return a map ``(B, h, w)`` of each layer, not negative, and whether a gradient reached one.
 
     Args:
@@ -31,7 +31,6 @@ def weighed(
         how: A key of ``WEIGHING``.
     """
     import pytorch_grad_cam
-    import torch
     from pytorch_grad_cam.utils import svd_on_activations
 
     cam = getattr(pytorch_grad_cam, WEIGHING[how])
@@ -40,7 +39,7 @@ def weighed(
     with torch.enable_grad(), kept(layers) as outputs:
         value, _ = scored(model(image), columns)
         activations = [outputs[layer] for layer in layers]
-        slopes = [None] * len(layers)
+        slopes: list[Tensor | None] = [None] * len(layers)
         if how != "eigen_cam":
             slopes = gradients(value.sum(), activations)
     maps, reached = [], how == "eigen_cam"

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
+from torch import nn
 
 from bonelib.explain.faithfulness import paired, said
 from bonelib.explain.localisation import LEFT_OUT, Masks
@@ -17,7 +19,7 @@ from bonelib.explain.passes import explaining
 
 
 def grounding(
-    model: Any,
+    model: nn.Module,
     loader: Any,
     masks: Masks,
     *,
@@ -50,8 +52,6 @@ def grounding(
         sign would average to nothing). What can't be had is NaN, and ``left_out`` says why. What
         does not fit the images in number or size is refused.
     """
-    import torch
-
     if not len(masks) == len(patients) == len(labels):
         raise ValueError(f"{len(masks)} masks, {len(patients)} patients, {len(labels)} labels.")
     rng, parts, reasons = np.random.default_rng(seed), [], []
@@ -61,10 +61,10 @@ def grounding(
             pixels, found = image.float().cpu().numpy(), [whole]
             holes = [_holes(*one, rng) for one in zip(pixels, drawn, strict=True)]
             reasons += [reason for *_, reason in holes]
-            for way in (0, 1):
-                shown = [_filled(p, hole[way]) for p, hole in zip(pixels, holes, strict=True)]
+            for way in zip(*(masks for *masks, _ in holes), strict=True):
+                shown = [_filled(p, hole) for p, hole in zip(pixels, way, strict=True)]
                 value, _ = said(model(torch.from_numpy(np.stack(shown)).to(image.device)), columns)
-                found.append(np.where([hole[way].any() for hole in holes], value, np.nan))
+                found.append(np.where([hole.any() for hole in way], value, np.nan))
             parts.append(found)
     whole, hidden, elsewhere = np.concatenate(parts, axis=1)
     partner = _partners(patients, labels, rng)
@@ -77,7 +77,9 @@ def grounding(
     return pd.DataFrame(found | {LEFT_OUT: why})
 
 
-def _holes(image: np.ndarray, mask: Any, rng: Any) -> tuple[Any, Any, str]:
+def _holes(
+    image: np.ndarray, mask: np.ndarray | None, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, str]:
     """Return masks of the lesion and of as much elsewhere, empty if there is none, and why."""
     from scipy.ndimage import binary_dilation, maximum_filter, minimum_filter
     from scipy.signal import correlate
@@ -115,7 +117,7 @@ def _filled(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
     return np.stack([cv2.inpaint(channel, hole, 3, cv2.INPAINT_NS) for channel in image])
 
 
-def _partners(patients: Sequence, labels: Sequence, rng: Any) -> np.ndarray:
+def _partners(patients: Sequence, labels: Sequence, rng: np.random.Generator) -> np.ndarray:
     """Draw for each image one of another patient with the same label; -1 where there is none."""
     table = pd.DataFrame({"patient": list(patients), "label": list(labels)}).astype(object)
     drawn = np.full(len(table), -1)

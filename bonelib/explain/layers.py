@@ -2,11 +2,13 @@
 
 import contextlib
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from bonelib.explain.passes import explaining, gradients, kept
+import torch
+from torch import Tensor, nn
+
+from bonelib.explain.passes import ToMap, explaining, gradients, kept
 
 PREFIX = 16  # most tokens of a transformer that stand for no patch
 
@@ -15,19 +17,17 @@ PREFIX = 16  # most tokens of a transformer that stand for no patch
 class Pass:
     """What one image leaves in a model: shapes, or the name of what is no tensor."""
 
-    outputs: list[tuple[Any, Any]]  # of its modules, in order
+    outputs: list[tuple[nn.Module, Any]]  # of its modules, in order
     logits: Any
-    entries: list[tuple[Any, Any, int]]  # what a module takes in, after how many outputs
+    entries: list[tuple[nn.Module, Any, int]]  # what a module takes in, after how many outputs
 
 
-def look(model: Any, image: Any) -> Pass:
+def look(model: nn.Module, image: Tensor) -> Pass:
     """Send one image through a model in eval mode, and leave the model as it was.
 
     Raises:
         ValueError: The model has no pass from images to logits, or not at this size.
     """
-    import torch
-
     if type(model).forward is torch.nn.Module.forward:
         raise ValueError(
             f"There are no heat maps of {getattr(model, 'kind', type(model).__name__)}: its head "
@@ -35,14 +35,14 @@ def look(model: Any, image: Any) -> Pass:
         )
     seen = Pass([], None, [])
 
-    def shape(found: Any = None) -> Any:
-        tensor = isinstance(found, torch.Tensor)
-        return tuple(found.shape) if tensor else f"a {type(found).__name__}, no tensor"
+    def shape(found: object = None) -> tuple[int, ...] | str:
+        kind = type(found).__name__
+        return tuple(found.shape) if isinstance(found, Tensor) else f"a {kind}, no tensor"
 
-    def enter(module: Any, given: tuple[Any, ...]) -> None:
+    def enter(module: nn.Module, given: tuple[object, ...]) -> None:
         seen.entries.append((module, shape(*given[:1]), len(seen.outputs)))
 
-    def leave(module: Any, _: Any, output: Any) -> None:
+    def leave(module: nn.Module, _: object, output: object) -> None:
         seen.outputs.append((module, shape(output)))
 
     with contextlib.ExitStack() as stack, explaining(model):
@@ -59,24 +59,24 @@ def look(model: Any, image: Any) -> Pass:
     return seen
 
 
-def _by(image: Any) -> str:
+def _by(image: Tensor) -> str:
     return " × ".join(map(str, image.shape[-2:]))
 
 
-def _fits(rows: int, columns: int, image: Any) -> bool:
+def _fits(rows: int, columns: int, image: Tensor) -> bool:
     """Whether a map has the shape of the image; attention weights often do not."""
     height, width = image.shape[-2:]
     return min(rows, columns) > 1 and abs(rows * width - columns * height) <= max(height, width)
 
 
-def _sides(shape: Any, image: Any) -> tuple[int, int] | None:
+def _sides(shape: Any, image: Tensor) -> tuple[int, int] | None:
     """Return rows and columns of an output that is a map, channels first or last."""
     if not isinstance(shape, tuple) or len(shape) != 4 or shape[0] != 1:
         return None
     return next((s for s in (shape[2:], shape[1:3]) if _fits(*s, image)), None)
 
 
-def _maps(seen: Pass, image: Any) -> list[tuple[int, tuple[int, int]]]:
+def _maps(seen: Pass, image: Tensor) -> list[tuple[int, tuple[int, int]]]:
     """Return the place among the outputs, rows and columns of each map.
 
     A trunk's first map is its finest; what is finer is the weights or the heads of an attention.
@@ -89,7 +89,7 @@ def _are_tokens(shape: Any) -> bool:
     return isinstance(shape, tuple) and len(shape) == 3 and shape[0] == 1
 
 
-def speaks_in_tokens(seen: Pass, image: Any) -> bool:
+def speaks_in_tokens(seen: Pass, image: Tensor) -> bool:
     """Whether a model is a transformer: one that cuts patches and then speaks in tokens alone."""
     maps = _maps(seen, image)
     after = seen.outputs[maps[-1][0] :] if maps else seen.outputs
@@ -97,7 +97,7 @@ def speaks_in_tokens(seen: Pass, image: Any) -> bool:
     return sum(_are_tokens(shape) for _, shape in after) > len(maps)
 
 
-def target_layer(model: Any, image: Any) -> Any:
+def target_layer(model: nn.Module, image: Tensor) -> nn.Module:
     """Return the last module whose output still has rows and columns: where Grad-CAM looks.
 
     Found by one forward pass, so it holds for any trunk with maps and not for a list of names.
@@ -109,7 +109,7 @@ def target_layer(model: Any, image: Any) -> Any:
     return last_maps(look(model, image), image, 1)[0]
 
 
-def last_maps(seen: Pass, image: Any, count: int) -> list[Any]:
+def last_maps(seen: Pass, image: Tensor, count: int) -> list[nn.Module]:
     """Return a module for each of the last resolutions, the coarsest first.
 
     Of the last resolution it is the last module; of another the last before the stage that makes
@@ -142,9 +142,9 @@ def last_maps(seen: Pass, image: Any, count: int) -> list[Any]:
     return [seen.outputs[place][0] for place in found]
 
 
-def tokens_of_patches(seen: Pass, image: Any) -> dict[Any, Callable[[Any], Any]]:
+def tokens_of_patches(seen: Pass, image: Tensor) -> dict[nn.Module, ToMap]:
     """Return blocks and norms that put out tokens of patches, in order, with what makes maps."""
-    layers: dict[Any, Callable[[Any], Any]] = {}
+    layers: dict[nn.Module, ToMap] = {}
     for module, shape in seen.outputs:
         # neither queries, keys and values nor LoRA around them
         whole = any(module.children()) or "Norm" in type(module).__name__
@@ -154,7 +154,7 @@ def tokens_of_patches(seen: Pass, image: Any) -> dict[Any, Callable[[Any], Any]]
     return layers
 
 
-def last_tokens(model: Any, seen: Pass, image: Any) -> Any:
+def last_tokens(model: nn.Module, seen: Pass, image: Tensor) -> nn.Module:
     """Return the last block or norm of a transformer whose patches the output still depends on.
 
     A head that reads a class token alone is blind to the patches after the last attention: every
@@ -163,8 +163,6 @@ def last_tokens(model: Any, seen: Pass, image: Any) -> Any:
     Raises:
         ValueError: No layer puts out tokens of patches, or the output depends on none.
     """
-    import torch
-
     layers = tokens_of_patches(seen, image)
     with torch.enable_grad(), explaining(model), kept(layers) as outputs:
         logits = model(image[:1])
@@ -183,7 +181,7 @@ def last_tokens(model: Any, seen: Pass, image: Any) -> Any:
     return read[-1]
 
 
-def as_map(layer: Any, seen: Pass, image: Any) -> Callable[[Any], Any]:
+def as_map(layer: nn.Module, seen: Pass, image: Tensor) -> ToMap:
     """Return what makes ``(B, C, H, W)`` of a layer's output: a map or tokens.
 
     A map may have its channels last. Tokens are rows and columns of the image after some that stand
@@ -195,8 +193,8 @@ def as_map(layer: Any, seen: Pass, image: Any) -> Callable[[Any], Any]:
         ValueError: The output is none of these.
     """
     shape = dict(seen.outputs).get(layer)
-    if _sides(shape, image):
-        last = not _fits(*shape[2:], image)
+    if shape is not None and _sides(shape, image):
+        last = not _fits(shape[2], shape[3], image)
         return lambda output: output.movedim(-1, 1) if last else output
     if isinstance(shape, tuple) and len(shape) == 3:
         height, width = image.shape[-2:]

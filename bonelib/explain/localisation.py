@@ -97,7 +97,7 @@ def localisation(
 
     if threshold is not None and (threshold <= 0 or threshold > 1):
         raise ValueError(f"The threshold is {threshold}; expected a share of the maximum, 0 to 1.")
-    rows = []
+    rows: list[dict[str, float | str]] = []
     for heat, mask, reason in _matched(maps, masks):
         if reason:
             rows.append({LEFT_OUT: reason})

@@ -1,22 +1,24 @@
 """Heat maps of a model on images, by any of the methods."""
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from bonelib.explain.gradients import WEIGHING, weighed
-from bonelib.explain.layers import as_map, last_maps, last_tokens, look, speaks_in_tokens
+from bonelib.explain.layers import Pass, as_map, last_maps, last_tokens, look, speaks_in_tokens
 from bonelib.explain.occlusion import ablated, occluded
-from bonelib.explain.passes import asked, check_columns, explaining, scored
+from bonelib.explain.passes import Column, ToMap, asked, check_columns, explaining, scored
 from bonelib.explain.tokens import rolled_out
 
 LAYERED = (*WEIGHING, "ablation")
 METHODS = (*LAYERED, "occlusion", "rollout", "own")
 FUSING = ("mean", "product")
 WINDOW = 0.2  # side of what hides a part of the image, as a share of its side: about a lesion's
-Target = int | Sequence[int] | Callable[[Any], Any]
+Target = Column | Sequence[int]
 
 
 def targets(labels: np.ndarray, *, outputs: int) -> np.ndarray:
@@ -33,13 +35,15 @@ def targets(labels: np.ndarray, *, outputs: int) -> np.ndarray:
     return np.zeros(len(labels), np.int64) if outputs == 1 else np.asarray(labels, np.int64)
 
 
-def grad_cam(model: Any, loader: Any, *, target: Target = 0, layer: Any = None) -> np.ndarray:
+def grad_cam(
+    model: nn.Module, loader: Any, *, target: Target = 0, layer: nn.Module | None = None
+) -> np.ndarray:
     """Return Grad-CAM maps of one layer as `heat_maps`, which may all be blank."""
     return heat_maps(model, loader, target=target, layers=layer, blank=True)
 
 
 def heat_maps(
-    model: Any,
+    model: nn.Module,
     loader: Any,
     *,
     method: str = "grad_cam",
@@ -85,16 +89,14 @@ def heat_maps(
             such map, its logits are not finite, no gradient of the target reaches the layers, or
             all maps are zero everywhere.
     """
-    import torch
-
     for value, known in ((method, METHODS), (fuse, FUSING)):
         if value not in known:
             raise ValueError(f"Unknown {value!r}. Choose {', '.join(known)}.")
-    parts, reached, seen = [], method not in WEIGHING, None
+    parts, reached, seen, weighing, size = [], method not in WEIGHING, None, {}, (0, 0)
     with explaining(model):
         for image, columns in asked(model, loader, target):
             if seen is None:
-                size, seen = image.shape[-2:], look(model, image)
+                size, seen = (image.shape[-2], image.shape[-1]), look(model, image)
                 check_columns(target, seen.logits)
                 weighing = _resolved(method, model, seen, image, layers)
             if method in WEIGHING:
@@ -125,7 +127,9 @@ def heat_maps(
     return made.numpy()
 
 
-def _resolved(method: str, model: Any, seen: Any, image: Any, layers: Any) -> dict[Any, Any]:
+def _resolved(
+    method: str, model: nn.Module, seen: Pass, image: Tensor, layers: Any
+) -> dict[nn.Module, ToMap]:
     """Return the layers to weigh, each with what makes a map of its output."""
     if method not in LAYERED:
         if layers is not None:
@@ -140,10 +144,8 @@ def _resolved(method: str, model: Any, seen: Any, image: Any, layers: Any) -> di
     return {layer: as_map(layer, seen, image) for layer in chosen}
 
 
-def _own(model: Any, image: Any, columns: list[Any]) -> Any:
+def _own(model: Any, image: Tensor, columns: list[Column]) -> Tensor:
     """Return the map ``(B, h, w)`` that a model draws its own logits from."""
-    import torch
-
     if not hasattr(model, "evidence"):
         raise ValueError(
             f"{type(model).__name__} has no map of its own (evidence), as heads have that pool "
@@ -156,18 +158,16 @@ def _own(model: Any, image: Any, columns: list[Any]) -> Any:
     return found.relu()
 
 
-def _resized(maps: Any, sides: tuple[int, int]) -> Any:
+def _resized(maps: Tensor, sides: tuple[int, int]) -> Tensor:
     """Resize maps ``(N, h, w)``."""
-    from torch.nn.functional import interpolate
-
     smaller = maps.shape[1] > sides[0]  # then pixels are averaged and not picked
     return interpolate(maps[:, None], sides, mode="bilinear", antialias=smaller)[:, 0]
 
 
-def _fused(stages: list[Any], fuse: str) -> Any:
+def _fused(stages: list[Tensor], fuse: str) -> Tensor:
     """Return one map of those of several layers; see `heat_maps`."""
     if len(stages) == 1:
         return stages[0]
     if fuse == "mean":
-        return sum(maps / maps.max().clamp_min(1e-30) for maps in stages) / len(stages)
-    return math.prod(maps.double() for maps in stages).pow(1 / len(stages)).float()
+        return torch.stack([m / m.max().clamp_min(1e-30) for m in stages]).sum(0) / len(stages)
+    return torch.stack(stages).double().prod(0).pow(1 / len(stages)).float()

@@ -5,15 +5,16 @@ WACV, without its division by the score, which turns maps over where a logit is 
 """
 
 import itertools
-from collections.abc import Callable
-from typing import Any
 
-from bonelib.explain.passes import scored
+import torch
+from torch import Tensor, nn
+
+from bonelib.explain.passes import Column, ToMap, scored
 
 CHANNELS = 128  # ablated at a time
 
 
-def occluded(model: Any, image: Any, columns: list[Any], *, window: float) -> Any:
+def occluded(model: nn.Module, image: Tensor, columns: list[Column], *, window: float) -> Tensor:
     """Return maps ``(B, H, W)``: how far the target falls, on average over what hides a pixel.
 
     A square of the image's own mean grey moves over it by half its side.
@@ -21,8 +22,6 @@ def occluded(model: Any, image: Any, columns: list[Any], *, window: float) -> An
     Args:
         window: Side of the square as a share of the shorter side of the image.
     """
-    import torch
-
     sides = image.shape[-2:]
     side = min(max(1, round(window * min(sides))), *sides)
     rows, lefts = (
@@ -41,18 +40,16 @@ def occluded(model: Any, image: Any, columns: list[Any], *, window: float) -> An
 
 
 def ablated(
-    model: Any, image: Any, columns: list[Any], layer: Any, reshape: Callable[[Any], Any]
-) -> Any:
+    model: nn.Module, image: Tensor, columns: list[Column], layer: nn.Module, reshape: ToMap
+) -> Tensor:
     """Return maps ``(B, h, w)``: channels, weighed by the fall of the target without each.
 
     The trunk below the layer runs once for ``CHANNELS`` channels: the layer hands on as many copies
     of its output, each without one.
     """
-    import torch
+    hidden, whole, maps = torch.arange(0), torch.empty(0), []
 
-    hidden, whole, maps = torch.arange(0), None, []
-
-    def hide(_: Any, __: Any, output: Any) -> Any:
+    def hide(_: object, __: object, output: Tensor) -> Tensor:
         nonlocal whole
         if not len(hidden):
             whole = reshape(output)[0].clone()

@@ -5,16 +5,21 @@ The model comes out as it went in: modes, ``requires_grad``, gradients and hooks
 
 import contextlib
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor, nn
+
+Column = int | Callable[[Tensor], Tensor]  # of the logits, or what makes a number of a row
+ToMap = Callable[[Tensor], Tensor]  # of what a layer puts out, to a map (B, C, h, w)
 
 _COUNT = "There are {} targets for {} images. Pass one for each, or a single one for all."
 
 
 @contextlib.contextmanager
-def explaining(model: Any) -> Iterator[None]:
+def explaining(model: nn.Module) -> Iterator[None]:
     """Set a model to eval mode with no weight that asks for a gradient, and back afterwards.
 
     Then no graph is kept below the explained layer, and no weight can get a gradient.
@@ -32,15 +37,15 @@ def explaining(model: Any) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def kept(layers: Iterable[Any]) -> Iterator[dict[Any, Any]]:
+def kept(layers: Iterable[nn.Module]) -> Iterator[dict[nn.Module, Tensor]]:
     """Keep what layers put out, at their last use; the graph of gradients begins at the first.
 
     Above, the model works on a copy: what it changes in place (the ReLU after the last norm of a
     DenseNet) stays here as the layer put it out.
     """
-    outputs: dict[Any, Any] = {}
+    outputs: dict[nn.Module, Tensor] = {}
 
-    def keep(module: Any, _: Any, output: Any) -> Any:
+    def keep(module: nn.Module, _: object, output: Tensor) -> Tensor:
         outputs[module] = output if output.requires_grad else output.detach().requires_grad_()
         return outputs[module].clone()
 
@@ -50,16 +55,14 @@ def kept(layers: Iterable[Any]) -> Iterator[dict[Any, Any]]:
         yield outputs
 
 
-def gradients(value: Any, outputs: list[Any]) -> list[Any]:
+def gradients(value: Tensor, outputs: list[Tensor]) -> list[Tensor | None]:
     """Return the gradient of a number with respect to outputs; ``None`` where it has none."""
-    import torch
-
     if not value.requires_grad:
         return [None] * len(outputs)
     return list(torch.autograd.grad(value, outputs, allow_unused=True))
 
 
-def asked(model: Any, loader: Any, target: Any) -> Iterator[tuple[Any, list[Any]]]:
+def asked(model: nn.Module, loader: Any, target: Any) -> Iterator[tuple[Tensor, list[Column]]]:
     """Yield the images of each batch, on the model's device, with the target of each image.
 
     Raises:
@@ -93,14 +96,12 @@ def check_columns(target: Any, logits: Any) -> None:
         )
 
 
-def scored(logits: Any, columns: list[Any]) -> tuple[Any, list[Any]]:
+def scored(logits: Tensor, columns: list[Column]) -> tuple[Tensor, list[Column]]:
     """Return the value ``(B,)`` of each image's target, and targets with the highest for -1.
 
     Raises:
         ValueError: Logits are not finite.
     """
-    import torch
-
     wrong = (~logits.isfinite().all(dim=1)).nonzero()[:, 0].tolist()
     if wrong:
         raise ValueError(

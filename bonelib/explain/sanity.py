@@ -5,15 +5,18 @@ A map that stays as it is when the weights or the labels are random shows the im
 
 import copy
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
+from torch import nn
 
 from bonelib.explain.localisation import LEFT_OUT
 
 
-def randomised(model: Any, seed: int = 0, *, steps: int = 6) -> Iterator[tuple[str, Any]]:
+def randomised(
+    model: nn.Module, seed: int = 0, *, steps: int = 6
+) -> Iterator[tuple[str, nn.Module]]:
     """Yield copies of a model whose weights are random from the top down, more with each.
 
     In the first the head alone is random, in the last all is. Modules count in the order in which
@@ -30,8 +33,6 @@ def randomised(model: Any, seed: int = 0, *, steps: int = 6) -> Iterator[tuple[s
     Yields:
         The name of the module that was drawn last, and the model.
     """
-    import torch
-
     model, generator = copy.deepcopy(model), torch.Generator().manual_seed(seed)
     owners = dict.fromkeys(name.rpartition(".")[0] for name, _ in model.named_parameters())
     parts = {name: [*model.get_submodule(name).parameters(recurse=False)] for name in owners}
@@ -66,7 +67,7 @@ def resemblance(maps: np.ndarray, others: np.ndarray) -> pd.DataFrame:
 
     if np.shape(maps) != np.shape(others) or np.ndim(maps) != 3:
         raise ValueError(f"Maps {np.shape(maps)}, {np.shape(others)}; expected both (N, H, W).")
-    rows = []
+    rows: list[dict[str, float | str]] = []
     for pair in zip(maps, others, strict=True):
         one, other = (np.asarray(heat, dtype=np.float64) for heat in pair)
         if not np.isfinite([one, other]).all():

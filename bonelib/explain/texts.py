@@ -3,10 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
 from bonelib.explain.passes import explaining
 
 
-def contrast(dual: Any, prompts: Mapping[str, Sequence[str]]) -> Any:
+def contrast(dual: Any, prompts: Mapping[str, Sequence[str]]) -> nn.Module:
     """Return a module from images to cosines ``(B, C)`` with the prompts of each class, in order.
 
     A class is the mean of its prompts' unit features, at unit length (Radford et al. 2021,
@@ -20,16 +24,13 @@ def contrast(dual: Any, prompts: Mapping[str, Sequence[str]]) -> Any:
     Raises:
         ValueError: There is no class, or one has no list of prompts.
     """
-    import torch
-    from torch.nn.functional import normalize
-
     bare = [name for name, said in prompts.items() if isinstance(said, str) or not len(said)]
     if bare or not prompts:
         raise ValueError(f"Each class needs a list of prompts; there is none of {bare or 'any'}.")
     with explaining(dual), torch.no_grad():
         means = [dual.encode_text(dual.tokenize([*said])).mean(dim=0) for said in prompts.values()]
 
-    class Contrast(torch.nn.Module):
+    class Contrast(nn.Module):
         """Cosines of images with classes, unit vectors ``(C, dim)``."""
 
         def __init__(self) -> None:
@@ -38,7 +39,7 @@ def contrast(dual: Any, prompts: Mapping[str, Sequence[str]]) -> Any:
             self.image, self.projection = dual.image, dual.image_projection
             self.register_buffer("classes", normalize(torch.stack(means), dim=-1))
 
-        def forward(self, image: Any) -> Any:
+        def forward(self, image: Tensor) -> Tensor:
             return normalize(self.projection(self.image(image)), dim=-1) @ self.classes.T
 
     return Contrast()

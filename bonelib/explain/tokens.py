@@ -6,19 +6,20 @@ over heads and, half and half, keeps them.
 
 from typing import Any
 
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
 from bonelib.explain.layers import Pass, tokens_of_patches
 
 
-def attentions(model: Any, image: Any) -> list[Any]:
+def attentions(model: nn.Module, image: Tensor) -> list[Tensor]:
     """Return the attention weights of each layer, mean over heads, ``(B, queries, keys)``.
 
     They are asked of torch's own attention, whatever calls it: timm, open_clip, transformers.
     """
-    import torch
-    from torch.nn import functional
-    from torch.overrides import TorchFunctionMode
-
-    weights = []
+    weights: list[Any] = []
 
     class Watch(TorchFunctionMode):
         def __torch_function__(self, func: Any, _: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -40,7 +41,7 @@ def attentions(model: Any, image: Any) -> list[Any]:
     return weights
 
 
-def rolled_out(model: Any, image: Any, seen: Pass, layer: Any) -> Any:
+def rolled_out(model: nn.Module, image: Tensor, seen: Pass, layer: nn.Module) -> Tensor:
     """Return maps ``(B, rows, columns)``; they know no target.
 
     The head reads the class token, all patches, or what a pooling by attention asks for.
@@ -52,8 +53,6 @@ def rolled_out(model: Any, image: Any, seen: Pass, layer: Any) -> Any:
         ValueError: Not every token looks at every other (windows, merged tokens), or the model
             computes its attention otherwise than by torch's functions.
     """
-    import torch
-
     layers, count = tokens_of_patches(seen, image), dict(seen.outputs)[layer][1]
     reshape = layers[layer]
     weights = attentions(model, image)

@@ -11,7 +11,7 @@ from bonelib.losses.labels import (
     ordinal_loss,
     regression_objective,
 )
-from bonelib.losses.objective import Objective, Outputs, gathered
+from bonelib.losses.objective import Batch, Objective, Outputs, gathered
 from bonelib.losses.pairs import (
     contrastive_loss,
     contrastive_objective,

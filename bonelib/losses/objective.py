@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 Outputs = dict[str, Tensor]
-Batch = dict[str, Any]
+Batch = dict[str, Any]  # tensors, and the ids of images
 
 
 @dataclass(frozen=True)

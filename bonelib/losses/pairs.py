@@ -12,7 +12,6 @@ Li et al. 2022, arXiv:2110.05208; Windsor et al. 2023, arXiv:2303.17644.
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -213,7 +212,7 @@ def contrastive_objective(
     if not (text or views or neighbours or attributes):
         raise ValueError("All weights are 0: nothing would be learnt.")
 
-    def forward(model: nn.Module, batch: Batch, **more: Any) -> Outputs:
+    def forward(model: nn.Module, batch: Batch, **more: Tensor) -> Outputs:
         more |= {"study": batch["study"]} if "study" in batch else {}
         if views:
             more["second"] = batch["second"]
@@ -223,18 +222,19 @@ def contrastive_objective(
 
     def pairs(out: Outputs, batch: Batch, name: str) -> Tensor:
         keys = batch.get("keys") if use_keys else None
-        given = {"image_features": out["image_features"], "text_features": out[name], "keys": keys}
-        given = {k: v if v is None else gathered(v) for k, v in given.items()}
+        keys = None if keys is None else gathered(keys)
+        both, scale = (gathered(out["image_features"]), gathered(out[name])), out["logit_scale"]
         if "captioned" in batch:  # after gathering: processes must hand over equally many rows
             told = gathered(batch["captioned"])
-            given = {k: v if v is None else v[told] for k, v in given.items()}
+            both, keys = (both[0][told], both[1][told]), None if keys is None else keys[told]
             if not told.any():  # 0, with a gradient of 0 for everything the term would move
-                moved = ("image_features", name, "logit_scale", "logit_bias")
-                return sum(out[k].sum() for k in moved if k in out) * 0
-        given["logit_scale"] = out["logit_scale"]
+                moved = ("image_features", name, "logit_bias")
+                return sum((out[k].sum() for k in moved if k in out), scale) * 0
         if loss == "sigmoid":
-            return siglip_loss(**given, logit_bias=out["logit_bias"])
-        return contrastive_loss(**given, key_temperature=key_temperature)
+            return siglip_loss(*both, logit_scale=scale, logit_bias=out["logit_bias"], keys=keys)
+        return contrastive_loss(
+            *both, logit_scale=scale, keys=keys, key_temperature=key_temperature
+        )
 
     def total(out: Outputs, batch: Batch) -> Tensor:
         terms = []

@@ -21,13 +21,13 @@ from bonelib.models.heads import (
     DualEncoder,
     FeatureHead,
     LinearProbe,
+    Model,
     MultiHead,
 )
 from bonelib.models.places import PlaceHead
 from bonelib.models.tuning import has_lora, merge_lora
 from bonelib.runs.files import file_hash, replacing, replacing_folder
 
-Model = DualEncoder | Classifier | LinearProbe | FeatureHead | MultiHead
 FORMAT = 2  # of bundle.json; 1 had no number, and neither classes nor resize mode nor threshold
 
 
@@ -66,7 +66,8 @@ def save_bundle(folder: Path, model: Model, **facts: Any) -> Path:
         model = copy.deepcopy(model)
         merge_lora(model)
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    architecture = {"kind": type(model).__name__, "image": model.image.architecture()}
+    kind, image = type(model).__name__, model.image.architecture()
+    architecture: dict[str, Any] = {"kind": kind, "image": image}
     if isinstance(model, DualEncoder):
         architecture |= {
             "text": model.text.architecture(),
@@ -78,33 +79,31 @@ def save_bundle(folder: Path, model: Model, **facts: Any) -> Path:
             "label_projection": model.label_projection is not None,
             "stages": model.stages is not None,
         }
-        frozen = isinstance(model.text, CachedText) and model.text.weights == "pretrained"
-        if frozen and model.text.name.startswith("packaged:"):
-            architecture["text"]["hash"] = encoders.weights_hash(model.text.encoder)
+        cached = model.text if isinstance(model.text, CachedText) else None
+        if cached and cached.weights == "pretrained" and cached.name.startswith("packaged:"):
+            architecture["text"]["hash"] = encoders.weights_hash(cached.encoder)
             state = {k: v for k, v in state.items() if not k.startswith("text.encoder.")}
     elif isinstance(model, MultiHead):
         architecture |= {"classes": [head.out_features for head in model.heads]}
     else:
         fitted = isinstance(model, LinearProbe | FeatureHead)
         architecture |= {"outputs": model.outputs if fitted else model.head.out_features}
-        if isinstance(getattr(model, "head", None), CosineHead):
-            architecture |= {"dim": model.head.dim, "projection": model.head.kind}
-        if isinstance(getattr(model, "head", None), DenseHead):
-            architecture |= {"hidden": model.head.in_features}
-        if isinstance(getattr(model, "head", None), PlaceHead):
-            head = model.head
-            architecture |= {
-                "pool": head.pool,
-                "channels": head.channels,
-                "fused": head.in_features,
-            }
+        head = model.head
+        if isinstance(head, CosineHead):
+            architecture |= {"dim": head.dim, "projection": head.kind}
+        if isinstance(head, DenseHead):
+            architecture |= {"hidden": head.in_features}
+        if isinstance(head, PlaceHead):
+            shape = {"pool": head.pool, "channels": head.channels, "fused": head.in_features}
+            architecture |= shape
         if isinstance(model, FeatureHead):
             kept = {name: (str(a.dtype), a.shape) for name, a in model.arrays().items()}
             architecture |= {"head": model.kind, "arrays": kept}
     with replacing_folder(folder) as temporary:
         save_file(state, temporary / "weights.safetensors")
-        if "config" in architecture.get("text", {}):  # else its name gives the tokenizer
-            getattr(model.text, "encoder", model.text).save_tokenizer(temporary)
+        if isinstance(model, DualEncoder) and "config" in architecture["text"]:
+            text = model.text  # without a config its name gives the tokenizer
+            (text.encoder if isinstance(text, CachedText) else text).save_tokenizer(temporary)
         digest = file_hash(temporary / "weights.safetensors")
         record = {"architecture": architecture, "sha256": digest, "facts": facts}
         _write(temporary / "bundle.json", record | {"format": FORMAT})
@@ -184,19 +183,15 @@ def load_bundle(folder: str | Path) -> Model:
         listed = [f"{len(k)} tensors {what} (first {min(k)})" for what, k in problems.items() if k]
         raise ValueError(f"{folder} does not fit its architecture: {', '.join(listed)}.")
     model.load_state_dict(state, strict=False)
-    if packaged and encoders.weights_hash(model.text.encoder) != shape["text"]["hash"]:
+    text = getattr(model, "text", None)
+    known = encoders.weights_hash(text.encoder) if isinstance(text, CachedText) else ""
+    if packaged and known != shape["text"]["hash"]:
         raise ValueError(f"{folder} was made with other weights of {shape['text']['name']}.")
     return model.eval()
 
 
-SHAPE = (
-    "projection",
-    "bias",
-    "projector",
-    "heads",
-    "label_projection",
-    "stages",
-)  # of a DualEncoder, if recorded
+# Of a DualEncoder, if recorded.
+SHAPE = ("projection", "bias", "projector", "heads", "label_projection", "stages")
 
 
 def _build(shape: dict[str, Any], folder: Path) -> Model:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bonelib.encoders import CachedText, ImageEncoder, TextEncoder, clip, images, texts
+from bonelib.encoders import CachedText, TextEncoder, clip, images, texts
 from bonelib.models.heads import DualEncoder
 from bonelib.models.tuning import has_lora, merge_lora
 from bonelib.runs.files import replacing_folder
@@ -44,9 +44,9 @@ def from_open_clip(model: str, *, weights: str = "pretrained") -> DualEncoder:
     bias = built.logit_bias is not None
     found = DualEncoder(image, text, dim=config["embed_dim"], projection="none", bias=bias)
     with torch.no_grad():
-        found.logit_scale.copy_(built.logit_scale.squeeze())
-        if bias:
-            found.logit_bias.copy_(built.logit_bias.squeeze())
+        found.logit_scale.copy_(built.get_parameter("logit_scale").squeeze())
+        if found.logit_bias is not None:
+            found.logit_bias.copy_(built.get_parameter("logit_bias").squeeze())
     return found.eval()
 
 
@@ -108,17 +108,17 @@ def export_open_clip(folder: Path, model: DualEncoder) -> Path:
 
 def _vision(model: DualEncoder) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return open_clip's vision_cfg and the tensors of the image side."""
-    image: ImageEncoder = model.image
+    image, config = model.image, model.image.config or {}
     kind = image.name.partition(":")[0]
     if kind == "open_clip":
         state = {f"visual.{k}": v for k, v in image.trunk.state_dict().items()}
-        return copy.deepcopy(image.config["vision_cfg"]), state
+        return copy.deepcopy(config["vision_cfg"]), state
     if kind == "hf" or image.preprocessing.channels != 3:
         raise ValueError(f"open_clip can't build {image.name}. Use a tower of timm or open_clip.")
     if model.projection == "none":
         raise ValueError("open_clip needs a projection on a tower of timm: 'linear' or 'mlp'.")
     cfg = {
-        "timm_model_name": image.trunk.pretrained_cfg["architecture"],
+        "timm_model_name": vars(image.trunk)["pretrained_cfg"]["architecture"],
         "timm_model_pretrained": False,
         "timm_pool": "",  # the network's own, whatever it is
         "timm_proj": model.projection,
@@ -137,7 +137,7 @@ def _text(
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return open_clip's text_cfg and the tensors of the text side."""
     if text.name.startswith("open_clip:"):
-        cfg = copy.deepcopy(text.config["text_cfg"])
+        cfg = copy.deepcopy((text.config or {})["text_cfg"])
         if cfg.get("hf_model_name"):
             cfg |= {"hf_model_name": str(folder), "hf_tokenizer_name": str(folder)}
         return cfg, {f"text.{k}": v for k, v in text.trunk.state_dict().items()}

@@ -92,11 +92,8 @@ class DualEncoder(nn.Module):
             self.text_projection = _projection(projection, text.width, hidden, dim, inner=False)
             self.projector = None
             if projector:
-                self.projector = nn.Sequential(
-                    nn.Linear(image.width, image.width),
-                    nn.ReLU(),
-                    nn.Linear(image.width, projector),
-                )
+                first, last = nn.Linear(image.width, image.width), nn.Linear(image.width, projector)
+                self.projector = nn.Sequential(first, nn.ReLU(), last)
             self.label_projection = None
             if label_projection:
                 parts = (projection, image.width, 2 * dim, dim)
@@ -147,22 +144,23 @@ class DualEncoder(nn.Module):
         out = {"logit_scale": self.logit_scale.exp()}
         if self.logit_bias is not None:
             out["logit_bias"] = self.logit_bias
-        crops = second is not None and second.ndim == 5
-        both = image if second is None or crops else torch.cat([image, second])
+        crops = second if second is not None and second.ndim == 5 else None
+        both = image if second is None or second.ndim == 5 else torch.cat([image, second])
         watching = contextlib.nullcontext([])
         if self.stages is not None:
             watching = self.stages.watching(self.image.trunk, apart=apart)
         with watching as seen:
             pooled = self.image(both)
-        if crops:  # of another size: a pass of their own
-            pooled = torch.cat([pooled, self.image(second.flatten(0, 1))])
+        if crops is not None:  # of another size: a pass of their own
+            pooled = torch.cat([pooled, self.image(crops.flatten(0, 1))])
         for k, features in enumerate(seen if second is not None else ()):
             out[f"stage_{k}"], out[f"second_stage_{k}"] = features.chunk(2)
         if second is not None:
+            assert self.projector is not None, "a second view is for a model with a projector"
             views = F.normalize(self.projector(pooled), dim=-1)
-            parts = views.split([len(image), len(views) - len(image)])
-            out["view_features"] = parts[0]
-            out["second_features"] = parts[1].unflatten(0, second.shape[:2]) if crops else parts[1]
+            first, others = views.split([len(image), len(views) - len(image)])
+            others = others if crops is None else others.unflatten(0, crops.shape[:2])
+            out |= {"view_features": first, "second_features": others}
             pooled = pooled[: len(image)]
         out["pooled"] = pooled
         if study is not None:
@@ -227,7 +225,9 @@ class Classifier(nn.Module):
     A binary task has one output, the logit of its positive class.
     """
 
-    def __init__(self, image: ImageEncoder, *, outputs: int, head: nn.Module | None = None):
+    def __init__(
+        self, image: ImageEncoder, *, outputs: int, head: nn.Linear | CosineHead | None = None
+    ):
         super().__init__()
         self.image = image
         self.head = _undecided(image.width, outputs) if head is None else head
@@ -289,8 +289,9 @@ class LinearProbe(nn.Module):
 
     def head(self, features: Tensor) -> Tensor:
         """Return the logits of raw features ``(B, D)``."""
-        z = (features.double() - self.mean) / self.scale
-        return z.clamp(-self.limit, self.limit) @ self.weights + self.bias
+        mean, scale, limit = map(self.get_buffer, ("mean", "scale", "limit"))
+        z = ((features.double() - mean) / scale).clamp(-limit, limit)
+        return z @ self.get_buffer("weights") + self.get_buffer("bias")
 
 
 class FeatureHead(nn.Module):
@@ -336,6 +337,9 @@ class MultiHead(nn.Module):
         """Return the logits of each attribute: K times ``(B, classes[k])``."""
         features = self.image(image)
         return [head(features) for head in self.heads]
+
+
+Model = DualEncoder | Classifier | LinearProbe | FeatureHead | MultiHead
 
 
 def _undecided(width: int, outputs: int) -> nn.Linear:

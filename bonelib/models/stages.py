@@ -26,14 +26,14 @@ class StageViews(nn.Module):
 
     def __init__(self, trunk: nn.Module, *, dim: int = 128):
         super().__init__()
-        known = getattr(trunk, "feature_info", None)
+        known = vars(trunk).get("feature_info")
         if not known:
             raise ValueError(
                 f"{type(trunk).__name__} names no stages, by which it could learn in parts. Choose "
                 "a tower of timm, or a recipe without first='stages'."
             )
-        stages = [(stage["module"], stage["num_chs"]) for stage in known]
-        self.names, self.channels = zip(*stages, strict=True)
+        self.names = [stage["module"] for stage in known]
+        self.channels = [stage["num_chs"] for stage in known]
         self.projectors = nn.ModuleList(nn.Linear(wide, dim) for wide in self.channels)
 
     @contextlib.contextmanager

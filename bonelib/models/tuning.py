@@ -12,6 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bonelib.encoders import ImageEncoder
+from bonelib.models.heads import DualEncoder, Model
+
 RIDGE = 0.1  # share of the mean variance within meanings that `tell_apart` adds to all directions
 
 
@@ -42,7 +45,7 @@ def last_block(trunk: nn.Module) -> set[str]:
     return chosen
 
 
-def add_lora(model: nn.Module, *, rank: int = 8) -> list[str]:
+def add_lora(model: Model, *, rank: int = 8) -> list[str]:
     """Freeze the image trunk and add trainable low-rank changes to its layers, zero at first.
 
     The changes are multiplied by two (alpha is twice the rank). What a layer is called does not say
@@ -116,7 +119,7 @@ def lora_targets(trunk: nn.Module, *, without: Container[str] = ()) -> list[str]
     return dense if 2 * len(dense) >= len(plain) else [name for name, _ in plain[1:]]
 
 
-def _lora_faults(tower: nn.Module, targets: list[str]) -> dict[str, str]:
+def _lora_faults(tower: ImageEncoder, targets: list[str]) -> dict[str, str]:
     """Return why layers can't take LoRA, by name, from one forward and backward of a copy.
 
     Adapters are stirred. Each layer must put out the same after they are merged (layers that
@@ -158,8 +161,8 @@ def _lora_faults(tower: nn.Module, targets: list[str]) -> dict[str, str]:
         with torch.enable_grad():
             tried(pixels).square().sum().backward()
         for name in sound:
-            layer = trunk.get_submodule(name)
-            if not all(_moves(part) for part in (layer.lora_A, layer.lora_B)):
+            parts = (trunk.get_submodule(f"{name}.{part}") for part in ("lora_A", "lora_B"))
+            if not all(map(_moves, parts)):
                 faults[name] = "no gradient reaches it there"
     return faults
 
@@ -173,7 +176,7 @@ def _merges(layer: nn.Module, given: Tensor) -> bool:
         inject_adapter_in_model(_lora(LoraConfig, 2, ["layer"]), alone)
         _stir(alone)
         adapted = alone["layer"](given)
-        alone["layer"].merge()
+        _adapted(alone)["layer"].merge()
         apart = (alone["layer"](given) - adapted).abs().max()
     except (RuntimeError, ValueError, TypeError):  # peft can't rebuild it: other padding, say
         return False
@@ -191,31 +194,30 @@ def _moves(part: nn.Module) -> bool:
     return all(p.grad is not None and bool(p.grad.any()) for p in part.parameters())
 
 
-def merge_lora(model: nn.Module) -> int:
+def merge_lora(model: Model) -> int:
     """Add the low-rank changes to the weights they change, and remove them; return how many.
 
     The outputs stay the same but for rounding.
     """
-    names = _adapted(model.image)
-    for name in names:
-        layer = model.image.get_submodule(name)
+    adapted = _adapted(model.image)
+    for name, layer in adapted.items():
         layer.merge()
         model.image.set_submodule(name, layer.get_base_layer())
-    return len(names)
+    return len(adapted)
 
 
-def has_lora(model: nn.Module) -> bool:
+def has_lora(model: Model) -> bool:
     """Tell whether the image tower carries low-rank changes that are not merged."""
     return bool(_adapted(model.image))
 
 
-def _adapted(tower: nn.Module) -> list[str]:
+def _adapted(tower: nn.Module) -> dict[str, Any]:
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    return [name for name, m in tower.named_modules() if isinstance(m, BaseTunerLayer)]
+    return {name: m for name, m in tower.named_modules() if isinstance(m, BaseTunerLayer)}
 
 
-def tell_apart(model: nn.Module, tokens: Tensor, keys: Tensor, *, floor: float = 0.01) -> None:
+def tell_apart(model: DualEncoder, tokens: Tensor, keys: Tensor, *, floor: float = 0.01) -> None:
     """Start the text projection where wordings of one meaning meet and other meanings part.
 
     Sentence embeddings of templated captions hardly differ where meanings do: in MiniLM, two grades

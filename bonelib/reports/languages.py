@@ -226,7 +226,7 @@ def provider(kind: str, locale: str) -> type | None:
         return importlib.import_module(name).Provider
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f"{error}. Install it with: pip install bonelib[reports]"
+            f"{error}. Install it with: pip install -c requirements.lock -e '.[reports]'"
         ) from None
 
 
@@ -266,7 +266,7 @@ def _language_words(name: str) -> tuple[set[str], set[str], set[str]]:
         lorem = importlib.import_module("faker.providers.lorem")
     except (ModuleNotFoundError, AttributeError) as error:
         raise ModuleNotFoundError(
-            f"{error}. Install it with: pip install bonelib[reports]"
+            f"{error}. Install it with: pip install -c requirements.lock -e '.[reports]'"
         ) from None
     function = {token for word in stop for token in pieces(word)}
     verbs: set[str] = set()

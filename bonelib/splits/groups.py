@@ -12,10 +12,7 @@ from bonelib.splits.copies import FIRST, SECOND
 
 
 def add_groups(
-    table: pd.DataFrame,
-    *,
-    sha256: dict[str, str] | None = None,
-    near: pd.DataFrame | None = None,
+    table: pd.DataFrame, *, sha256: dict[str, str] | None = None, near: pd.DataFrame | None = None
 ) -> pd.DataFrame:
     """Return a copy of ``table`` with ``group`` and ``group_kind``.
 
@@ -54,7 +51,7 @@ def add_groups(
     alike = table[[cohort.SOURCE, cohort.AGE, cohort.SEX, cohort.SITE, CENTER]]
     alike = alike.astype("object").map(str)
     same = (alike == alike.shift()).all(axis=1) & told & nameless & nameless.shift(fill_value=False)
-    links.extend((i - 1, i) for i in np.flatnonzero(same))
+    links.extend((i - 1, i) for i in np.flatnonzero(same).tolist())
     links += _copies(table, sha256, near)
     table[GROUP] = _components(len(table), links)
     table[GROUP_KIND] = kind.to_numpy()
@@ -117,10 +114,7 @@ def _components(count: int, links: list[tuple[int, int]]) -> list[str]:
 
 
 def contradictions(
-    table: pd.DataFrame,
-    *,
-    sha256: dict[str, str] | None = None,
-    near: pd.DataFrame | None = None,
+    table: pd.DataFrame, *, sha256: dict[str, str] | None = None, near: pd.DataFrame | None = None
 ) -> pd.DataFrame:
     """List the groups whose images carry different labels, one row per group and task.
 

@@ -90,11 +90,10 @@ def expected(logits: np.ndarray, values: Sequence[float]) -> np.ndarray:
     Raises:
         ValueError: There are not as many values as columns.
     """
-    values = np.asarray(values, dtype=np.float64)
-    if logits.shape[1:] != values.shape:
+    if logits.shape[1:] != np.shape(values):
         raise ValueError(f"Logits {logits.shape} need {logits.shape[1]} values, not {len(values)}.")
     p = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return p @ values / p.sum(axis=1)
+    return p @ np.asarray(values, dtype=np.float64) / p.sum(axis=1)
 
 
 def wording_logits(

@@ -71,7 +71,7 @@ def _indexed(queries: np.ndarray, library: np.ndarray, count: int) -> np.ndarray
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             f"A library of {len(library):,} images is searched with faiss, which is not installed: "
-            f"pip install 'bonelib[search]'. Up to {LARGE:,} images need none.",
+            f"pip install -c requirements.lock -e '.[search]'. Up to {LARGE:,} images need none.",
             name="faiss",
         ) from error
     index = faiss.IndexFlatIP(library.shape[1])

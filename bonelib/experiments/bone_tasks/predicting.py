@@ -13,6 +13,7 @@ from bonelib import adaptation, cohort, evaluation, features, images, models, ru
 from bonelib.evaluation import Method
 from bonelib.experiments.bone_tasks.setup import HEADS, Setup
 from bonelib.experiments.context import AnyRun, Context, in_order, keep, opened
+from bonelib.experiments.progress import bar, each, fit
 
 READER_2 = "_reader2"  # what the column of a second reader's labels ends in
 RATES = dict(lr=1e-3, backbone_lr=3e-4, layer_decay=1.0)  # those of notebook 05
@@ -51,11 +52,12 @@ def _probed(setup: Setup, task: cohort.Task, plan: Mapping[str, Any]) -> Iterato
             ordinal=task.kind == "ordinal",
             seed=setup.context.seed,
         )
-        own = replace(method, strategy=head)
-        for rows, drawn in zip(draws.rows, draws.table.to_dict("records"), strict=True):
-            fitted = adaptation.strategies.fit(head, support.rows(rows))
-            logits = fitted.logits(np.asarray(x[test], dtype=np.float32))
-            yield _frame(setup, task, own, logits, drawn)
+        own, held = replace(method, strategy=head), np.asarray(x[test], dtype=np.float32)
+        drawn = [*zip(draws.rows, draws.table.to_dict("records"), strict=True)]
+        with bar(f"{task.name}: {head}", "draws of labels") as show:
+            for rows, told in each(drawn, show):
+                logits = adaptation.strategies.fit(head, support.rows(rows)).logits(held)
+                yield _frame(setup, task, own, logits, told)
 
 
 def _frame(
@@ -109,7 +111,7 @@ def _fit(
     val, labels = setup.part("val", task), task.encode(setup.view[task.column])
     primary, seed = evaluation.primary(task), setup.context.seed
     size = min(plan["batch_size"], len(rows))
-    augmented = dict(augment={}, flip=True, shuffle=True, seed=seed)
+    augmented: dict[str, Any] = dict(augment={}, flip=True, shuffle=True, seed=seed)
     augmented |= tower.preprocessing.pixels()
     loader = images.loader(cache, ids.iloc[rows], batch_size=size, labels=labels[rows], **augmented)
 
@@ -131,7 +133,7 @@ def _fit(
     with adaptation.strategy(method.strategy)(tuning) as trained:
         given = (trained.model, trained.objective, loader, trained.options)
         checked = dict(validate=lambda _: validate(trained.classifier()), keep=primary.keep)
-        for row in training.fit(*given, **checked):
+        for row in fit(*given, **checked):
             yield named | row
     test = in_order(cache, ids[setup.part("test")], tower)
     return torch.from_numpy(features.encode(trained.classifier(), test))

@@ -52,7 +52,7 @@ class Setup:
     context: Context
     view: pd.DataFrame
     tasks: tuple[cohort.Task, ...]
-    towers: dict[Method, Any]
+    towers: dict[Method, encoders.ImageEncoder]
     unavailable: dict[Method, str]
     lead: Method
 
@@ -159,7 +159,7 @@ def _named(context: Context, tasks: str) -> list[str]:
     """
     view = context.view()
     known = [task.name for task in cohort.labelled(view[view["split"] == "train"])]
-    asked = settings.listing(tasks) if tasks else [n for n in known if n not in TUMOURS]
+    asked = [*settings.listing(tasks)] if tasks else [n for n in known if n not in TUMOURS]
     for task in map(cohort.task, asked):
         if task.name not in known:
             raise ValueError(
@@ -181,7 +181,7 @@ def start(context: Context, pretrained: Sequence[runs.Record], plan: Mapping[str
 def prepare(context: Context, pretrained: Sequence[runs.Record], plan: Mapping[str, Any]) -> Setup:
     """Build the encoders: random and ImageNet starts, pretrained towers, those asked by name."""
     tasks, view = tuple(map(cohort.task, plan["tasks"])), context.view()
-    towers: dict[Method, Any] = {}
+    towers: dict[Method, encoders.ImageEncoder] = {}
     missing: dict[Method, str] = {}
     lead = IMAGENET
     if tasks:

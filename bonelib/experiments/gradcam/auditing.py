@@ -13,6 +13,7 @@ from bonelib.experiments.context import AnyRun, Context, keep
 from bonelib.experiments.gradcam.cases import Cases, blind
 from bonelib.experiments.gradcam.choosing import IDS, Explained, Way
 from bonelib.experiments.gradcam.judging import paired
+from bonelib.experiments.progress import fit
 
 SHUFFLED, STEPS = "shuffled labels", 8  # of deletion, from nothing to the whole image
 EPOCHS, RATE = 4, 3e-4  # on shuffled labels; the rate is that of the tower, as in notebook 05
@@ -75,7 +76,7 @@ def _shuffled(context: Context, run: AnyRun, one: Explained) -> Any:
     given = dict(ordinal=task.kind == "ordinal", seed=context.seed, steps=EPOCHS * len(loader))
     tuning = adaptation.Tuning(model, labels, options, **given)
     with adaptation.strategy(pool)(tuning) as taught:
-        for _ in training.fit(taught.model, taught.objective, loader, taught.options):
+        for _ in fit(taught.model, taught.objective, loader, taught.options):
             pass
     return taught.classifier()
 

@@ -5,12 +5,13 @@ behind the door with their labels, and judge it.
 """
 
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import pandas as pd
 
 from bonelib import cohort, explain, images
+from bonelib.encoders import ImageEncoder
 from bonelib.evaluation import Method
 from bonelib.experiments.context import AnyRun, Context, decoded, in_order, opened
 
@@ -49,7 +50,7 @@ class Cases:
         fit = self.context.cohort_run.settings["fit"]
         return decoded(self.table, size=factor * self.size, fit=fit)
 
-    def batches(self, tower: Any, factor: int = 1) -> images.Loader:
+    def batches(self, tower: ImageEncoder, factor: int = 1) -> images.Loader:
         """Return the images in order, as a tower takes them."""
         return in_order(self.cache(factor), self.table[cohort.IMAGE_ID], tower)
 

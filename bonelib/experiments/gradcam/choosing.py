@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from bonelib import captions, explain, models, runs
+from bonelib.encoders import ImageEncoder
 from bonelib.evaluation import METHOD, Method
 from bonelib.evaluation.methods import HEADS
 from bonelib.experiments import settings
@@ -82,7 +83,7 @@ class Explained:
 
     method: Method
     model: Any
-    tower: Any
+    tower: ImageEncoder
     words: Callable[[Any], Any] | None = None
 
     def heat(

@@ -66,12 +66,12 @@ def sheet(run: AnyRun, found: Cases, localisation: pd.DataFrame) -> Figure:
     steps = np.linspace(0, len(energy) - 1, min(CASES, len(energy))).astype(int)
     rows = np.argsort(-energy, kind="stable")[steps]
     titles = [f"energy {figures.number(energy[i])}" if found.outlined else names[i] for i in rows]
-    outlines = found.masks[rows] if found.outlined else [None] * len(rows)
+    outlines = [*found.masks[rows]] if found.outlined else [None] * len(rows)
     kinds = {"chosen map": "maps", "Grad-CAM": "plain"}
     maps = {told: run.array(name)[rows].astype(np.float32) for told, name in kinds.items()}
     cache = found.cache()
     pixels = cache.images[cache.rows(names.iloc[rows])]
-    return figures.case_sheet(pixels, maps, outlines, titles)
+    return figures.case_sheet([*pixels], maps, outlines, titles)
 
 
 def draw_drops(table: pd.DataFrame) -> Figure | None:

@@ -131,7 +131,7 @@ def load(
     question = _task(asked, task)
     if question:
         _check(asked, question, words, threshold)
-    if asked.faults:
+    if asked.faults or question is None:
         lines = "\n".join(f"  - {line}" for line in asked.faults)
         raise ValueError(f"{asked.folder} can't be applied yet:\n{lines}")
     module, values = _module(asked, question, words)
@@ -155,9 +155,9 @@ def _module(
 ) -> tuple[nn.Module, tuple[float, ...]]:
     """Return what maps pixels to logits, and the values that its columns stand for, if any."""
     model = models.load_bundle(asked.folder)
-    if asked.kind == "MultiHead":
+    if isinstance(model, models.MultiHead):
         return OneHead(model, asked.heads, task), ()
-    if not words:
+    if not isinstance(model, models.DualEncoder):
         return model, ()
     classes = zero_shot.class_features(model, captions.prompts(task, **words))
     return Prompted(model, classes), captions.prompt_values(task)

@@ -183,9 +183,9 @@ class Predictor:
                 table.loc[good, "heatmap"] = names
         return pd.concat([table[FIRST], self.called(found), table[LAST]], axis=1)
 
-    def _outputs(self, batch: SimpleNamespace) -> np.ndarray:
+    def _outputs(self, batch: Any) -> np.ndarray:
         """Return probabilities ``(N, C)``, or values ``(N, 1)``, as the notebooks compute them."""
-        loader = in_order(batch, range(len(batch.images)), self.module.image)
+        loader = in_order(batch, pd.RangeIndex(len(batch.images)), self.module.image)
         if hasattr(self.module, "classes"):  # asked by words
             seen = features.encode(self.module.model.encode_image, loader)
             classes = self.module.classes.numpy()
@@ -193,7 +193,7 @@ class Predictor:
             logits = zero_shot.expected(logits, self.values) if self.values else logits
         elif isinstance(self.module, models.LinearProbe):  # its head in double precision
             seen = features.encode(self._frozen, loader)
-            logits = self.module.head(torch.from_numpy(seen))
+            logits = self.module.head(torch.from_numpy(seen)).numpy()
         elif isinstance(self.module, models.FeatureHead):
             logits = self._unpacked.logits(features.encode(self._frozen, loader))
         else:
@@ -243,12 +243,12 @@ class Predictor:
         )
         return self.called(pooled.reset_index())
 
-    def _draw(self, batch: SimpleNamespace, table: pd.DataFrame, folder: Path) -> list[str]:
+    def _draw(self, batch: Any, table: pd.DataFrame, folder: Path) -> list[str]:
         """Write a heat map an image, of the class with the most evidence; return their names."""
         from PIL import Image
 
         pixels = self.module.image.preprocessing.pixels()
-        loader = images.loader(batch, range(len(table)), batch_size=TOGETHER, **pixels)
+        loader = images.loader(batch, pd.RangeIndex(len(table)), batch_size=TOGETHER, **pixels)
         target = 0 if self.task.outputs == 1 and not self.values else -1
         heat = explain.grad_cam(self.module, loader, target=target)
         names = [f"{digest}.png" for digest in table["digest"]]

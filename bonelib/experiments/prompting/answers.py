@@ -77,7 +77,8 @@ def _see(context: Context, run: runs.Run, words: Words, view: pd.DataFrame) -> S
         sites = [(list(asked)[k],) for k in (unit @ named.T).argmax(axis=1)]
     pairs = zip(sites, known, strict=True)
     met = [float(_same(one, own)) if own else np.nan for one, own in pairs]
-    named = {site for one in sites for site in one if _asked_at(context.asked, site)}
+    every = {site for one in sites for site in one}
+    named = {site for site in every if _asked_at(context.asked, site)}
     sites = [tuple(site for site in one if site in named) for one in sites]
     ids = table.reindex(columns=["image_id", "patient", "group", "group_kind", "split"])
     run.save_table("sites", ids.assign(asked=[bool(one) for one in sites], met=met))
@@ -216,7 +217,7 @@ def spread(context: Context, wordings: pd.DataFrame) -> pd.DataFrame:
     task, metric = context.asked, context.metric
     tables = evaluation.by_method(wordings.dropna(subset=["label"]))
     values = {method: evaluation.score(table, task) for method, table in tables.items()}
-    order = sorted(values, key=values.get)
+    order = sorted(values, key=values.__getitem__)
     rows = {method: method.columns() | {metric: values[method]} for method in order}
     for method in {*order[:ENDS], *order[-ENDS:]}:
         found = evaluation.metrics(tables[method], task=task, only=(metric,)).iloc[0]

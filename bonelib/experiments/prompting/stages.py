@@ -135,7 +135,7 @@ def _probabilities(task: cohort.Task, table: pd.DataFrame) -> np.ndarray:
 
 def draw_risk(risk: pd.DataFrame) -> plt.Figure | None:
     """Draw the risk over the coverage; None where nothing is gated."""
-    return None if risk.empty else figures.plot_risk(risk).figure
+    return None if risk.empty else figures.plot_risk(risk).get_figure(root=True)
 
 
 def read_risk(context: Context, run: AnyRun, predictions: pd.DataFrame, risk: pd.DataFrame) -> str:
@@ -278,7 +278,7 @@ def regions(
     titles = [f"best window {'hits' if x else 'misses'}" for x in hits[WINDOWS][:SHOWN, 0]]
     pixels = cache.images[cache.rows(table["image_id"].iloc[:SHOWN])]
     what = "score of windows above the lowest"
-    sheet = figures.heatmap_sheet(pixels, heat, masks[:SHOWN], titles, what=what)
+    sheet = figures.heatmap_sheet([*pixels], heat, [*masks[:SHOWN]], titles, what=what)
     return evaluation.means(pd.concat(scored), list(MEASURES)), sheet
 
 

@@ -34,7 +34,7 @@ class Words:
         reads: The one language that it reads; "" of a tower of several.
     """
 
-    model: models.Model
+    model: models.DualEncoder
     prompts: dict[str, dict[str, list[str]]]
     fields: tuple[str, ...]
     reason: str = ""
@@ -100,7 +100,7 @@ def find_words(
     fields = tuple(pretraining.notes["caption_fields"])
     if not isinstance(model, models.DualEncoder):
         reason = f"{pretraining.name} learnt without a text tower: it reads no words."
-        return Words(model, {}, fields, reason)
+        return Words(model, {}, fields, reason)  # pyrefly: ignore[bad-argument-type] it is not asked
     if not settings.trained_words(pretraining.settings):
         reason = f"{pretraining.name} learnt from images alone: its words were never trained."
         return Words(model, {}, fields, reason)

@@ -51,7 +51,7 @@ def best_model(context: Context) -> Model:
     kept = [m for m in seeing if (m.start, m.strategy) in named and m.sees == "image"]
     scored = {m: evaluation.score(tables[m], context.asked) for m in kept or seeing}
     choose = min if evaluation.primary(context.asked).lower else max
-    best = choose(scored, key=scored.get)
+    best = choose(scored, key=scored.__getitem__)
     test = evaluation.by_method(run.table("predictions"))[best]
     bundle = named.get((best.start, best.strategy), {}) if kept else {}
     told = f"{len(scored)} models " + ("with stored weights" if kept else "without stored weights")

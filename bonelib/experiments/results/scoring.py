@@ -77,11 +77,11 @@ def parts_of(scores: pd.DataFrame) -> list[str]:
     return [part for part, names in reporting.PARTS.items() if filled.reindex(names).eq(True).any()]
 
 
-def draw(scores: pd.DataFrame) -> "Figure":
+def draw(scores: pd.DataFrame) -> "Figure | None":
     """Draw the methods that the argument rests on, by stage; the table has all of them."""
     scores = scores[scores["strategy"].isin(DRAWN)]
     heads = scores["stage"].map(runs.NOTEBOOKS) + " " + scores["stage"]
-    return figures.plot_forest(scores.assign(stage=heads), group="stage").figure
+    return figures.plot_forest(scores.assign(stage=heads), group="stage").get_figure(root=True)
 
 
 def read(context: Context, scores: pd.DataFrame) -> str:

@@ -81,7 +81,7 @@ def _listed(hint: Any) -> type | None:
     """Return the settings of which a setting is a list; None where it is another thing."""
     base, origin, _ = _parts(hint)
     inner = get_args(base)[0] if origin is tuple else None
-    return inner if dataclasses.is_dataclass(inner) else None
+    return inner if isinstance(inner, type) and dataclasses.is_dataclass(inner) else None
 
 
 def _allowed(hint: Any) -> str:
@@ -89,8 +89,8 @@ def _allowed(hint: Any) -> str:
     base, origin, rules = _parts(hint)
     if origin is Literal:
         return ", ".join(get_args(base))
-    if _listed(hint):
-        return f"a list of one or more tables of {', '.join(f.name for f in fields(_listed(hint)))}"
+    if inner := _listed(hint):
+        return f"a list of one or more tables of {', '.join(f.name for f in fields(inner))}"
     if origin is tuple:
         return ", ".join([f"a list of ({_allowed(get_args(base)[0])})", *map(str, rules)])
     if dataclasses.is_dataclass(base):
@@ -147,8 +147,8 @@ def _read(kind: type, values: Mapping[str, Any], *, prefix: str = "") -> tuple[A
     made, found = object.__new__(kind), {}
     for one in fields(kind):
         name, hint = one.name, hints[one.name]
-        made_anew = one.default_factory is not dataclasses.MISSING
-        default = one.default_factory() if made_anew else one.default
+        make = one.default_factory
+        default = one.default if make is dataclasses.MISSING else make()
         if default is not dataclasses.MISSING:
             found[name] = default
         if name not in values:
@@ -160,8 +160,8 @@ def _read(kind: type, values: Mapping[str, Any], *, prefix: str = "") -> tuple[A
             found[name], more = _read(hint, _values(value), prefix=f"{prefix}{name}.")
             faults += more
             continue
-        if _listed(hint) and isinstance(value, list | tuple) and value:
-            found[name], more = _rows(_listed(hint), value)
+        if (inner := _listed(hint)) and isinstance(value, list | tuple) and value:
+            found[name], more = _rows(inner, value)
             faults += [f"{prefix}{name}{fault}" for fault in more]
             continue
         try:

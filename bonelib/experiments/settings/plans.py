@@ -15,9 +15,9 @@ import pandas as pd
 from bonelib.captions import FIELDS, OUTLINES, OWN
 from bonelib.evaluation import Method
 from bonelib.evaluation.methods import HEADS, TOWERS
-from bonelib.experiments.settings import protocols as reading
 from bonelib.experiments.settings.checking import Shaped, Within, hold, make, meant, plain
-from bonelib.experiments.settings.protocols import Protocol, Row
+from bonelib.experiments.settings.protocols import Protocol, Row, Sees
+from bonelib.experiments.settings.protocols import protocol as named_protocol
 from bonelib.experiments.settings.schema import Count, ImageTower, Part, Positive, Recipe, Share
 
 # Sizes are all that differs between the profiles.
@@ -211,7 +211,7 @@ class Finetuning:
         """Return the first row of the protocol with this start; None where there is no protocol."""
         return next((row for row in self.rows if row.start == start), None)
 
-    def method(self, start: str, strategy: str, sees: str = "image") -> Method:
+    def method(self, start: str, strategy: str, sees: Sees = "image") -> Method:
         """Return what predictions call a strategy from a start."""
         row = self.row(start)
         if row is None:
@@ -219,12 +219,13 @@ class Finetuning:
         return replace(row, strategy=strategy, sees=sees).method
 
     @property
-    def fitted(self) -> list[tuple[str, str, str]]:
+    def fitted(self) -> list[tuple[str, str, Sees]]:
         """Each ``(start, head, sees)`` that is fitted to frozen features, the probes first."""
         if self.rows:
             return [(r.start, r.strategy, r.sees) for r in self.rows if r.tower and r.head]
         both = [(start, head) for head in ("probe", *self.heads) for start in self.starts]
-        fused = {"sentence_fusion": "image+text"} | dict.fromkeys(FUSIONS, "image+metadata")
+        fused: dict[str, Sees] = dict.fromkeys(FUSIONS, "image+metadata")
+        fused["sentence_fusion"] = "image+text"
         return [(s, h, fused.get(h, "image")) for s, h in both]
 
     @property
@@ -359,7 +360,7 @@ def finetuning(
     if asked := [name for name in heads if name]:
         sizes["heads"] = tuple(name for name in asked if name != "probe")
     if protocol:
-        protocol = reading.protocol(protocol) if isinstance(protocol, str) else protocol
+        protocol = named_protocol(protocol) if isinstance(protocol, str) else protocol
         few = dict(shots=(), shares=tuple(s for s in protocol.shares if s < 1))
         rows = tuple(replace(row, size=min(row.size, largest)) for row in protocol.rows)
         sizes |= dict(protocol=protocol.name, rows=rows, heads=(), **few)

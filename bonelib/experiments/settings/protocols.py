@@ -8,7 +8,7 @@ import functools
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pandas as pd
@@ -26,6 +26,7 @@ Tower = Annotated[
         "torchxrayvision:<model>, onnx:<file>, or nothing where no image is seen",
     ),
 ]
+Sees = Literal["image", "metadata", "image+metadata", "image+text"]
 Strategy = Annotated[str, Shaped("|".join((*HEADS, *TOWERS)), ", ".join((*HEADS, *TOWERS)))]
 WITH_CAPTIONS = ("clip_it", "cascade", "taskres", "flyp", "image+text")
 
@@ -47,7 +48,7 @@ class Row:
     weights: Literal["pretrained", "random"] = "pretrained"
     pooling: Literal["", "class token", "token mean", "patch mean"] = ""
     size: Annotated[int, Within(32, 2048, zero=True)] = 0
-    sees: Literal["image", "metadata", "image+metadata", "image+text"] = "image"
+    sees: Sees = "image"
 
     __post_init__ = hold
 
@@ -174,5 +175,5 @@ def protocols() -> pd.DataFrame:
 
 @functools.cache
 def _packaged() -> dict[str, dict[str, Any]]:
-    text = resources.files(__package__).joinpath("protocols.toml").read_text(encoding="utf-8")
+    text = Path(__file__).with_name("protocols.toml").read_text(encoding="utf-8")
     return tomllib.loads(text)

@@ -7,7 +7,6 @@ TOML files come in, in which a recipe says only what it changes in ``base`` or i
 import functools
 import tomllib
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -124,4 +123,4 @@ def _sections() -> Sections:
 
 @functools.cache
 def _packaged(name: str) -> Sections:
-    return tomllib.loads(resources.files(__package__).joinpath(name).read_text(encoding="utf-8"))
+    return tomllib.loads(Path(__file__).with_name(name).read_text(encoding="utf-8"))

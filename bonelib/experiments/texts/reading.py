@@ -215,7 +215,8 @@ def notes(plan: Plan, came: pd.Series, cut: pd.DataFrame) -> dict[str, Any]:
 def metrics(safe: Safe, agreement: pd.DataFrame, met: pd.DataFrame) -> dict[str, float]:
     """Return the numbers of the record."""
     recalls = safe.measured.set_index("type")["recall"]
-    found = dict(reports=len(safe.reports), held=len(safe.reports) - len(safe.passed))
+    every, passed = len(safe.reports), len(safe.passed)
+    found: dict[str, float] = {"reports": every, "held": every - passed}
     found |= {f"recall_{kind}": recalls[kind] for kind in LIMITS if kind in recalls}
     for row in agreement.query("kind == 'ALL' and language == 'ALL'").itertuples():
         found["facts_f1"] = row.f1

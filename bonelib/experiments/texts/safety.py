@@ -6,8 +6,9 @@ are reached.
 """
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -80,11 +81,8 @@ def plan(context: Context, *, languages: str, mode: str, caption_fields: str) ->
     Raises:
         ValueError: Languages, modes or fields that there are not; all of them at once.
     """
-    named = dict(
-        languages=listing(languages),
-        mode=(mode,),
-        caption_fields=listing(caption_fields),
-    )
+    asked, said = listing(languages), listing(caption_fields)
+    named = dict(languages=asked, mode=(mode,), caption_fields=said)
     allowed = dict(
         languages=reports.names(),
         mode=deidentify.MODES,
@@ -99,8 +97,7 @@ def plan(context: Context, *, languages: str, mode: str, caption_fields: str) ->
     if wrong:
         raise ValueError("\n".join(wrong))
     compared = int(SETTINGS.loc["compared", context.profile])
-    sizes = dict(test=context.test, compared=compared, limits=LIMITS)
-    return Plan(**named | dict(mode=mode), **sizes)
+    return Plan(asked, mode, said, context.test, compared, LIMITS)
 
 
 def secret(file: str) -> bytes:
@@ -161,7 +158,8 @@ def show_examples(plan: Plan, *, key: bytes) -> pd.DataFrame:
         name = written_in[Path(one.name).stem]
         if name in plan.languages and name not in shown:
             given = dict(index=one.index, key=key, patient=one.patient)
-            shown[name] = {"before": one.text.decode()} | {
+            text = one.text if isinstance(one.text, str) else one.text.decode()
+            shown[name] = {"before": text} | {
                 mode: deidentify.report(one.text, reports.language(name), mode=mode, **given).text
                 for mode in deidentify.MODES
             }
@@ -178,7 +176,7 @@ def make_safe(run: AnyRun, sources: pd.DataFrame, plan: Plan, *, key: bytes) -> 
         return Safe(*(run.table(part.name) for part in fields(Safe)))
     rows, removed, counts = [], [], [deidentify.count("", [], [])]  # so that every type has a row
     for row in sources.itertuples():
-        name, outcome = _outcome(row, plan, key)
+        name, outcome = _outcome(row, plan.languages, plan.mode, key)
         rows.append((row.report, name, outcome.text, outcome.held))
         removed += [(cut.type, name) for cut in outcome.removals]
         if pd.notna(row.annotation) and not outcome.held:
@@ -192,7 +190,9 @@ def make_safe(run: AnyRun, sources: pd.DataFrame, plan: Plan, *, key: bytes) -> 
     )
 
 
-def _outcome(row: Any, plan: Plan, key: bytes) -> tuple[str, Outcome]:
+def _outcome(
+    row: Any, languages: Sequence[str], mode: str = "tags", key: bytes = b""
+) -> tuple[str, Outcome]:
     """De-identify one report in its language, or in the first that does not hold it back."""
     birth = pd.to_datetime(row.birth_date, errors="coerce")
     numbers = [n for n in (row.accession, row.patient) if pd.notna(n)]
@@ -202,12 +202,35 @@ def _outcome(row: Any, plan: Plan, key: bytes) -> tuple[str, Outcome]:
         ids=tuple(n for n in numbers if len(n) > 4),  # a shorter number stands in every report
     )
     patient = row.patient if pd.notna(row.patient) else row.report
-    given = dict(index=index, mode=plan.mode, key=key, patient=patient)
-    for name in [row.language] if row.language in plan.languages else plan.languages:
+    given = dict(index=index, mode=mode, key=key, patient=patient)
+    for name in [row.language] if row.language in languages else languages:
         outcome = deidentify.report(row.text, reports.language(name), **given)
         if not outcome.held:
             break
-    return name, outcome
+    return name, outcome  # pyrefly: ignore[unbound-name] there is one language or more
+
+
+def before_and_after(context: Context) -> Callable[[str], tuple[str, str] | None] | None:
+    """Return what gives a reader the report of an image before and after, or None if it has none.
+
+    Reports are read when the first one is asked for; all of it stays in memory. None where the set
+    has no reports; those of test patients are sealed.
+    """
+    if context.view()[cohort.REPORT].isna().all():
+        return None
+
+    @cache
+    def sources() -> dict[str, Any]:
+        return {name: row for row in collect(context).itertuples() for name in row.images}
+
+    def both(image_id: str) -> tuple[str, str] | None:
+        if (row := sources().get(image_id)) is None:
+            return None
+        before = row.text.decode(errors="replace") if isinstance(row.text, bytes) else row.text
+        _, outcome = _outcome(row, reports.names())
+        return before, outcome.text or f"held back: {outcome.held}"
+
+    return both
 
 
 def crossed(pairs: Sequence[tuple[str, str]], first: str, second: str) -> pd.DataFrame:
@@ -232,7 +255,8 @@ def draw_leaks(safe: Safe) -> Figure | None:
     """Draw recall by type beside the published one; nothing where no identity is annotated."""
     if safe.measured.empty:
         return None
-    return figures.plot_leaks(safe.leaks, published="Englebert et al. 2024, French").figure
+    axes = figures.plot_leaks(safe.leaks, published="Englebert et al. 2024, French")
+    return axes.get_figure(root=True)
 
 
 def read_leaks(safe: Safe) -> str:
