@@ -12,18 +12,21 @@ from bonelib import cohort, datasets, evaluation, headless, reporting, runs
 from bonelib.__main__ import _parser, main
 from bonelib.commands import results
 from bonelib.experiments import settings
-from bonelib.headless.plan import declared
+from bonelib.headless.parameters import declared
 from bonelib.headless.studies import studies
 
 ROOT = runs.ROOT
 FILES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 PAGES = {str(file.relative_to(ROOT)): file.read_text(encoding="utf-8") for file in FILES}
 KEPT = pd.read_csv(ROOT / results.KEPT)
-PARAMETERS = {number: set(declared(path)) for number, path in headless.notebooks().items()}
-OWN_RECIPE = "resnet"  # the one that docs/pretraining.md shows how to write
+PARAMETERS = {
+    number: set(declared(path.read_text(encoding="utf-8")))
+    for number, path in headless.notebooks().items()
+}
+OWN_RECIPES = {"resnet", "softer"}  # those that the pages show how to write
 OWN_TASK = "implant"  # the one that docs/data.md shows how to write
 VALUES = {
-    "RECIPE": {*settings.recipe_names(), OWN_RECIPE},
+    "RECIPE": {*settings.recipe_names(), *OWN_RECIPES},
     "COMPARE_TO": {*settings.recipe_names()},
     "TASK": {*cohort.TASKS, OWN_TASK},
     "EVALUATE_ON": {"val", "test"},
@@ -52,10 +55,10 @@ def problems(words):
     if words[0] == "make":
         target = re.search(rf"^{words[1]}:.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
         return [] if target else [f"no target {words[1]}"]
-    if words[0] == "python":
+    if words[0] in ("python", "bash"):
         return [] if (ROOT / words[1]).exists() else [f"no file {words[1]}"]
     if "bonelib" not in words:
-        return [] if words[0] == "source" else [f"no command {words[0]}"]
+        return [] if words[0] in ("source", "export") else [f"no command {words[0]}"]
     typed = words[words.index("bonelib") + 1 :]
     try:
         given = vars(_parser().parse_args(typed))
@@ -103,6 +106,7 @@ def test_every_command_of_a_page_can_be_typed(page):
         "bonelib walk",
         "make coffee",
         "python benchmarks/none.py",
+        "bash benchmarks/none.sh",
     ],
 )
 def test_a_command_that_can_not_be_typed_is_noticed(line):
@@ -123,7 +127,8 @@ def test_every_name_and_link_of_a_page_leads_somewhere(page):
 
 
 def test_the_readme_is_one_reading_and_names_every_notebook():
-    assert len(PAGES["README.md"].splitlines()) <= 60
+    own = re.sub(r"(<!-- results: .*? -->).*?<!-- end", r"\1", PAGES["README.md"], flags=re.DOTALL)
+    assert len(own.splitlines()) <= 60
     named = re.findall(r"\(notebooks/(\w+\.ipynb)\)", PAGES["README.md"])
     assert named == [path.name for path in headless.notebooks().values()]
 
@@ -142,6 +147,21 @@ def test_the_tables_are_those_that_the_command_writes():
     changed = KEPT.assign(gain=KEPT["gain"] + 0.2)
     for page, text in results.pages(changed).items():
         assert text != PAGES[page] and len(text.splitlines()) == len(PAGES[page].splitlines())
+
+
+def test_the_readme_shows_rows_of_the_demo_as_they_were_published(tmp_path, monkeypatch):
+    published = (ROOT / results.DEMO).read_text(encoding="utf-8")
+    shown = [line for line in results._demo().splitlines()[2:]]
+    assert len(shown) == sum(map(len, results.SHOWN.values()))
+    for line in shown:
+        _, method, auroc, auprc, n = results._cells(line)
+        assert f"| {method} | {auroc} | {auprc} |" in published and f" {n} |" in published
+    lost = published.replace("captions, taught with outlines", "another")
+    (tmp_path / results.DEMO).parent.mkdir(parents=True)
+    (tmp_path / results.DEMO).write_text(lost, encoding="utf-8")
+    monkeypatch.setattr(runs, "ROOT", tmp_path)
+    with pytest.raises(ValueError, match="no row 'captions, taught with outlines' of finetuning"):
+        results._demo()
 
 
 def test_every_kept_figure_lies_in_its_interval_and_names_a_command_that_can_be_typed():
@@ -185,8 +205,9 @@ TEST = ["fold0", "fold1"]
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
     """A checkout of its own, with the pages, the kept results and a study."""
-    for name in ("README.md", "docs/studies.md", str(results.KEPT)):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+    pages = ("README.md", "docs/studies.md", "docs/pretraining.md")
+    for name in (*pages, str(results.KEPT), str(results.DEMO)):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / "notebooks" / "studies.toml").write_text(STUDY)
     monkeypatch.setattr(runs, "ROOT", tmp_path)
