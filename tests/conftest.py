@@ -7,6 +7,17 @@ import pytest
 
 
 @pytest.fixture
+def device():
+    """The device of tests that can use one: BONELIB_TEST_DEVICE, cpu or cuda; else the CPU."""
+    name = os.environ.get("BONELIB_TEST_DEVICE", "cpu")
+    if name != "cpu":
+        import torch
+
+        assert torch.cuda.is_available(), f"BONELIB_TEST_DEVICE={name}, and torch sees no GPU"
+    return name
+
+
+@pytest.fixture
 def case():
     """Give a folder of the shared cases by its name, or skip."""
 

@@ -13,6 +13,7 @@ from scipy.stats import norm
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import cohen_kappa_score
 
+from bonelib import __main__ as command_line
 from bonelib import adaptation, cohort, datasets, evaluation, figures, headless, runs, splits
 from bonelib.adaptation import ordinal
 from bonelib.datasets import own_tasks
@@ -207,6 +208,14 @@ def test_a_task_of_ones_own_passes_the_notebooks(tmp_path):
     assert {"p_none", "p_implant"} <= set(stored) and "p_open" not in stored
     assert set(stored["task"]) == {"implant"} and len(left["run"].openings) == 1
     run_here("02", DATA=data, TASK="implant")
+
+
+def test_a_table_that_is_named_or_its_folder_is_checked_with_the_task_of_ones_own(tmp_path, capsys):
+    data = own(tmp_path)
+    for place in (data, str(tmp_path)):
+        cohort.TASKS.pop("implant", None)
+        assert command_line.main(["data", "table", place]) == 0
+        assert "  implant: none " in capsys.readouterr().out
 
 
 def test_the_order_of_classes_is_part_of_the_data(tmp_path):

@@ -749,7 +749,7 @@ def test_whatever_is_a_third_as_wide_as_a_tile_lies_whole_in_one(shape):
 
 def test_without_the_extra_its_name_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "rapidocr", None)
-    with pytest.raises(ImportError, match=r"bonelib\[ocr\]"):
+    with pytest.raises(ImportError, match=r"-e '\.\[ocr\]"):
         burnt_in.reader()
 
 

@@ -368,6 +368,7 @@ def test_the_command_line_reads_and_copies_an_export(drawn, tmp_path, capsys):
     assert "12 written, 1 refused" in told and "PatientAge, PatientSex" in told
     elements = pd.read_csv(tmp_path / "report" / "elements.csv").set_index("keyword")
     assert elements["done"]["StudyDate"] == "shifted"
+    assert (tmp_path / "report").stat().st_mode & 0o077 == 0  # it says which copy is whose
     assert command_line.main([*command, "--report", str(tmp_path / "out" / "report")]) == 2
     copies = datasets.read("dicom", tmp_path / "out")
     assert set(copies["source"]) == {"phantom"}  # a copy says so as well

@@ -451,11 +451,13 @@ def test_a_folder_that_cannot_be_made_or_written_is_said_in_a_sentence(
         images.cache(forty, size=32, folder=tmp_path / "file" / "cache")
     whole = images.cache(forty, size=32, folder=tmp_path / "c")
 
-    def full(*_, **__):
-        raise OSError(28, "No space left on device")
+    def full(path, flags, *more, opened=os.open):
+        if flags & os.O_EXCL:
+            raise OSError(28, "No space left on device")
+        return opened(path, flags, *more)
 
     (tmp_path / "c" / "hashes.json").unlink()
-    monkeypatch.setattr("tempfile.mkstemp", full)
+    monkeypatch.setattr(os, "open", full)
     again = images.cache(forty, size=32, folder=tmp_path / "c")  # what is there needs no writing
     assert np.array_equal(again.images, whole.images)
     with pytest.raises(OSError, match="No space left on device. Make room"):

@@ -62,7 +62,8 @@ def test_each_figure_is_there_in_both_formats_and_none_is_published(tiny):
         cells = json.loads((found(stage).path / "notebook.ipynb").read_text())["cells"]
         outputs = [o for cell in cells for o in cell.get("outputs", ())]
         shown = [o for o in outputs if "image/png" in o.get("data", {})]
-        assert len(shown) == len(names), f"{stage}: each figure is shown once"
+        widgets = sum("exploring." in "".join(cell["source"]) for cell in cells)
+        assert len(shown) == len(names) + widgets, f"{stage}: each figure is shown once"
     assert not runs.figures_folder("phantom").exists()
 
 
@@ -321,6 +322,20 @@ def test_a_pretraining_planned_here_is_carried_out_elsewhere_to_the_same_bits(ti
     run_here("04", **given)
     weights = "bundle/weights.safetensors"
     assert (folder / weights).read_bytes() == (here.path / weights).read_bytes()
+
+
+def test_plain_papermill_runs_a_notebook_from_any_folder(tiny, tmp_path):
+    source = Path(headless.notebooks()["04"]).resolve()
+    given = {"VARIANT": "plain", "FROM": "default", "EPOCHS": "1"}
+    pairs = [word for name, value in given.items() for word in ("-p", name, value)]
+    call = [sys.executable, "-m", "papermill", str(source), "out.ipynb", *pairs]
+    done = subprocess.run(call, cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "out.ipynb").exists()
+    place = dict(profile="tiny", data="phantom", variant="plain")
+    assert runs.find("pretraining", **place).settings["epochs"] == 1
+    (step,) = headless.plan(["04"], parameters=given)
+    assert headless.states([step])[0].why == "it was not made by the runner"
 
 
 def test_recipes_judged_on_the_test_set_are_compared_in_the_results(tiny):

@@ -10,8 +10,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-pytest.importorskip("edsnlp", reason="pip install bonelib[reports]")
-pytest.importorskip("faker", reason="pip install bonelib[reports]")
+pytest.importorskip("edsnlp", reason="pip install -c requirements.lock -e '.[reports]'")
+pytest.importorskip("faker", reason="pip install -c requirements.lock -e '.[reports]'")
 
 from faker import Faker  # noqa: E402
 

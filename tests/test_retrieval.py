@@ -137,7 +137,7 @@ def test_an_index_finds_what_the_exact_search_finds():
 def test_a_large_library_without_faiss_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
     groups = np.zeros(2), np.ones(9)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install 'bonelib\[search\]'"):
+    with pytest.raises(ModuleNotFoundError, match=r"-e '\.\[search\]'"):
         search(unit(2), unit(9), groups, large=8)
     assert search(unit(2), unit(9), groups, large=9).shape == (2, 5), "a small one needs none"
 
