@@ -324,20 +324,6 @@ def test_a_pretraining_planned_here_is_carried_out_elsewhere_to_the_same_bits(ti
     assert (folder / weights).read_bytes() == (here.path / weights).read_bytes()
 
 
-def test_plain_papermill_runs_a_notebook_from_any_folder(tiny, tmp_path):
-    source = Path(headless.notebooks()["04"]).resolve()
-    given = {"VARIANT": "plain", "FROM": "default", "EPOCHS": "1"}
-    pairs = [word for name, value in given.items() for word in ("-p", name, value)]
-    call = [sys.executable, "-m", "papermill", str(source), "out.ipynb", *pairs]
-    done = subprocess.run(call, cwd=tmp_path, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert (tmp_path / "out.ipynb").exists()
-    place = dict(profile="tiny", data="phantom", variant="plain")
-    assert runs.find("pretraining", **place).settings["epochs"] == 1
-    (step,) = headless.plan(["04"], parameters=given)
-    assert headless.states([step])[0].why == "it was not made by the runner"
-
-
 def test_recipes_judged_on_the_test_set_are_compared_in_the_results(tiny):
     recipes = ["ours", "published", "attributes", "studies"]
     for recipe in recipes:
@@ -355,3 +341,17 @@ def test_recipes_judged_on_the_test_set_are_compared_in_the_results(tiny):
     assert set(contrasts["control"]) == set(recipes) - {"ours"} and (contrasts["n"] > 0).all()
     assert "ours" in set(run.table("tried")["recipe"]), "the default run was judged on validation"
     assert (run.path / "figures" / "09_recipes_phantom-s0.png").exists()
+
+
+def test_plain_papermill_runs_a_notebook_from_any_folder(tiny, tmp_path):
+    source = Path(headless.notebooks()["04"]).resolve()
+    given = {"VARIANT": "plain", "FROM": "default", "EPOCHS": "1"}
+    pairs = [word for name, value in given.items() for word in ("-p", name, value)]
+    call = [sys.executable, "-m", "papermill", str(source), "out.ipynb", *pairs]
+    done = subprocess.run(call, cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "out.ipynb").exists()
+    place = dict(profile="tiny", data="phantom", variant="plain")
+    assert runs.find("pretraining", **place).settings["epochs"] == 1
+    (step,) = headless.plan(["04"], parameters=given)
+    assert headless.states([step])[0].why == "it was not made by the runner"
