@@ -178,7 +178,7 @@ def _parser() -> argparse.ArgumentParser:
     text = "fetch a published data set into BONELIB_DATA, or say what to download where"
     example = "bonelib fetch btxrd --accept-licence"
     argument = add(fetch.fetch, "fetch", text, example).add_argument
-    argument("name", metavar="NAME", help="btxrd, fracatlas, …; a wrong one lists them; or weights")
+    argument("name", nargs="?", default="", metavar="NAME", help="none lists the sets; or weights")
     argument("encoder", nargs="?", default="", metavar="ENCODER", help="whose weights")
     text = "archives that were downloaded by hand: check and unpack these"
     argument("--from", dest="files", type=Path, nargs="+", default=[], metavar="FILE", help=text)

@@ -453,6 +453,14 @@ def test_mistakes_are_sentences(capsys, words, said):
     assert said in refused(capsys, *words)
 
 
+def test_without_a_name_the_sets_are_listed_with_their_licences(capsys, offline):
+    assert main(["fetch"]) == 0
+    listed = capsys.readouterr().out.splitlines()
+    for line, (name, source) in zip(listed, fetching.sources().items(), strict=True):
+        assert line.startswith(name) and line.endswith(source.licence)
+        assert ("downloaded" in line) == bool(source.doi)
+
+
 def test_without_a_folder_for_data_it_says_so(capsys, monkeypatch):
     monkeypatch.delenv("BONELIB_DATA")
     assert "export BONELIB_DATA" in refused(capsys, *RUN)

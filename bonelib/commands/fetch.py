@@ -20,6 +20,11 @@ def fetch(name: str, encoder: str, files: list[Path], accept_licence: bool) -> i
     if name == "weights":
         return weights.weights(encoder)
     known = fetching.sources()
+    if not name:
+        for one, of in known.items():
+            how = "downloaded" if of.doi else "behind a form, brought by hand"
+            say(f"{one:<14} {of.title}: {how}; {of.licence}")
+        return 0
     if name not in known or encoder:
         raise ValueError(f"No set {f'{name} {encoder}'.strip()}. Give {', '.join(known)}.")
     source, folder = known[name], _folder(name)
