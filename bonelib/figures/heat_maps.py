@@ -126,5 +126,6 @@ def case_sheet(
             if not row:
                 _film_title(axes[row, k], name, width)
     outlined = "; lesion outlined" if any(mask is not None for mask in masks) else ""
-    note(figure, f"n = {len(images)} images; each map by its own maximum{outlined}")
+    shown = f"n = {len(images)} image{'s' * (len(images) != 1)}"
+    note(figure, f"{shown}; each map by its own maximum{outlined}")
     return figure
