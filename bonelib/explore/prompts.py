@@ -119,9 +119,7 @@ def prompts(
     sets = [name for name, part in SETS.items() if part in {*table.loc[known, SPLIT]}]
     wide = dict(layout=w.Layout(width="98%"), style={"description_width": "9em"})
     rows = min(8, 1 + max(map(len, default.values())))  # more are scrolled to the last
-    lines = dict(
-        rows=rows, continuous_update=False, **wide
-    )  # asked when the reader leaves the field
+    lines = dict(rows=rows, continuous_update=False, **wide)  # asked when the field is left
     start = w.Dropdown(options=[*styles], description="start from", **wide)
     areas = {n: w.Textarea("\n".join(p), description=n, **lines) for n, p in default.items()}
     chosen = w.Dropdown(options=sets, description="images", **wide)

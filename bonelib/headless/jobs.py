@@ -133,10 +133,9 @@ class _Job:
     def _execute(self, step: Step, said: Report, printed: Report) -> Outcome:
         why = reasons(step)
         if not why:
+            kept = step.folder / runs.FAILED  # of a later try that failed, of a notebook now gone
             with contextlib.suppress(OSError):  # it may only be read
-                (
-                    step.folder / runs.FAILED
-                ).unlink()  # a later try failed, of a notebook that is gone
+                kept.unlink()
             said(f"reused {step.folder}")
             return Outcome(step, "reused", published=_published(step))
         there = (step.folder / "record.json").exists()
