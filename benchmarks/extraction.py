@@ -4,11 +4,11 @@
 
 Lite0 at 224 px, fp32, CPU time of one thread; all take turns in one process, and the median of the
 ratios decides, since other work on the machine slows each turn differently. The bare encoder has
-its batch norms folded, as ours. The
-alternative is the loop of timm's ``inference.py`` with its dataset, transform and loader (no worker
-processes, which would only hide CPU time), on the same files, encoder, size and batches: as it is,
-and with its option for channels_last, which has a row of its own. The second pass is what counts:
-an encoder after the first finds the decoded pixels. The first one decodes them as well.
+its batch norms folded, as ours. The alternative is the loop of timm's ``inference.py`` with its
+dataset, transform and loader (no worker processes, which would only hide CPU time), on the same
+files, encoder, size and batches: as it is, and with its option for channels_last, which has a row
+of its own. The second pass is what counts: an encoder after the first finds the decoded pixels. The
+first one decodes them as well.
 """
 
 import copy
@@ -95,21 +95,22 @@ def measure(kind: str, folder: Path, store: Path) -> None:
     loader = in_order(cache, cache.ids, tower)
 
     def ours() -> np.ndarray:
-        return features.encode(tower, loader, rows=len(cache), fold=True)
+        return features.encode(tower, loader, rows=len(cache))
 
     found = ours()
     first = time.process_time() - started
     batches = [b["image"].contiguous(memory_format=torch.channels_last) for b in loader]
 
     with torch.no_grad():
-        folded = features.folded(tower, batches[0])
         expected = np.concatenate([tower(batch).numpy() for batch in batches])
     apart = abs(found - expected).max() / abs(expected).max()
 
+    pairs = encoders.foldable(tower, tower, batches[0])
+
     def bare() -> None:
-        with torch.no_grad():
+        with torch.no_grad(), encoders.folded(pairs):
             for batch in batches:
-                folded(batch)
+                tower(batch)
 
     plain = copy.deepcopy(tower).to(memory_format=torch.contiguous_format)
 
@@ -139,7 +140,7 @@ def measure(kind: str, folder: Path, store: Path) -> None:
     same = np.corrcoef(found.ravel(), beside.ravel())[0, 1]
     calls = {"bare": bare, "ours": ours, "loop": loop}
     calls["channels_last"] = lambda: loop(tower, torch.channels_last)
-    calls["unfolded"] = lambda: features.encode(tower, loader, rows=len(cache))
+    calls["unfolded"] = lambda: features.encode(tower, loader, rows=len(cache), fold=False)
     taken = alternately(calls)
     mean = {name: statistics.median(t) / len(paths) * 1000 for name, t in taken.items()}
     print(

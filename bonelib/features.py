@@ -5,13 +5,12 @@ under a key of weights, preprocessing and image content. Unit length is taken wh
 used, not here.
 """
 
-import copy
+import contextlib
 import hashlib
 import io
 import json
 import warnings
 import zlib
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,13 +18,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from bonelib import encoders
 from bonelib.runs.files import replacing
 
 PIECE = 2**22  # bytes of a feature file that are looked at at once
 TRIED = 1  # images on which folded batch norms are compared with the tower as it is
-SAME = 1e-5  # of the largest feature: by how much those of folded batch norms may differ
 
 
 def key(encoder: Any, weights: str, content: str, image_ids: Iterable[str]) -> str:
@@ -43,7 +41,7 @@ def encode(
     loader: Iterable[dict[str, Any]],
     *,
     rows: int = 0,
-    fold: bool = False,
+    fold: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
     """Run ``forward`` over the images of a loader without gradients: float32 ``(N, D)``.
@@ -55,7 +53,8 @@ def encode(
     Args:
         rows: How many images there are, if known: their features then lie in memory once, and no
             more than one batch beside them.
-        fold: Run ``folded(forward)``, a module in evaluation mode.
+        fold: Fold batch norms (``encoders.foldable``) of the module in evaluation mode that
+            ``forward`` is or belongs to, as its first ``TRIED`` images show that they can be.
         progress: Called with (images done, ``rows``) after each batch.
 
     Raises:
@@ -83,74 +82,16 @@ def _batches(
     module = getattr(forward, "__self__", forward)
     parameters = module.parameters() if isinstance(module, nn.Module) else iter(())
     device = next((p.device for p in parameters), torch.device("cpu"))
-    for batch in loader:
-        with torch.no_grad():  # not around the yield: it would hold for the caller as well
-            image = batch["image"].to(device, memory_format=torch.channels_last)
-            if fold and isinstance(forward, nn.Module):
-                forward, fold = folded(forward, image[:TRIED]), False
-            found = forward(image).float().cpu().numpy()
-        yield found
-
-
-def folded(tower: nn.Module, image: Tensor) -> nn.Module:
-    """Return a copy of a tower whose frozen batch norms are folded into its convolutions.
-
-    ``w' = w g / sqrt(v + e)`` and ``b' = (b - m) g / sqrt(v + e) + beta``: the same function of the
-    pixels, without the passes over memory that a batch norm takes. A norm is folded where a forward
-    of ``image`` shows that it reads what one convolution wrote, and that both run once.
-
-    Args:
-        tower: In evaluation mode; it stays as it is.
-        image: ``(B, C, H, W)``, on which both must agree to ``SAME``.
-
-    Returns:
-        The tower itself where they don't, where nothing can be folded, or off the CPU.
-    """
-    names = {module: name for name, module in tower.named_modules()}
-    calls, pairs, hooks = Counter[nn.Module](), {}, []
-
-    def wrote(convolution: nn.Module, _: object, out: Tensor) -> None:
-        calls[convolution] += 1
-        out.__dict__["written"] = convolution, out._version  # which a change in place would raise
-
-    def reads(norm: nn.Module, given: tuple[Tensor, ...]) -> None:
-        calls[norm] += 1
-        convolution, version = getattr(given[0], "written", (None, 0))
-        if convolution is not None and version == given[0]._version and not norm.training:
-            pairs[norm] = convolution
-
-    for module in names:
-        if isinstance(module, nn.Conv2d) and "weight" in module._parameters:
-            hooks.append(module.register_forward_hook(wrote))
-        elif isinstance(module, nn.BatchNorm2d) and module.track_running_stats:
-            hooks.append(module.register_forward_pre_hook(reads))
-    try:
-        expected = tower(image)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    pairs = {n: c for n, c in pairs.items() if calls[n] == calls[c] == 1}
-    if not pairs or image.device.type != "cpu" or expected.dtype != torch.float32:
-        return tower
-    made = copy.deepcopy(tower)
-    for norm, convolution in pairs.items():
-        _fold(made.get_submodule(names[convolution]), made.get_submodule(names[norm]))
-    made.to(memory_format=torch.channels_last)
-    apart = (made(image) - expected).abs().max()
-    return made if apart <= SAME * expected.abs().max() else tower
-
-
-def _fold(convolution: nn.Module, norm: nn.Module) -> None:
-    """Let a convolution do what the batch norm after it does, which then keeps its activation."""
-    assert isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
-    mean, var = norm.running_mean, norm.running_var
-    assert mean is not None and var is not None, "norms without them are not hooked"
-    weight, bias = fuse_conv_bn_weights(
-        convolution.weight, convolution.bias, mean, var, norm.eps, norm.weight, norm.bias
-    )
-    convolution.weight, convolution.bias = weight, bias
-    after = [getattr(norm, name, nn.Identity()) for name in ("drop", "act")]  # of timm's norms
-    norm.forward = nn.Sequential(*after).forward
+    with contextlib.ExitStack() as stack:
+        for batch in loader:
+            with torch.no_grad():  # not around the yield: it would hold for the caller as well
+                image = batch["image"].to(device, memory_format=torch.channels_last)
+                if fold and isinstance(module, nn.Module):
+                    pairs = encoders.foldable(module, forward, image[:TRIED])
+                    stack.enter_context(encoders.folded(pairs))
+                fold = False
+                found = forward(image).float().cpu().numpy()
+            yield found
 
 
 def encode_text(model: Any, tokens: Tensor, *, at_once: int = 256) -> np.ndarray:
@@ -220,7 +161,7 @@ def image_features(
     encoder.eval().to(where).to(memory_format=torch.channels_last)
     try:
         told = dict(rows=len(loader.image_ids), progress=progress)
-        found = encode(encoder, loader, fold=True, **told)
+        found = encode(encoder, loader, **told)
     finally:
         for module, training in modes.items():
             module.training = training

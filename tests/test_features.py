@@ -287,15 +287,34 @@ def drawn(name, size=64):
 def test_folded_batch_norms_compute_the_same_features_and_leave_the_tower(name, share):
     tower, image = drawn(name)
     before = encoders.weights_hash(tower)
+    norms = [m for m in tower.modules() if isinstance(m, nn.BatchNorm2d)]
+    pairs = encoders.foldable(tower, tower, image[:1])
     with torch.no_grad():
-        found = features.folded(tower, image[:1])
-        apart = (found(image) - tower(image)).abs().max() / tower(image).abs().max()
-    norms = [m for m in found.modules() if isinstance(m, nn.BatchNorm2d)]
-    assert found is not tower and 0 < apart < 1e-5
-    assert share <= np.mean(["forward" in vars(norm) for norm in norms]) <= (share == 1 or 0.6)
+        expected = tower(image)
+        with encoders.folded(pairs):
+            assert encoders.foldable(tower, tower, image[:1]) == {}  # what is folded is not again
+            apart = (tower(image) - expected).abs().max() / expected.abs().max()
+        assert (tower(image) == expected).all()
+    assert 0 < apart < 1e-5
+    assert share <= len(pairs) / len(norms) <= (share == 1 or 0.6)
     assert encoders.weights_hash(tower) == before
     assert not any("forward" in vars(module) for module in tower.modules())
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in tower.modules())
+
+
+@pytest.mark.parametrize("name", ["timm:tf_efficientnet_lite0", "timm:resnet18"])
+def test_gradients_through_folded_batch_norms_are_those_of_the_tower_as_it_is(name):
+    tower, image = drawn(name)
+    pairs, found = encoders.foldable(tower, tower, image[:1]), []
+    tower.double()
+    for each in ({}, pairs):
+        tower.zero_grad()
+        with encoders.folded(each, learning=True):
+            tower(image.double()).square().sum().backward()
+        found.append({n: p.grad.clone() for n, p in tower.named_parameters()})
+    for parameter, expected in found[0].items():
+        apart = (found[1][parameter] - expected).abs().max()
+        assert expected.abs().max() > 0 and apart < 1e-9 * expected.abs().max(), parameter
 
 
 def test_stored_features_of_packaged_weights_are_those_of_the_tower_as_it_is(tmp_path):
@@ -305,7 +324,7 @@ def test_stored_features_of_packaged_weights_are_those_of_the_tower_as_it_is(tmp
     loader = Loader(mean=mean, std=std)
     loader.__class__ = type("Ten", (Loader,), {"__iter__": lambda self: iter([{"image": image}])})
     first, second = (stored(tower, tmp_path / name, loader) for name in "ab")
-    plain = features.encode(tower, loader)
+    plain = features.encode(tower, loader, fold=False)
     assert (first == second).all() and (first != plain).any()
     assert abs(first - plain).max() <= 1e-5 * abs(plain).max()
 
@@ -342,6 +361,5 @@ class Odd(nn.Module):
 )
 def test_a_tower_that_folding_would_change_stays_as_it_is(how):
     tower = Odd(how)
-    with torch.no_grad():
-        found = features.folded(tower, torch.randn(2, 3, 8, 8))
-    assert (found is tower) == (how != "none")
+    pairs = encoders.foldable(tower, tower, torch.randn(2, 3, 8, 8))
+    assert pairs == ({tower.norm: tower.conv} if how == "none" else {})

@@ -10,6 +10,7 @@ transformer from scratch), ``open_clip:<any>``, ``hf:<folder>``. Every weight fi
 checked against the sha256 it was verified with.
 """
 
+from bonelib.encoders.folding import Pairs, foldable, folded
 from bonelib.encoders.images import image
 from bonelib.encoders.images import rebuild as rebuild_image
 from bonelib.encoders.ladder import Rung, rung, rungs

@@ -129,6 +129,7 @@ class CachedText(nn.Module):
     def tokenize(self, sentences: list[str]) -> Tensor:
         """Return the rows ``(N, 1)`` of these sentences, embedding those that are new."""
         new = [s for s in dict.fromkeys(sentences) if s not in self._rows]
+        new.sort(key=len)  # of like lengths, so that little of a batch is padding
         for start in range(0, len(new), 64):
             part = new[start : start + 64]
             with torch.no_grad():  # not inference_mode: these rows enter later graphs

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bonelib import encoders
 from bonelib.losses import Batch, Objective, Outputs, spread
 from bonelib.training import machine, rules
 from bonelib.training.rules import Options
@@ -141,6 +142,7 @@ class _Loop:
         self.guessed: list[float] = []  # and those of guessing
         self.spent: dict[str, float] = {}
         self.best, self.best_state = -math.inf, dict[str, Tensor]()
+        self.pairs: encoders.Pairs | None = None  # norms that are folded while a step is taken
 
     @property
     def groups(self) -> list[dict[str, Any]]:
@@ -200,7 +202,10 @@ class _Loop:
             group["lr"] = group["peak"] * self._factor(self.step) if moves else 0.0
         self.optimizer.zero_grad()
         micro = self.options.micro_batch
-        loss, out = backward(self.fabric, self.wrapped, objective, batch, micro)
+        if self.pairs is None:
+            self.pairs = self._foldable(batch["image"][:1].to(self.fabric.device))
+        with encoders.folded(self.pairs, learning=True):
+            loss, out = backward(self.fabric, self.wrapped, objective, batch, micro)
         self.guessed.append(self._chance(objective, batch, out))
         self._apply(loss, batch, epoch)
         self.collected.append(loss)
@@ -208,6 +213,11 @@ class _Loop:
         self.step += 1
         self.number += 1
         return out
+
+    def _foldable(self, image: Tensor) -> encoders.Pairs:
+        """Find the norms of the image towers that can be folded; none where they learn."""
+        towers = [m for m in self.model.modules() if isinstance(m, encoders.ImageEncoder)]
+        return {n: c for t in towers for n, c in encoders.foldable(t, t, image).items()}
 
     def _factor(self, step: int) -> float:
         return rules.schedule(step, steps=self.steps, warmup=self.options.warmup)

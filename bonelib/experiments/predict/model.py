@@ -25,6 +25,7 @@ from bonelib import (
     adaptation,
     cohort,
     dicom,
+    encoders,
     evaluation,
     explain,
     features,
@@ -177,7 +178,8 @@ class Predictor:
             good = table.index[table["problem"] == ""]
             # Squares in memory in the place of a cache on disk; the ids of images are their rows.
             batch = SimpleNamespace(images=np.stack(squares), size=self.size, rows=_numbers)
-            found.loc[good] = self._outputs(batch)
+            with encoders.folded(self._pairs):
+                found.loc[good] = self._outputs(batch)
             if heatmaps is not None:
                 names = self._draw(batch, table.loc[good], Path(heatmaps))
                 table.loc[good, "heatmap"] = names
@@ -192,10 +194,10 @@ class Predictor:
             logits = zero_shot.logits(seen, classes, scale=self.module.scale)
             logits = zero_shot.expected(logits, self.values) if self.values else logits
         elif isinstance(self.module, models.LinearProbe):  # its head in double precision
-            seen = features.encode(self._frozen, loader)
+            seen = features.encode(self.module.image, loader)
             logits = self.module.head(torch.from_numpy(seen)).numpy()
         elif isinstance(self.module, models.FeatureHead):
-            logits = self._unpacked.logits(features.encode(self._frozen, loader))
+            logits = self._unpacked.logits(features.encode(self.module.image, loader))
         else:
             logits = features.encode(self.module, loader)
         view = pd.DataFrame({cohort.IMAGE_ID: range(len(logits))})
@@ -206,12 +208,11 @@ class Predictor:
         return adaptation.unpack(self.module)
 
     @cached_property
-    def _frozen(self) -> Any:
-        """The tower as frozen features are computed; it is folded once for all batches."""
+    def _pairs(self) -> encoders.Pairs:
+        """The norms of the tower that are folded, found once for all batches."""
         side, channels = self.size, self.module.image.preprocessing.channels
         noise = torch.rand(1, channels, side, side, generator=torch.Generator().manual_seed(0))
-        with torch.no_grad():
-            return features.folded(self.module.image, noise)
+        return encoders.foldable(self.module.image, self.module.image, noise)
 
     def called(self, table: pd.DataFrame) -> pd.DataFrame:
         """Add ``threshold`` and ``call``, the class that is named, to rows of probabilities.
