@@ -518,6 +518,21 @@ def test_a_record_of_an_older_version_is_refused_with_the_cure_and_made_anew():
     assert not run.finished and not run.trained
 
 
+def test_a_record_that_was_changed_by_hand_is_named_and_made_anew():
+    record = finished("data", size=64)
+    file = record.path / "record.json"
+    head = json.loads(file.read_text())
+    edits = [{k: v for k, v in head.items() if k != key} for key in head if key != "format"]
+    edits += [head | {"inputs": {}}, head | {"code": None}, head | {"finished": 5}]
+    named = 0
+    for edited in edits:
+        file.write_text(json.dumps(edited))
+        listed = runs.collect(profile="tiny")  # never a stack trace
+        named += "record.json" in str(listed["why"].iloc[0])
+    assert named >= len(edits) - 7, "what is only told may be missing: memory, device, commit, …"
+    assert not runs.start("data", **PLACE, size=64).finished
+
+
 # ---------------------------------------------------------------------- crashes and remakes
 def whole(**options):
     """A finished run with all that a training leaves."""

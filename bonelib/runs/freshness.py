@@ -26,6 +26,13 @@ from bonelib.runs.paths import data_name, folder, is_drawn
 from bonelib.runs.stages import JUDGING, JUDGING_STAGE
 
 FORMAT = 3  # of record.json; a record of another one is refused
+KEYS: dict[type, str] = {  # what a record must hold to be compared, by its kind
+    dict: "code files metrics notebook notes outputs reads settings versions",
+    str: "content data data_name finished hash module profile root stage task variant",
+    list: "inputs",
+    int: "seed",
+    float: "seconds",
+}
 OLD = "it was made by an older version of bonelib, whose records can't be compared"
 # The runner passes on what it executes, so that a changed notebook is a changed record.
 NOTEBOOK = "BONELIB_NOTEBOOK"
@@ -68,6 +75,10 @@ def read(run: Path, name: str = "record.json") -> dict[str, Any]:
         found = None
     if not isinstance(found, dict):
         raise Damaged(f"{file} can't be read: it is cut off or damaged")
+    if name == "record.json" and found.get("format") == FORMAT:
+        asked = ((key, kind) for kind, keys in KEYS.items() for key in keys.split())
+        if odd := [key for key, kind in asked if not isinstance(found.get(key), kind)]:
+            raise Damaged(f"{file} can't be read: {', '.join(odd)} missing or changed by hand")
     return found
 
 
