@@ -14,7 +14,17 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import cohen_kappa_score
 
 from bonelib import __main__ as command_line
-from bonelib import adaptation, cohort, datasets, evaluation, figures, headless, runs, splits
+from bonelib import (
+    adaptation,
+    cohort,
+    datasets,
+    evaluation,
+    figures,
+    headless,
+    reporting,
+    runs,
+    splits,
+)
 from bonelib.adaptation import ordinal
 from bonelib.datasets import own_tasks
 from bonelib.experiments import bone_tasks, settings
@@ -389,3 +399,59 @@ def test_two_readers_and_ages_have_their_charts(tmp_path):
     assert view.loc[view["split"] == "test", "kl_grade_reader2"].isna().all()
     assert Path(left["run"].path / "figures" / "08_readers.pdf").exists()
     assert replace(left["setup"].lead, start="imagenet") == left["setup"].lead
+
+
+# ---------------------------------------------------------------------- sets that can't be had here
+def drawn(path, patient, seed):
+    """A small picture; those of odd patients have a bright bar."""
+    grey = np.random.default_rng(seed).integers(0, 90, (70, 50))
+    grey[20:30] += 140 * (patient % 2)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(grey.astype(np.uint8)).save(path)
+
+
+def as_mura(root):
+    """MURA's layout: four tables without headers, two images a study, the label is the study's."""
+    for part, patients in (("train", range(20)), ("valid", range(20, 24))):
+        studies, paths = [], []
+        for p in patients:
+            said = ("negative", "positive")[p % 2]
+            study = f"MURA-v1.1/{part}/XR_WRIST/patient{p:05}/study1_{said}/"
+            studies.append(f"{study},{p % 2}")
+            paths += [f"{study}image{k}.png" for k in (1, 2)]
+            for k, path in enumerate(paths[-2:]):
+                drawn(root / path, p, 2 * p + k)
+        for name, lines in (("image_paths", paths), ("labeled_studies", studies)):
+            (root / "MURA-v1.1" / f"{part}_{name}.csv").write_text("\n".join(lines) + "\n")
+
+
+def as_grazpedwri(root):
+    """GRAZPEDWRI-DX's layout: one table with flags, two views of a study."""
+    flags = ("initial_exam", "cast", "diagnosis_uncertain", "osteopenia", "metal")
+    rows = []
+    for p in range(24):
+        for view in (1, 2):
+            stem = f"{p:04}_{p:010}_01_WRI-L{view}_M009"
+            drawn(root / "images_part1" / f"{stem}.png", p, 2 * p + view)
+            row = dict(filestem=stem, patient_id=p, study_number=p, gender="M", age=9)
+            row |= dict(laterality="L", projection=view, fracture_visible="1" if p % 2 else "")
+            rows.append(row | dict.fromkeys(flags, "") | dict(ao_classification="", device=""))
+    pd.DataFrame(rows).to_csv(root / "dataset.csv", index=False)
+
+
+@pytest.mark.parametrize(
+    ("data", "task", "write"),
+    [("mura", "anomaly", as_mura), ("grazpedwri", "fracture", as_grazpedwri)],
+)
+def test_sets_that_are_not_here_pass_notebook_08_on_miniatures(tmp_path, data, task, write):
+    write(tmp_path / "set")
+    asked = dict(DATA=data, DATA_ROOT=str(tmp_path / "set"), TASK=task)
+    run_here("01", **asked)
+    left = run_here("08", **asked)
+    assert [task.name for task in left["setup"].tasks] == [task]
+    image = left["scores"].query("sees == 'image' and share == 1")
+    assert set(image["start"]) == {"scratch", "imagenet"} and (image["value"] > 0.9).all()
+    predictions = left["run"].table("predictions")
+    table, told = reporting.pooled_scores(predictions, left["setup"].view, task=cohort.task(task))
+    assert len(table) and "study" in told, told
+    assert (table["n"] * 2 == predictions["image_id"].nunique()).all()
