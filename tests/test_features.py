@@ -302,6 +302,24 @@ def test_folded_batch_norms_compute_the_same_features_and_leave_the_tower(name, 
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in tower.modules())
 
 
+@pytest.mark.parametrize("when", ["loader", "progress"])
+def test_a_pass_that_fails_leaves_the_tower_as_it_was(when):
+    tower, image = drawn("timm:resnet18")
+
+    def batches():
+        yield {"image": image}
+        raise OSError("the disk is gone")
+
+    def progress(done, rows):
+        assert any("forward" in vars(module) for module in tower.modules()), "it is folded now"
+        if when == "progress":
+            raise OSError("the pipe is closed")
+
+    with pytest.raises(OSError) as kept:  # as a notebook keeps the traceback, and so the frames
+        features.encode(tower, batches(), rows=9, progress=progress)
+    assert not any("forward" in vars(module) for module in tower.modules()), kept
+
+
 @pytest.mark.parametrize("name", ["timm:tf_efficientnet_lite0", "timm:resnet18"])
 def test_gradients_through_folded_batch_norms_are_those_of_the_tower_as_it_is(name):
     tower, image = drawn(name)
