@@ -44,7 +44,7 @@ import papermill
 from bonelib import headless
 began, spent = time.monotonic(), os.times()
 steps = headless.plan(folder=Path(sys.argv[1]))
-found = headless.run_steps(steps, jobs=int(sys.argv[2]), report=lambda line: None)
+found = headless.run_steps(steps, jobs=int(sys.argv[2]), say=lambda line: None)
 assert all(one.status == "executed" for one in found), found
 print(time.monotonic() - began, sum(os.times()[:4]) - sum(spent[:4]))
 """

@@ -260,7 +260,7 @@ def test_a_planned_training_is_no_failure_but_stops_what_needs_it(folder):
     stop = "runs.save_plan(run)\nraise runs.Planned(runs.how_to_train(run.path))"
     write(folder, "04", stop)
     said = []
-    first, planned, stopped = headless.run(folder=folder, report=said.append)
+    first, planned, stopped = headless.run(folder=folder, say=said.append)
     assert [first.status, planned.status, stopped.status] == ["executed", "planned", "stopped"]
     assert planned.error == runs.how_to_train(planned.step.folder) and "torchrun" in planned.error
     assert any("planned after" in line for line in said)
@@ -301,7 +301,7 @@ def test_notebooks_run_in_order_and_are_reused_until_something_changes(folder, m
 
     def go(*numbers, **parameters):
         said.clear()
-        outcomes = headless.run(numbers, parameters=parameters, folder=folder, report=said.append)
+        outcomes = headless.run(numbers, parameters=parameters, folder=folder, say=said.append)
         return {o.step.number: o.status for o in outcomes}
 
     write(folder, "01")
@@ -376,7 +376,7 @@ def test_a_failure_stops_its_dependants_only_and_leaves_no_record(folder):
     write(folder, "04", "run.finish()", "numbers = [1, 2]\nnumbers[5]", "print('never')")
     write(folder, "05")
     said = []
-    outcomes = headless.run(folder=folder, report=said.append)
+    outcomes = headless.run(folder=folder, say=said.append)
     assert [o.status for o in outcomes] == ["executed", "executed", "failed", "stopped"]
     # In [ ] as the copy shows it: parameters, injected parameters, body, finish, then this one
     assert "cell In [5] (numbers = [1, 2])" in outcomes[2].error
@@ -439,7 +439,7 @@ def test_an_interrupt_keeps_the_partial_copy_and_no_record(folder, interruptible
             signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        headless.run(folder=folder, report=interrupt)
+        headless.run(folder=folder, say=interrupt)
     assert "cell In [5]" in said[-1] and "interrupted" in said[-1]
     assert not (place("data") / "record.json").exists()
     assert "sleeping" in (place("data") / "notebook-failed.ipynb").read_text()

@@ -94,7 +94,7 @@ class Executed:
 
 def go(folder, calls, *, count=2, said=None):
     steps = headless.plan_all(calls, folder=folder)
-    outcomes = headless.run_steps(steps, jobs=count, report=(said or []).append)
+    outcomes = headless.run_steps(steps, jobs=count, say=(said or []).append)
     return {f"{o.step.number} {o.step.folder.name}": o.status for o in outcomes}
 
 
@@ -157,7 +157,7 @@ def test_a_run_folder_that_another_process_has_is_waited_for_by_name(folder, mon
             free()
 
     steps = headless.plan(["01"], folder=folder)
-    (outcome,) = headless.run_steps(steps, jobs=1, report=report)
+    (outcome,) = headless.run_steps(steps, jobs=1, say=report)
     assert outcome.status == "executed" and f"waits: process {os.getpid()}" in said[0]
     assert headless.states(steps)[0].status == "missing"
 
@@ -218,7 +218,7 @@ def test_an_interrupt_is_passed_on_when_all_have_ended_and_a_waiting_one_gives_u
 
     with pytest.raises(KeyboardInterrupt):
         steps = headless.plan(["02", "04"], folder=folder)
-        headless.run_steps(steps, jobs=2, report=report)
+        headless.run_steps(steps, jobs=2, say=report)
     signal.signal(signal.SIGINT, before)
     free()
     assert done.begun == ["02 default-s0"] and not done.running
@@ -319,7 +319,7 @@ RUNNER = """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     say = lambda line: print(line, flush=True)
     steps = headless.plan(folder=Path(sys.argv[1]))
-    outcomes = headless.run_steps(steps, jobs=2, report=say)
+    outcomes = headless.run_steps(steps, jobs=2, say=say)
     print(*(o.status for o in outcomes))
 """
 SLEEP = "import os, time\nprint('kernel', os.getpid(), flush=True)\ntime.sleep(300 * SLOW)"

@@ -40,7 +40,7 @@ def tiny(tmp_path_factory):
     """Run all notebooks once on the synthetic cohort."""
     folder = tmp_path_factory.mktemp("tiny")
     patch = places(folder)
-    outcomes = headless.run(profile="tiny", report=print)
+    outcomes = headless.run(profile="tiny", say=print)
     yield {outcome.step.stage: outcome for outcome in outcomes}
     patch.undo()
 

@@ -56,7 +56,7 @@ def _carry_out(
         return 0
     # A batch system ends a job with SIGTERM: kept like Ctrl-C, with the partial copy.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    outcomes = headless.run_steps(steps, jobs=jobs, report=say)
+    outcomes = headless.run_steps(steps, jobs=jobs, say=say)
     say("")
     for line in listings.outcomes(outcomes):
         say(line)

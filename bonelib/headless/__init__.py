@@ -20,7 +20,7 @@ def run(
     numbers: Sequence[str] = (),
     *,
     jobs: int = 1,
-    report: Callable[[str], None] = lambda line: None,
+    say: Callable[[str], None] = lambda line: None,
     **call: Any,
 ) -> list[Outcome]:
     """Execute notebooks in order, reusing those whose inputs and settings are unchanged.
@@ -29,4 +29,4 @@ def run(
     that need it; the others go on. What is raised, and the arguments, stand in ``plan_all`` and
     ``run_steps``.
     """
-    return run_steps(plan(numbers, **call), jobs=jobs, report=report)
+    return run_steps(plan(numbers, **call), jobs=jobs, say=say)

@@ -22,11 +22,11 @@ from .plan import Step
 COPY = "notebook-failed.ipynb"  # until the run is known to have succeeded
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _FRAME = re.compile(r"^(File .+:\d+, in .+|Cell In\[\d+\], line \d+)", re.MULTILINE)
-Report = Callable[[str], None]
+Say = Callable[[str], None]
 
 
 def execute(
-    step: Step, report: Report, *, jobs: int, stop: threading.Event
+    step: Step, say: Say, *, jobs: int, stop: threading.Event
 ) -> tuple[str, dict[str, Any]]:
     """Run one notebook and keep its copy.
 
@@ -46,7 +46,7 @@ def execute(
     """
     record, plan, copy = (step.folder / name for name in ("record.json", "plan.json", COPY))
     before, planned_before = _stamp(record), _stamp(plan)
-    executed, began = _Copy(copy, report), time.monotonic()
+    executed, began = _Copy(copy, say), time.monotonic()
     try:
         spent = _run_cells(step, executed, jobs=jobs, stop=stop)
     finally:
@@ -70,7 +70,7 @@ def execute(
         return "planned", facts | {"error": runs.how_to_train(step.folder)}
     else:
         status = "failed"
-    _keep(step, facts | {"status": status}, report)
+    _keep(step, facts | {"status": status}, say)
     return status, facts | {"error": f"{facts['error']}\nWhat it did so far: {copy}"}
 
 
@@ -78,7 +78,7 @@ def _stamp(path: Path) -> tuple[int, bytes] | None:
     return (path.stat().st_mtime_ns, path.read_bytes()) if path.exists() else None
 
 
-def _keep(step: Step, facts: dict[str, Any], report: Report) -> None:
+def _keep(step: Step, facts: dict[str, Any], say: Say) -> None:
     """Write what went wrong beside what there is of the run."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     told = {"when": now, "notebook": step.notebook, "commit": runs.machine.commit()}
@@ -87,7 +87,7 @@ def _keep(step: Step, facts: dict[str, Any], report: Report) -> None:
             text = json.dumps(facts | told, indent=1, ensure_ascii=False)
             temporary.write_text(text + "\n", encoding="utf-8")
     except OSError as error:  # a full disk, which may be what went wrong
-        report(f"    {step.folder / runs.FAILED} can't be written ({error.strerror}).")
+        say(f"    {step.folder / runs.FAILED} can't be written ({error.strerror}).")
 
 
 def _run_cells(step: Step, copy: "_Copy", *, jobs: int, stop: threading.Event) -> dict[str, float]:
@@ -141,8 +141,8 @@ def _run_cells(step: Step, copy: "_Copy", *, jobs: int, stop: threading.Event) -
 class _Copy:
     """The executed copy while it grows, the cell that runs, and what went wrong, if anything."""
 
-    def __init__(self, path: Path, report: Report):
-        self.path, self.report = path, report
+    def __init__(self, path: Path, say: Say):
+        self.path, self.say = path, say
         self.error = "interrupted"  # until the cells have come to an end
         self.ended: dict[str, Any] = {}  # how the kernel did
         self.notebook: Any = None
@@ -186,12 +186,12 @@ class _Copy:
                 self.whole = True
             except OSError as error:  # the run itself may still be
                 self.whole = False
-                self.report(f"    {self.path} can't be written ({error.strerror}).")
+                self.say(f"    {self.path} can't be written ({error.strerror}).")
         self._saved = time.monotonic()
 
 
 class _Lines:
-    """A file for what the kernel prints: complete lines are reported, indented, as they come."""
+    """A file for what the kernel prints: complete lines are said, indented, as they come."""
 
     def __init__(self, copy: _Copy):
         self.copy = copy
@@ -200,7 +200,7 @@ class _Lines:
     def write(self, text: str) -> None:
         *lines, self._rest = (self._rest + text).split("\n")
         for line in lines:
-            self.copy.report("    " + line.rsplit("\r", 1)[-1])
+            self.copy.say("    " + line.rsplit("\r", 1)[-1])
         self.copy.save_sometimes()
 
     def flush(self) -> None:

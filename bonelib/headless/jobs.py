@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import runs
-from .execute import Report, execute
+from .execute import Say, execute
 from .plan import Step, dependencies
 
 PAUSE = 0.2  # seconds after which the main thread looks whether it was interrupted
@@ -43,11 +43,11 @@ class Stopped(Exception):
     """The call was interrupted while a job waited for a lock."""
 
 
-def run_steps(steps: Sequence[Step], *, jobs: int, report: Report) -> list[Outcome]:
+def run_steps(steps: Sequence[Step], *, jobs: int, say: Say) -> list[Outcome]:
     """Execute steps, ``jobs`` at a time; one that fails stops only those that need it.
 
     Args:
-        report: Called with each line of progress, by one thread at a time; where several notebooks
+        say: Called with each line of progress, by one thread at a time; where several notebooks
             run, each line begins with the name of its own.
 
     Raises:
@@ -58,7 +58,7 @@ def run_steps(steps: Sequence[Step], *, jobs: int, report: Report) -> list[Outco
     before, stop = dependencies(steps), threading.Event()
     outcomes: dict[int, Outcome] = {}
     running: dict[futures.Future[Outcome], int] = {}
-    job = _Job(steps, jobs, report, stop)
+    job = _Job(steps, jobs, say, stop)
     pool = futures.ThreadPoolExecutor(jobs)
     try:
         while len(outcomes) < len(steps):
@@ -89,9 +89,9 @@ def run_steps(steps: Sequence[Step], *, jobs: int, report: Report) -> list[Outco
 class _Job:
     """What the jobs of a call share."""
 
-    def __init__(self, steps: Sequence[Step], jobs: int, report: Report, stop: threading.Event):
+    def __init__(self, steps: Sequence[Step], jobs: int, say: Say, stop: threading.Event):
         self.jobs, self.stop = jobs, stop
-        self._report, self._speaking = report, threading.Lock()
+        self._say, self._speaking = say, threading.Lock()
         self._labels = _labels(steps)
         self._width = max(len(label) for label in self._labels.values())
 
@@ -101,11 +101,11 @@ class _Job:
 
         def said(line: str) -> None:
             with self._speaking:
-                self._report(f"{label} {line}")
+                self._say(f"{label} {line}")
 
         def printed(line: str) -> None:
             with self._speaking:
-                self._report(line if self.jobs == 1 else f"{label} {line}")
+                self._say(line if self.jobs == 1 else f"{label} {line}")
 
         if broken:
             error = f"it needs {', '.join(one.number for one in broken)}, which did not finish"
@@ -130,7 +130,7 @@ class _Job:
             refused = error if isinstance(error, OSError) else None
             return Outcome(step, "failed", str(error), refused=refused)
 
-    def _execute(self, step: Step, said: Report, printed: Report) -> Outcome:
+    def _execute(self, step: Step, said: Say, printed: Say) -> Outcome:
         why = reasons(step)
         if not why:
             kept = step.folder / runs.FAILED  # of a later try that failed, of a notebook now gone
