@@ -199,6 +199,33 @@ def test_batch_norm_statistics_stay_only_where_frozen(frozen):
     assert norms and (all(same) if frozen else not any(same))
 
 
+@pytest.mark.parametrize(
+    ("frozen", "precision"), [(True, "32-true"), (False, "32-true"), (True, "bf16-mixed")]
+)
+def test_steps_fold_batch_norms_that_are_frozen_and_have_the_same_gradients(
+    frozen, precision, monkeypatch
+):
+    found, look, trained = [], encoders.foldable, []
+    for fold in (True, False):
+
+        def pairs(*given, fold=fold):
+            found.append(look(*given))
+            return found[-1] if fold else {}
+
+        monkeypatch.setattr(encoders, "foldable", pairs)
+        trained.append(dual())
+        # Rates too small to move a weight: of the last step the gradients are left.
+        rates = dict(lr=1e-12, backbone_lr=1e-12, precision=precision)
+        list(fit(trained[-1], frozen_norm=frozen, epochs=1, **rates))
+    expected = [frozen] * 2 if precision == "32-true" else []
+    assert [bool(each) for each in found] == expected, "looked for once a training"
+    for (name, own), other in zip(
+        trained[0].named_parameters(), trained[1].parameters(), strict=True
+    ):
+        assert own.grad is not None and other.grad is not None, name
+        assert (own.grad - other.grad).norm() <= 1e-4 * other.grad.norm(), name
+
+
 def test_a_frozen_text_tower_stays_and_its_sentences_survive_the_best_epoch_coming_back():
     text = encoders.text("small", cached=True)
     model = models.DualEncoder(tower(), text, dim=8)

@@ -215,8 +215,12 @@ class _Loop:
         return out
 
     def _foldable(self, image: Tensor) -> encoders.Pairs:
-        """Find the norms of the image towers that can be folded; none where they learn."""
-        towers = [m for m in self.model.modules() if isinstance(m, encoders.ImageEncoder)]
+        """Find the norms of the image towers that can be folded; none where they learn.
+
+        None in bf16 either: autocast keeps norms in fp32, and would round what is folded.
+        """
+        modules = self.model.modules() if self.options.precision == "32-true" else ()
+        towers = [m for m in modules if isinstance(m, encoders.ImageEncoder)]
         return {n: c for t in towers for n, c in encoders.foldable(t, t, image).items()}
 
     def _factor(self, step: int) -> float:
