@@ -1,5 +1,6 @@
 """Protects the training loop: it learns, repeats itself, and keeps the best without a fuss."""
 
+import contextlib
 import copy
 import dataclasses
 import math
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 
 from bonelib import encoders, losses, models, training
+from bonelib.training import kernels
 
 
 class Words(nn.Module):
@@ -224,6 +226,96 @@ def test_steps_fold_batch_norms_that_are_frozen_and_have_the_same_gradients(
     ):
         assert own.grad is not None and other.grad is not None, name
         assert (own.grad - other.grad).norm() <= 1e-4 * other.grad.norm(), name
+
+
+@pytest.mark.parametrize("side, stride, padding", [(5, 1, 2), (5, 2, (2, 1)), (7, (2, 1), 0)])
+def test_large_depthwise_convolutions_have_the_gradients_of_autograd(side, stride, padding):
+    convolution = nn.Conv2d(6, 6, side, stride, padding, groups=6, dtype=torch.float64)
+    image = torch.randn(3, 6, 12, 10, dtype=torch.float64, requires_grad=True)
+    values = [image, *convolution.parameters()]
+
+    def gradients():
+        out = convolution(image)
+        weights = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).reshape(out.shape)
+        return out, torch.autograd.grad((out.sin() * weights).sum(), values)
+
+    theirs, expected = gradients()
+    with kernels.Kernels():
+        ours, found = gradients()
+    assert "Depthwise" in type(ours.grad_fn).__name__ and torch.equal(ours, theirs)
+    for own, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-12, atol=1e-12)
+
+
+def test_a_clamp_in_place_has_the_gradients_of_autograd_at_its_ends_too():
+    values = torch.tensor([-1.0, 0.0, 1e-7, 3.0, 6.0, 7.0, math.nan]).requires_grad_()
+    with kernels.Kernels():
+        out = nn.ReLU6(inplace=True)(values * 1)
+    assert "Clamped" in type(out.grad_fn).__name__
+    theirs = nn.ReLU6()(values)
+    assert torch.equal(out[:-1], theirs[:-1]) and out[-1].isnan()
+    found, expected = (torch.autograd.grad(o.sum(), values)[0] for o in (out, theirs))
+    assert torch.equal(found[:-1], expected[:-1])
+
+
+@pytest.mark.parametrize("sides", [(0, 1, 0, 1), (1, 2, 3, 0), (0, 0, 0, 0)])
+@pytest.mark.parametrize("form", [torch.channels_last, torch.contiguous_format])
+def test_padding_with_zeros_has_the_pixels_and_gradients_of_torch(sides, form):
+    image = torch.randn(2, 3, 5, 4).contiguous(memory_format=form).requires_grad_()
+
+    def padded():
+        out = nn.functional.pad(image, sides)
+        weights = torch.arange(out.numel()).view_as(out)
+        return out, torch.autograd.grad((out.sin() * weights).sum(), image)[0]
+
+    theirs, expected = padded()
+    with kernels.Kernels():
+        ours, found = padded()
+        left = [dict(value=1.0), dict(mode="replicate")]
+        others = [nn.functional.pad(image, (1,) * 4, **how) for how in left]
+    names = [type(out.grad_fn).__name__ for out in (ours, *others)]
+    assert ["Padded" in name for name in names] == [True, False, False]
+    assert torch.equal(ours, theirs) and ours.is_contiguous(memory_format=form)
+    assert torch.equal(found, expected)
+
+
+def test_other_ways_back_are_taken_only_where_they_are_the_same():
+    image = torch.randn(2, 6, 40, 40)
+    ways = {
+        "small": nn.Conv2d(6, 6, 3, groups=6),
+        "not depthwise": nn.Conv2d(6, 6, 5, groups=3),
+        "dilated": nn.Conv2d(6, 6, 5, groups=6, dilation=2),
+        "words for padding": nn.Conv2d(6, 6, 5, groups=6, padding="same"),
+        "large and strided": nn.Conv2d(6, 6, 5, groups=6, stride=2),
+        "frozen": nn.Conv2d(6, 6, 5, groups=6).requires_grad_(False),
+    }
+    taken = nn.Conv2d(6, 6, 5, groups=6)
+    with kernels.Kernels():
+        for why, convolution in ways.items():
+            assert "Depthwise" not in type(convolution(image).grad_fn).__name__, why
+        assert "Depthwise" in type(taken(image).grad_fn).__name__
+        with torch.no_grad():
+            assert taken(image).grad_fn is None
+        with torch.autocast("cpu", torch.bfloat16):
+            assert "Depthwise" not in type(taken(image).grad_fn).__name__
+        assert nn.ReLU6(inplace=True)(image).grad_fn is None
+
+
+def test_steps_take_the_other_ways_and_have_the_same_gradients(monkeypatch):
+    taken, trained, way = [], [], kernels._correlated
+    monkeypatch.setattr(kernels, "_correlated", lambda *of: taken.append(1) or way(*of))
+    for ways in (kernels.Kernels, contextlib.nullcontext):
+        monkeypatch.setattr(kernels, "Kernels", ways)
+        torch.manual_seed(0)
+        model = models.Classifier(tower("timm:test_convnext"), outputs=1)  # depthwise 7 × 7
+        list(fit(model, losses.classification_objective(), lr=1e-12, backbone_lr=1e-12, epochs=1))
+        trained.append(model)
+    large = [m for m in model.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (7, 7)]
+    assert len(taken) == 2 * len(large) > 0, "both steps of the first training, none of the second"
+    for (name, own), other in zip(
+        trained[0].named_parameters(), trained[1].parameters(), strict=True
+    ):
+        assert (own.grad - other.grad).norm() <= 1e-5 * other.grad.norm() + 1e-9, name
 
 
 def test_a_frozen_text_tower_stays_and_its_sentences_survive_the_best_epoch_coming_back():

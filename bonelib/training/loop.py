@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from bonelib import encoders
 from bonelib.losses import Batch, Objective, Outputs, spread
-from bonelib.training import machine, rules
+from bonelib.training import kernels, machine, rules
 from bonelib.training.rules import Options
 from bonelib.training.state import Average, copied, put, trained
 from bonelib.training.step import backward
@@ -130,7 +130,7 @@ class _Loop:
         self.steps, self.progress = options.epochs * batches, progress
         if any(isinstance(m, nn.Conv2d) for m in model.modules()):
             model.to(memory_format=torch.channels_last)
-        optimizer = torch.optim.AdamW(rules.parameter_groups(model, options))
+        optimizer = torch.optim.AdamW(rules.parameter_groups(model, options), fused=True)
         self.wrapped, self.optimizer = fabric.setup(model, optimizer)
         moving = [p for p in model.parameters() if p.requires_grad]
         self.average = Average(moving, options.ema) if options.ema else None
@@ -204,7 +204,8 @@ class _Loop:
         micro = self.options.micro_batch
         if self.pairs is None:
             self.pairs = self._foldable(batch["image"][:1].to(self.fabric.device))
-        with encoders.folded(self.pairs, learning=True):
+        faster = kernels.Kernels() if self.fabric.device.type == "cpu" else contextlib.nullcontext()
+        with faster, encoders.folded(self.pairs, learning=True):
             loss, out = backward(self.fabric, self.wrapped, objective, batch, micro)
         self.guessed.append(self._chance(objective, batch, out))
         self._apply(loss, batch, epoch)
