@@ -678,6 +678,17 @@ def test_only_images_with_a_label_enter_a_batch(pretrained):
     assert (given.labels == fewer.loader.extras["label"].numpy()).all()
 
 
+def test_a_tower_of_random_weights_is_not_held_back_as_one_that_has_something_to_lose(pretrained):
+    _, _, setup = begun(pretrained, "drawn", starts=("scratch", "imagenet"))
+    usual = training.Options(**setup.plan.fit)
+    given = {start: setup.tuning(start, "full").options for start in ("scratch", "imagenet")}
+    assert given["imagenet"] == usual and usual.frozen_norm and usual.backbone_lr < usual.lr
+    assert given["scratch"] == usual.of_random_weights() and not given["scratch"].frozen_norm
+    # One rate for the whole tower, which is that of the head.
+    groups = training.parameter_groups(setup.tuning("scratch", "full").model, given["scratch"])
+    assert {group["lr"] for group in groups} == {usual.lr}
+
+
 def test_balanced_sampling_draws_classes_equally_often(pretrained):
     _, run, setup = begun(pretrained, "even", imbalance="balanced")
     table = setup.table.copy()

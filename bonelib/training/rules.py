@@ -1,7 +1,7 @@
 """The rules a training follows: its options, and learning rates that rise and fall."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
@@ -44,6 +44,15 @@ class Options:
     clip: float = 1.0
     micro_batch: int = 0
     precision: str = "auto"
+
+    def of_random_weights(self) -> "Options":
+        """Return the options for a tower that has seen nothing: there is nothing to preserve.
+
+        All its layers have the rate of the head from the first step on, and batch norms learn their
+        statistics: those they begin with, 0 and 1, are of no image.
+        """
+        all_alike = dict(backbone_lr=self.lr, layer_decay=1.0, locked=0.0, to_start=0.0)
+        return replace(self, frozen_norm=False, micro_batch=0, **all_alike)
 
 
 def parameter_groups(model: nn.Module, options: Options) -> list[dict[str, Any]]:

@@ -130,12 +130,14 @@ class Setup:
         if strategy in adaptation.WITH_PROBE:
             seen = frozen_features(tower, self.loader.cache, self.table[cohort.IMAGE_ID])
             more["probe"] = self.probe(seen)
-        primary = evaluation.primary(self.task)
+        primary, options = evaluation.primary(self.task), training.Options(**self.plan.fit)
+        if _drawn(self.plan, start):
+            options = options.of_random_weights()
         sign = -1 if primary.lower else 1
         return adaptation.Tuning(
             models.Classifier(tower, outputs=self.task.outputs),
             self.labels[self.labelled("train")],
-            training.Options(**self.plan.fit),
+            options,
             steps=self.plan.epochs * len(self.batches(start)[0]),
             ordinal=self.task.kind == "ordinal",
             imbalance=self.plan.imbalance,
@@ -237,9 +239,15 @@ def _tower(plan: Finetuning, bundles: dict[str, Path], start: str, *, seed: int)
             return models.load_bundle(bundles[start]).image
         given = dict(weights=row.weights, size=plan.size, pooling=row.pooling, seed=seed)
         return encoders.image(row.tower, **given)
-    weights = "random" if start == "scratch" else "pretrained"
+    weights = "random" if _drawn(plan, start) else "pretrained"
     given = dict(weights=weights, bundle=bundles.get(start), seed=seed)
     return models.tower(plan.image, size=plan.size, **given)
+
+
+def _drawn(plan: Finetuning, start: str) -> bool:
+    """Tell whether a start is random weights."""
+    row = plan.row(start)
+    return start == "scratch" if row is None else row.weights == "random"
 
 
 def _assemble(
