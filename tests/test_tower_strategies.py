@@ -678,12 +678,17 @@ def test_only_images_with_a_label_enter_a_batch(pretrained):
     assert (given.labels == fewer.loader.extras["label"].numpy()).all()
 
 
+WITHOUT_SCRATCH = (*adaptation.WITH_TEXTS, *adaptation.WITH_PROBE)  # need more than these runs have
+
+
 def test_a_tower_of_random_weights_is_not_held_back_as_one_that_has_something_to_lose(pretrained):
     _, _, setup = begun(pretrained, "drawn", starts=("scratch", "imagenet"))
     usual = training.Options(**setup.plan.fit)
     given = {start: setup.tuning(start, "full").options for start in ("scratch", "imagenet")}
     assert given["imagenet"] == usual and usual.frozen_norm and usual.backbone_lr < usual.lr
     assert given["scratch"] == usual.of_random_weights() and not given["scratch"].frozen_norm
+    for strategy in set(evaluation.methods.TOWERS) - {*adaptation.ALL_ALIKE, *WITHOUT_SCRATCH}:
+        assert setup.tuning("scratch", strategy).options == usual, "it protects, or leaves alone"
     # One rate for the whole tower, which is that of the head.
     groups = training.parameter_groups(setup.tuning("scratch", "full").model, given["scratch"])
     assert {group["lr"] for group in groups} == {usual.lr}

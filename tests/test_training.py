@@ -219,7 +219,7 @@ def test_steps_fold_batch_norms_that_are_frozen_and_have_the_same_gradients(
         # Rates too small to move a weight: of the last step the gradients are left.
         rates = dict(lr=1e-12, backbone_lr=1e-12, precision=precision)
         list(fit(trained[-1], frozen_norm=frozen, epochs=1, **rates))
-    expected = [frozen] * 2 if precision == "32-true" else []
+    expected = [True] * 2 if frozen and precision == "32-true" else []
     assert [bool(each) for each in found] == expected, "looked for once a training"
     for (name, own), other in zip(
         trained[0].named_parameters(), trained[1].parameters(), strict=True
@@ -316,6 +316,45 @@ def test_steps_take_the_other_ways_and_have_the_same_gradients(monkeypatch):
         trained[0].named_parameters(), trained[1].parameters(), strict=True
     ):
         assert (own.grad - other.grad).norm() <= 1e-5 * other.grad.norm() + 1e-9, name
+
+
+def test_a_tower_that_changes_what_a_faster_way_keeps_learns_by_the_plain_one(monkeypatch):
+    trained = []
+    for ways in (kernels.Kernels, contextlib.nullcontext):
+        monkeypatch.setattr(kernels, "Kernels", ways)
+        model = models.Classifier(tower(), outputs=1)
+        model.image.trunk.act1 = nn.Sequential(nn.ReLU6(inplace=True), nn.Dropout(0.5, True))
+        torch.manual_seed(0)
+        list(fit(model, losses.classification_objective()))
+        trained.append(model)
+    for own, other in zip(*(model.parameters() for model in trained), strict=True):
+        assert torch.equal(own, other), "the same draws of dropout, too"
+
+
+def test_a_batch_of_one_image_moves_no_statistics_of_batch_norms_that_learn():
+    class Odd(Loader):
+        def __iter__(self):
+            for batch in super().__iter__():
+                yield {name: value[:1] for name, value in batch.items()}
+
+    model = models.Classifier(tower(), outputs=1)
+    before = copy.deepcopy(model.state_dict())
+    list(fit(model, losses.classification_objective(), loader=Odd(), frozen_norm=False))
+    moved = {name for name, p in model.state_dict().items() if not torch.equal(p, before[name])}
+    assert "head.weight" in moved and not {name for name in moved if "running" in name}
+
+
+def test_weights_with_gaps_in_memory_move_as_others_do():
+    moved = []
+    for gaps in (True, False):
+        torch.manual_seed(0)
+        model = models.Classifier(tower(), outputs=1)
+        wide = torch.zeros(1, 2 * model.head.in_features)
+        model.head.weight = nn.Parameter(wide[:, ::2] if gaps else wide[:, ::2].contiguous())
+        list(fit(model, losses.classification_objective()))
+        moved.append(model.head.weight)
+    assert moved[1].abs().max() > 0.01
+    torch.testing.assert_close(*moved, rtol=1e-3, atol=1e-5)
 
 
 def test_a_frozen_text_tower_stays_and_its_sentences_survive_the_best_epoch_coming_back():

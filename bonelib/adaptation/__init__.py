@@ -13,6 +13,7 @@ from bonelib.adaptation.probes import STRENGTHS, Probe, cross_fit, probe
 from bonelib.adaptation.search import POINTS, Fitted, calibrated, fit
 from bonelib.adaptation.shots import Draws, draw
 from bonelib.adaptation.strategies import (
+    ALL_ALIKE,
     ON_PLACES,
     WITH_OUTLINES,
     WITH_PROBE,

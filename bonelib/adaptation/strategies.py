@@ -31,6 +31,15 @@ WITH_TEXTS = tuple(name for name in TOWERS if _table().at[name, "text"] == "yes"
 # Learn from outlines of training images as well; judge places of a tower's feature maps.
 WITH_OUTLINES = ("outlined", "lesion_crops")
 ON_PLACES = ("top_k", "attention_pool", "outlined")
+# What moves all weights alike, and protects nothing that a tower may have learnt before.
+ALL_ALIKE = (
+    "full",
+    "top_k",
+    "attention_pool",
+    *WITH_OUTLINES,
+    "class_text_ft",
+    "class_text_random",
+)
 
 
 def table() -> pd.DataFrame:

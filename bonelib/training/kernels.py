@@ -13,7 +13,12 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 SLOW_KERNEL = 4  # smallest side of a kernel whose weight gradients the library computes slowly
+IN_PLACE = "modified by an inplace operation"  # what autograd says then
 STRIDED = 16  # largest side of an output, in pixels, for which a strided correlation is faster
+
+
+Sides = tuple[int, ...]  # high and wide
+Kept = Any  # what a pass leaves for the way back, under names of its own
 
 
 class Kernels(TorchFunctionMode):
@@ -25,7 +30,8 @@ class Kernels(TorchFunctionMode):
     with one group for each image and channel, 1.2 to 6 times as fast. Equal up to rounding.
 
     *ReLU6 in place.* Autograd copies what the activation reads, to know later where it let pass.
-    Its output tells the same, and is there. Equal to the bit.
+    Its output tells the same, and is there. Equal to the bit. As with ReLU, the way back raises
+    RuntimeError if the output was changed in place meanwhile (``IN_PLACE`` in its words).
 
     *Padding with zeros.* PyTorch fills the whole with them, copies the image into it, and copies
     its gradient out again. Here the border is filled, and the gradient is looked at where it lies.
@@ -34,11 +40,11 @@ class Kernels(TorchFunctionMode):
 
     def __torch_function__(
         self,
-        func: Callable[..., Any],
+        func: Callable[..., object],
         types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
         other = _OTHER_WAYS.get(func)
         out = other(*args, **(kwargs or {})) if other else None
         return func(*args, **(kwargs or {})) if out is None else out
@@ -61,7 +67,7 @@ def _conv2d(
     if not _learns(weight) or torch.is_autocast_enabled("cpu") or isinstance(padding, str):
         return None
     stride, padding, dilation = _pair(stride), _pair(padding), _pair(dilation)
-    depthwise = input.ndim == 4 and groups == len(weight) == input.shape[1]
+    depthwise = input.ndim == 4 and len(input) > 0 and groups == len(weight) == input.shape[1]
     large = min(weight.shape[2:]) >= SLOW_KERNEL and dilation == (1, 1)
     small = max(stride) == 1 or max(input.shape[2:]) // max(stride) <= STRIDED
     if depthwise and large and small:
@@ -83,25 +89,32 @@ def _hardtanh(
 def _pad(
     input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None
 ) -> Tensor | None:
-    plain = mode == "constant" and not value and input.ndim == len(pad) == 4 and min(pad) >= 0
+    if not isinstance(pad, (tuple, list)) or mode != "constant" or value:
+        return None
+    plain = input.ndim == len(pad) == 4 and min(pad) >= 0
     return _Padded.apply(input, tuple(pad)) if plain and _learns(input) else None
 
 
-def _pair(value: int | Sequence[int]) -> tuple[int, ...]:
+def _pair(value: int | Sequence[int]) -> Sides:
     return (value, value) if isinstance(value, int) else tuple(value)
 
 
 class _Depthwise(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, image: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any
+        ctx: Kept,
+        image: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        stride: Sides,
+        padding: Sides,
     ) -> Tensor:
         ctx.save_for_backward(image, weight)
         ctx.how = stride, padding
         return F.conv2d(image, weight, bias, stride, padding, 1, len(weight))
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Kept, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad,), (image, weight) = grads, ctx.saved_tensors
         of_image, of_weight, of_bias = ctx.needs_input_grad[:3]
         toward = None
@@ -112,7 +125,9 @@ class _Depthwise(torch.autograd.Function):
         return toward, taps, grad.sum((0, 2, 3)) if of_bias else None, None, None
 
 
-def _correlated(image: Tensor, grad: Tensor, weight: Tensor, stride: Any, padding: Any) -> Tensor:
+def _correlated(
+    image: Tensor, grad: Tensor, weight: Tensor, stride: Sides, padding: Sides
+) -> Tensor:
     """Correlate images ``(B, C, H, W)`` with the gradients of their outputs: ``(C, 1, k, l)``."""
     batch, channels = image.shape[:2]
     high, wide = weight.shape[2:]
@@ -128,7 +143,7 @@ def _correlated(image: Tensor, grad: Tensor, weight: Tensor, stride: Any, paddin
 
 class _Clamped(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, values: Tensor, low: float, high: float) -> Tensor:
+    def forward(ctx: Kept, values: Tensor, low: float, high: float) -> Tensor:
         ctx.mark_dirty(values)
         values.clamp_(low, high)
         ctx.save_for_backward(values)
@@ -136,14 +151,14 @@ class _Clamped(torch.autograd.Function):
         return values
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Kept, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (values,) = ctx.saved_tensors
         return torch.ops.aten.hardtanh_backward(grads[0], values, *ctx.ends), None, None
 
 
 class _Padded(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, image: Tensor, pad: tuple[int, int, int, int]) -> Tensor:
+    def forward(ctx: Kept, image: Tensor, pad: tuple[int, int, int, int]) -> Tensor:
         left, right, top, bottom = pad
         batch, channels, high, wide = image.shape
         dense = image.is_contiguous(memory_format=torch.channels_last)
@@ -159,11 +174,11 @@ class _Padded(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Kept, *grads: Tensor) -> tuple[Tensor | None, ...]:
         return grads[0][ctx.inside], None
 
 
-_OTHER_WAYS: dict[Any, Callable[..., Tensor | None]] = {
+_OTHER_WAYS: dict[Callable[..., object], Callable[..., Tensor | None]] = {
     F.conv2d: _conv2d,
     F.hardtanh: _hardtanh,
     F.pad: _pad,

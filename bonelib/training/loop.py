@@ -130,7 +130,10 @@ class _Loop:
         self.steps, self.progress = options.epochs * batches, progress
         if any(isinstance(m, nn.Conv2d) for m in model.modules()):
             model.to(memory_format=torch.channels_last)
-        optimizer = torch.optim.AdamW(rules.parameter_groups(model, options), fused=True)
+        groups = rules.parameter_groups(model, options)
+        optimizer = torch.optim.AdamW(
+            groups, fused=self._fused([p for g in groups for p in g["params"]])
+        )
         self.wrapped, self.optimizer = fabric.setup(model, optimizer)
         moving = [p for p in model.parameters() if p.requires_grad]
         self.average = Average(moving, options.ema) if options.ema else None
@@ -143,6 +146,8 @@ class _Loop:
         self.spent: dict[str, float] = {}
         self.best, self.best_state = -math.inf, dict[str, Tensor]()
         self.pairs: encoders.Pairs | None = None  # norms that are folded while a step is taken
+        self.norms = [m for m in model.modules() if _is_norm(m)]
+        self.faster = self.fabric.device.type == "cpu"  # ways back
 
     @property
     def groups(self) -> list[dict[str, Any]]:
@@ -151,9 +156,6 @@ class _Loop:
     # ------------------------------------------------------------------ one epoch
     def run_epoch(self, epoch: int, loader: Any, objective: Objective) -> dict[str, Any]:
         self.model.train()
-        if self.options.frozen_norm:
-            for module in filter(_is_norm, self.model.modules()):
-                module.eval()
         if hasattr(loader, "epoch"):
             loader.epoch = epoch - 1
         if not self.number:
@@ -200,13 +202,11 @@ class _Loop:
         for group in self.groups:
             moves = not (still and group["trunk"])
             group["lr"] = group["peak"] * self._factor(self.step) if moves else 0.0
-        self.optimizer.zero_grad()
-        micro = self.options.micro_batch
+        for norm in self.norms:  # one image has no statistics
+            norm.train(not self.options.frozen_norm and len(batch["image"]) > 1)
         if self.pairs is None:
             self.pairs = self._foldable(batch["image"][:1].to(self.fabric.device))
-        faster = kernels.Kernels() if self.fabric.device.type == "cpu" else contextlib.nullcontext()
-        with faster, encoders.folded(self.pairs, learning=True):
-            loss, out = backward(self.fabric, self.wrapped, objective, batch, micro)
+        loss, out = self._backward(objective, batch)
         self.guessed.append(self._chance(objective, batch, out))
         self._apply(loss, batch, epoch)
         self.collected.append(loss)
@@ -215,12 +215,38 @@ class _Loop:
         self.number += 1
         return out
 
+    def _backward(self, objective: Objective, batch: Batch) -> tuple[Tensor, Outputs]:
+        """Leave the gradients; the plain way for good where a tower can't go the faster ones."""
+        before = machine.random_state(self.fabric.device)
+        ways = kernels.Kernels() if self.faster else contextlib.nullcontext()
+        self.optimizer.zero_grad()
+        try:
+            with ways, encoders.folded(self.pairs or {}, learning=True):
+                micro = self.options.micro_batch
+                return backward(self.fabric, self.wrapped, objective, batch, micro)
+        except RuntimeError as error:
+            if not self.faster or kernels.IN_PLACE not in str(error):
+                raise
+        self.faster = False
+        machine.set_random_state(before, self.fabric.device)
+        return self._backward(objective, batch)
+
+    def _fused(self, weights: list[Tensor]) -> bool:
+        """Tell whether all weights can be moved in one pass.
+
+        Not with fp16, whose gradients Fabric could then not clip; nor weights with gaps in memory,
+        which torch 2.14 moves elsewhere (findings/fused_step_moves_the_neighbours.sh).
+        """
+        dense = all(torch.empty_like(p).stride() == p.stride() for p in weights)
+        return dense and self.options.precision != "16-mixed"
+
     def _foldable(self, image: Tensor) -> encoders.Pairs:
         """Find the norms of the image towers that can be folded; none where they learn.
 
         None in bf16 either: autocast keeps norms in fp32, and would round what is folded.
         """
-        modules = self.model.modules() if self.options.precision == "32-true" else ()
+        foldable = self.options.precision == "32-true" and self.options.frozen_norm
+        modules = self.model.modules() if foldable else ()
         towers = [m for m in modules if isinstance(m, encoders.ImageEncoder)]
         return {n: c for t in towers for n, c in encoders.foldable(t, t, image).items()}
 

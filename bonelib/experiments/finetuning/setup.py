@@ -131,7 +131,7 @@ class Setup:
             seen = frozen_features(tower, self.loader.cache, self.table[cohort.IMAGE_ID])
             more["probe"] = self.probe(seen)
         primary, options = evaluation.primary(self.task), training.Options(**self.plan.fit)
-        if _drawn(self.plan, start):
+        if _drawn(self.plan, start) and strategy in adaptation.ALL_ALIKE:
             options = options.of_random_weights()
         sign = -1 if primary.lower else 1
         return adaptation.Tuning(
