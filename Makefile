@@ -27,7 +27,7 @@ setup: .venv/.installed  ## virtual environment in .venv with the locked package
 	touch $@
 
 # One thread a notebook, by which the README's rows and figures/phantom/ were made: bits follow it.
-demo: setup  ## the whole thesis chapter on synthetic radiographs (about 27 CPU minutes)
+demo: setup  ## the whole thesis chapter on synthetic radiographs (about 25 CPU minutes)
 	OMP_NUM_THREADS=1 $(BIN)/bonelib run --profile demo --jobs 2
 
 test: setup check notebooks  ## set-up, ruff, types, unit tests and all notebooks on the tiny profile

@@ -11,6 +11,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -21,6 +22,8 @@ PACKAGE = Path(__file__).resolve().parents[1]  # bonelib/
 # are read back as they were saved, or refused by the format of the record. `explore` shows what
 # was computed to a reader.
 LEFT_OUT = ("commands", "headless", "runs", "explore", "__main__", "__init__")
+# ast.parse of Python 3.11.7 adds up the depths of two threads: SystemError, now and then.
+_ONE_AT_A_TIME = threading.Lock()
 # BONELIB_OTHER_CODE=keep: numbers made by other code are named, not made again.
 KEEP = "BONELIB_OTHER_CODE"
 DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
@@ -106,7 +109,8 @@ def _files(parts: Iterable[str]) -> Iterator[Path]:
 
 def _read(path: Path) -> tuple[frozenset[Path], str]:
     facts = path.stat()
-    return _parsed(path, facts.st_mtime_ns, facts.st_size)
+    with _ONE_AT_A_TIME:
+        return _parsed(path, facts.st_mtime_ns, facts.st_size)
 
 
 @functools.lru_cache(maxsize=4096)
