@@ -6,6 +6,7 @@ import dataclasses
 import math
 import socket
 
+import numpy as np
 import processes
 import pytest
 import torch
@@ -299,6 +300,15 @@ def test_other_ways_back_are_taken_only_where_they_are_the_same():
         with torch.autocast("cpu", torch.bfloat16):
             assert "Depthwise" not in type(taken(image).grad_fn).__name__
         assert nn.ReLU6(inplace=True)(image).grad_fn is None
+        learns = image.clone().requires_grad_()
+        ends = torch.tensor(0.0), torch.tensor(6.0)
+        out = nn.functional.hardtanh(learns * 1, *ends, inplace=True)
+        assert "Clamped" not in type(out.grad_fn).__name__
+        side = np.int64(2)
+        out = nn.functional.conv2d(learns, taken.weight, None, 1, side, groups=6)
+        assert out.shape == image.shape
+        empty = nn.functional.conv2d(learns[:0], taken.weight, groups=6)
+        assert "Depthwise" not in type(empty.grad_fn).__name__
 
 
 def test_steps_take_the_other_ways_and_have_the_same_gradients(monkeypatch):

@@ -16,7 +16,6 @@ SLOW_KERNEL = 4  # smallest side of a kernel whose weight gradients the library 
 IN_PLACE = "modified by an inplace operation"  # what autograd says then
 STRIDED = 16  # largest side of an output, in pixels, for which a strided correlation is faster
 
-
 Sides = tuple[int, ...]  # high and wide
 Kept = Any  # what a pass leaves for the way back, under names of its own
 
@@ -81,7 +80,8 @@ def _hardtanh(
     max_val: float = 1.0,
     inplace: bool = False,
 ) -> Tensor | None:
-    if inplace and _learns(input) and not input.is_leaf:
+    ordered = isinstance(min_val, (int, float)) and isinstance(max_val, (int, float))
+    if ordered and min_val < max_val and inplace and _learns(input) and not input.is_leaf:
         return _Clamped.apply(input, min_val, max_val)
     return None
 
@@ -95,8 +95,8 @@ def _pad(
     return _Padded.apply(input, tuple(pad)) if plain and _learns(input) else None
 
 
-def _pair(value: int | Sequence[int]) -> Sides:
-    return (value, value) if isinstance(value, int) else tuple(value)
+def _pair(value: Any) -> Sides:
+    return tuple(value) if isinstance(value, (tuple, list)) else (int(value), int(value))
 
 
 class _Depthwise(torch.autograd.Function):
