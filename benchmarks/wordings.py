@@ -23,13 +23,9 @@ from bonelib.deidentify import leaks
 
 HERE = Path(__file__).parent / "wordings"
 MARK, WORD = re.compile(r"([{}<>])"), re.compile(r"[^\W_]+")
-STATEMENTS, LINES = (
-    ("polarity.csv", "statements.csv"),
-    (
-        "identities.csv",
-        "reports.csv",
-        "dictations.csv",
-    ),
+STATEMENTS = ("polarity.csv", "statements.csv")
+LINES = tuple(
+    f"{name}.csv" for name in ("identities", "reports", "dictations", "letters", "varied", "fresh")
 )
 
 
@@ -126,10 +122,14 @@ def judged(marks: str, language: reports.Language) -> tuple[list[bool], list[boo
     free, gone = [True] * len(text), [False] * len(text)
     for start, end, _ in gold:
         free[start:end] = [False] * (end - start)
-    right = []
-    for span in deidentify.find(text, language):
+    spans = deidentify.find(text, language)
+    right = [any(a < s.end and s.start < b for a, b, _ in gold) for s in spans]
+    for span in spans:
         gone[span.start : span.end] = [True] * (span.end - span.start)
-        right.append(any(a < span.end and span.start < b for a, b, _ in gold))
+
+    def beside(at: int) -> bool:
+        return any(r and s.start <= at < s.end for s, r in zip(spans, right, strict=True))
+
     found = [
         all(
             all(gone[start + m.start() : start + m.end()])
@@ -140,7 +140,8 @@ def judged(marks: str, language: reports.Language) -> tuple[list[bool], list[boo
         if mark == "{"
     ]
     other = [m for m in WORD.finditer(text) if all(free[slice(*m.span())])]
-    lost = [m.group() for m in other if any(gone[slice(*m.span())])]
+    lost = [m for m in other if any(gone[slice(*m.span())])]
+    lost = [m.group() for m in lost if not (m.group().lower() in BESIDE and beside(m.start()))]
     return found, right, lost, len(other)
 
 
@@ -158,6 +159,8 @@ def identities(name: str, *, show: bool) -> pd.DataFrame:
         scores.append((name, language, part, found, right, lost, words))
     for part in ("look", "held"):  # both languages together: what a target is compared with
         both = [s for s in scores if s[2] == part]
+        if not both:
+            continue
         scores.append(
             (
                 name,
@@ -180,11 +183,16 @@ def identities(name: str, *, show: bool) -> pd.DataFrame:
     )
 
 
-# a title or a head word inside the braces may stay: "Dr <PERSON>", "hôpital <INSTITUTION>" tell
-# nobody
+# a title or a head word may stay, or go with the name beside it: "Dr <PERSON>" and
+# "hôpital <INSTITUTION>" tell nobody
 HEADS = frozenset(
     "mme mlle docteur mr mrs ms dr drs pr prof m md nurse sister soeur sœur hôpital clinique chu"
-    " centre hospitalier hospital de du des la le les en".split()
+    " centre hospitalier hospital de du des la le les en miss sgt sergeant pc sr rn and et"
+    " monsieur madame mademoiselle dre me fr rev smt shri".split()
+)
+BESIDE = HEADS | frozenset(
+    "monsieur madame ch chr chru laboratoire laboratory cabinet collège école lycée service"
+    " imagerie radiologie pathologie imaging radiology clinic medical surgery school d l s".split()
 )
 
 

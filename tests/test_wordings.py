@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 from pathlib import Path
 from random import Random
 
@@ -310,3 +311,56 @@ def test_eponyms_drugs_implants_makers_and_germs_stay(name, text):
 def test_a_person_who_is_called_like_a_term_goes(name, text, found):
     spans = deidentify.find(text, reports.language(name))
     assert found in [text[s.start : s.end] for s in spans]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "found"),
+    [
+        ("en", "Transferred to Nkosinathi Tertiary by road.", ["Nkosinathi Tertiary"]),
+        ("en", "Nursed on Alder Ward since.", ["Alder Ward"]),
+        ("en", "Ewing primary of the femur; lung base clear.", []),
+        ("en", "Typed on Monday 13th, seen at Monday 9 am.", ["Monday 13th"]),
+        ("en", "Folder MVH 61204, dose 300 mg.", ["MVH 61204"]),
+        ("en", "Scan of 12.VIII.1947, cyst 18 x 11 mm.", ["12.VIII.1947"]),
+        ("en", "Fell on ice 24/1, power 4/5, review in 6/52.", ["24/1"]),
+        ("en", "LM to ring him before the weekend.", ["LM"]),
+        ("en", "1. Oyelaran, Temitope (new) is stable.", ["Oyelaran, Temitope"]),
+        ("en", "Walks with a Zimmer. No Wormian bones. On a Philips Achieva.", []),
+        ("en", "Her mother, Mrs Peel (Winifred), agreed.", ["Peel", "Winifred"]),
+        ("en", "Farms at Plot 88, Kwaggafontein.", ["Plot 88, Kwaggafontein"]),
+        ("fr", "Le protocole Euroloc et la variance de Gelberman.", []),
+        ("fr", "Le dossier de Marchetti est complet.", ["Marchetti"]),
+        ("fr", "DIOUF Serigne, 27 ans, docker.", ["DIOUF Serigne"]),
+        ("fr", "Transmissions de la nuit du 8 au 9 mai.", ["8 au 9 mai"]),
+        ("fr", "Le sergent Vaitoare est revu.", ["Vaitoare"]),
+    ],
+)
+def test_what_whole_reports_taught_is_found_and_no_more(name, text, found):
+    """Kinds that the part ``look`` of ``letters.csv`` and ``varied.csv`` showed."""
+    spans = deidentify.find(text, reports.language(name))
+    assert [text[s.start : s.end].rstrip(".,") for s in spans] == found
+
+
+@pytest.mark.parametrize(("file", "recall", "precision"), [("letters", 0.94, 0.98)])
+def test_whole_reports_keep_their_words_and_lose_their_identities(file, recall, precision):
+    """The part ``look`` of reports by authors who had not seen the rules."""
+    path = Path(__file__).parents[1] / "benchmarks" / "wordings" / f"{file}.csv"
+    found = wanted = right = spans = 0
+    with path.open(encoding="utf-8", newline="") as table:
+        rows = [r for r in csv.DictReader(table) if r["part"] == "look"]
+    for row in rows:
+        text, gold = "", []
+        for part in re.split(r"([{}<>])", row["marked"]):
+            if part in ("{", "<"):
+                start = len(text)
+            elif part in ("}", ">"):
+                gold.append((start, len(text), part == "}"))
+            else:
+                text += part
+        said = deidentify.find(text, reports.language(row["language"]))
+        hit = [any(a < s.end and s.start < b for a, b, _ in gold) for s in said]
+        right, spans = right + sum(hit), spans + len(said)
+        must = [(a, b) for a, b, sure in gold if sure]
+        wanted += len(must)
+        found += sum(any(s.start < b and a < s.end for s in said) for a, b in must)
+    assert wanted > 250 and found >= recall * wanted and right >= precision * spans

@@ -54,6 +54,9 @@ def placed(scan: TokenScan, j: int) -> int:
     k = scan.over_particles(j)
     if not scan.capital(k) or scan.words[k] in scan.eponyms:
         return j
+    joined = scan.sign(k + 1, "-.") and scan.glued(k + 1)
+    if scan.of(k, "saint") and scan.large(k + 1 + joined) and scan.rare(k + 1 + joined):
+        return scan.add(k, town_end(scan, k + 1 + joined), LOCATION, "place after a preposition")
     if scan.words[k] not in scan.language.towns:
         short = scan.shapes[k] == "X" and len(scan.words[k]) < 5
         if not scan.rare(k) or scan.caps[k] or short or scan.language.misspelt(scan.words[k]):
@@ -149,7 +152,12 @@ def dated(scan: TokenScan, i: int, end: int) -> bool:
     """Whether a comma and a date follow at the start of a line or field: "Lyon, le 3 mai"."""
     if scan.near(i) and scan.words[i - 1] not in ("\n", "-", "|", ")"):
         return False
-    j = scan.forward(end, lambda k: scan.sign(k, ",-") or scan.line_end(k) or scan.of(k, "article"))
+
+    def of_date(k: int) -> bool:
+        article = scan.of(k, "article") or scan.words[k] == "ce"
+        return article or scan.sign(k, ",-") or scan.line_end(k)
+
+    j = scan.forward(end, of_date)
     if not (end + 1 <= j < scan.size and scan.sign(end, ",") and scan.taken(j)):
         return False
     return any(s.type == DATE and s.start <= scan.starts[j] < s.end for s in scan.spans)
@@ -188,7 +196,7 @@ def street(scan: TokenScan, i: int, j: int) -> int:
     if scan.words[k] in scan.heads and not sure:
         return j
     sure &= not scan.caps[k]
-    if start == i and not (sure or scan.rare(k) and len(scan.words[i]) > 2):
+    if start == i and not (sure or scan.unusual(k) and len(scan.words[i]) > 2):
         return j
     return address(scan, start, line_of_words(scan, k))
 
@@ -240,7 +248,7 @@ def numbered(scan: TokenScan, i: int) -> None:
         end = line_of_words(scan, i + 1)
         while scan.near(end) and scan.letters(end) and scan.capital(end + 1):
             end = line_of_words(scan, end + 1)  # "na", "an" of other tongues
-        if scan.closes(end) and scan.rare(i + 1) and end - i > 2 and not scan.sign(end, ":%."):
+        if scan.closes(end) and scan.unusual(i + 1) and end - i > 2 and not scan.sign(end, ":%."):
             address(scan, flat(scan, i), end)
         return
     measure = scan.sign(i + 1, ".:/-°") and scan.glued(i + 1)
@@ -309,7 +317,8 @@ def address_tail(scan: TokenScan, end: int) -> int:
     if first > end and not scan.line_end(end) and scan.large(k) and not scan.label_at(k):
         last = line_of_words(scan, k)
         field = scan.closes(last) and scan.plain(k)
-        if scan.rare(k) or scan.words[k] in scan.language.towns or field:
+        rare = any(scan.unusual(x) for x in range(k, last))
+        if rare or scan.words[k] in scan.language.towns or field:
             return scan.add(k, last, LOCATION, "town of an address")
     return end
 
@@ -325,8 +334,40 @@ def before_codes(scan: TokenScan) -> None:
     for span in [s for s in scan.spans if s.rule == "postcode"]:
         i = scan.at(span.start)
         last = i - 1 if scan.sign(i - 1, ",") else i
+        if scan.text[span.start : span.end].isdigit() and not scan.rare(last - 1):
+            continue  # "UNIT NUMBER 646987"
         start = scan.back(last, of_town, most=7)
         while start < last and not scan.large(start):
             start += 1
         if start < last:
+            start = fields_before(scan, start)
             scan.add(start, i, LOCATION, "town before its postcode")
+
+
+def fields_before(scan: TokenScan, start: int) -> int:
+    """Return where the fields of an address that ends in a postcode begin, its house among them.
+
+    "Flat 9, Cobbler's Yard, Nether Hallow, NG99 3XB": capitals and figures between commas.
+    """
+
+    def of_field(k: int) -> bool:
+        number = 0 < scan.figures(k) < 5 or scan.of(k, "house")
+        word = scan.large(k) or number or scan.words[k] == "s" or scan.of(k, "town_join")
+        return (word or scan.sign(k, "'.-/")) and not scan.taken(k) and not scan.label_at(k)
+
+    for _ in range(5):
+        comma = start - 1 - (scan.line_end(start - 1) and scan.sign(start - 2, ","))
+        if not scan.sign(comma, ",") or scan.taken(comma):
+            break
+        first = scan.back(comma, of_field, most=7)
+        while first < comma and not (
+            scan.large(first) or scan.figures(first) or scan.of(first, "house")
+        ):
+            first += 1
+        titled = any(scan.kind_at(k).startswith("title") for k in range(first, comma))
+        if first == comma or titled:
+            break
+        start = first
+        if scan.figures(first) or scan.of(first, "house"):
+            break
+    return start

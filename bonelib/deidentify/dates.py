@@ -12,6 +12,8 @@ from datetime import date, timedelta
 from bonelib.deidentify.patterns import compiled
 from bonelib.reports.languages import Language, months, number
 
+ROMAN = ("i", "ii", "iii", "iv", "v", "vi", "vii", "viii", "ix", "x", "xi", "xii")
+
 
 @dataclass(frozen=True)
 class Date:
@@ -56,6 +58,9 @@ def _read(match: re.Match, rule: str, language: Language) -> Date | None:
         plain = name.rstrip("2")
         if plain in ("year", "month", "day") and value.lstrip("'").isdigit():
             values[plain] = int(value.lstrip("'"))
+        elif plain == "roman":
+            plain = "month"
+            values[plain] = ROMAN.index(value) + 1
         elif plain == "month":
             values[plain] = months(language)[value]
         elif plain in ("dayword", "yearword"):
@@ -70,9 +75,11 @@ def _read(match: re.Match, rule: str, language: Language) -> Date | None:
     if "s" in groups and day is not None and rule in ("date: figures", "date: day/month"):
         last = groups["year"][0] if "year" in groups else ""
         padded = len(groups["day"][0]) == 2 and len(groups["month"][0]) == 2
-        # "1.2.21" may be a numbering, "3-4-5" toes: two-digit years need padding or a slash
+        # "1.2.21" at the start of a line may be a numbering, "3-4-5" toes
         if len(last) == 2 and not padded and groups["s"][0].strip() != "/":
-            return None
+            numbering = not match.string[: match.start()].rpartition("\n")[2].strip()
+            if not 10 <= int(last) < 40 or numbering or groups["s"][0].strip() != ".":
+                return None
         american = "mdy" in language.kind("order")
         if month > 12 or (american and day <= 12):
             day, month = month, day
@@ -82,7 +89,11 @@ def _read(match: re.Match, rule: str, language: Language) -> Date | None:
     if year is not None and not 1880 <= year <= 2100:
         return None
     parts.sort(key=lambda part: part[1])
-    start = parts[0][1] if rule in ("date: day/month", "date: born") else match.start()
+    start = (
+        parts[0][1]
+        if rule in ("date: day/month", "date: day.month", "date: short apart", "date: born")
+        else match.start()
+    )
     return Date(start, match.end(), rule, year, month, day, tuple(parts))
 
 

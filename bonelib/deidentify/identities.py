@@ -8,9 +8,18 @@ unless a title or a label says that a person is meant.
 
 from collections.abc import Iterable
 
-from bonelib.deidentify import addresses, dates, institutions, numbers, patient_index, people
+from bonelib.deidentify import (
+    addresses,
+    boxes,
+    dates,
+    forms,
+    institutions,
+    numbers,
+    patient_index,
+    people,
+)
 from bonelib.deidentify.token_scan import DATE, NATIONAL_ID, PATIENT, PERSON, Span, TokenScan
-from bonelib.reports import PatientIndex
+from bonelib.reports import PatientIndex, intake
 from bonelib.reports.languages import Language
 
 
@@ -36,8 +45,13 @@ def find(text: str, language: Language, index: PatientIndex | None = None) -> li
         i += 1
     patient_index.names(scan, index.names, PATIENT)
     patient_index.names(scan, index.others, PERSON)
+    boxes.counties(scan)
+    boxes.boxes(scan)
     addresses.towns(scan)
-    people.free(scan)
+    forms.free(scan)
+    if intake.uncapitalised(text):
+        forms.small(scan)
+    forms.bracketed(scan)
     patient_index.again(scan)
     return merged(scan.spans)
 

@@ -10,11 +10,18 @@ def announced(scan: TokenScan, cue: Phrase, i: int) -> int:
     j = i + len(cue.tokens)
     if scan.of(j + scan.of(j, "town_join"), "profession"):
         return j  # "Royal College of Radiologists"
+    longer = cue.value == "capital" and scan.kind_at(j).startswith("institution")
+    if longer or cue.value == "capital" and not ambiguous(scan, i):
+        return j  # "Ewing primary", "lung base"
     if found := uncapitalised(scan, cue, i, j):
         return after_institution(scan, scan.add(*found, INSTITUTION, "institution"))
     if scan.shapes[i] == "l" and len(scan.words[i]) <= 3:
         return directed(scan, cue, i, j)
-    if cue.kind == "institution_after":
+    if cue.value == "capital":
+        start = scan.back(i, lambda k: scan.large(k) and scan.words[k] not in scan.not_name)
+        start += scan.opens(start) and start < i - 1 and not scan.rare(start)  # "See Alder Ward"
+        end, proper = j, i - start
+    elif cue.kind == "institution_after":
         start, end, proper = around(scan, i, j)
     else:
         if scan.letters(i - 1) and scan.near(i) and scan.caps[i]:
@@ -26,6 +33,19 @@ def announced(scan: TokenScan, cue: Phrase, i: int) -> int:
         return directed(scan, cue, i, j)
     start = scan.back(start, lambda k: scan.of(k, "institution_before") and scan.large(k))
     return after_institution(scan, scan.add(start, end, INSTITUTION, "institution"))
+
+
+def ambiguous(scan: TokenScan, i: int) -> bool:
+    """Whether a head that is a word of reports too stands behind a name: "Ashdale Royal"."""
+    before = scan.words[i - 1] if i else ""
+    if not (scan.capital(i) and scan.large(i - 1)) or before in scan.eponyms:
+        return False
+    if scan.rare(i - 1):
+        return not (scan.eponymous(i - 1) or scan.language.misspelt(before))
+    # "Alder Ward": two capitals inside a sentence
+    listed = scan.of(i - 1, "institution_common") or before in scan.not_name or scan.head(i - 1)
+    inside = scan.shapes[i - 1] == scan.shapes[i] == "C" and not scan.opens(i - 1)
+    return inside and not listed and before not in scan.language.function
 
 
 def directed(scan: TokenScan, cue: Phrase, i: int, j: int) -> int:
@@ -52,9 +72,8 @@ def uncapitalised(scan: TokenScan, cue: Phrase, i: int, j: int) -> tuple[int, in
         return None
 
     def names(k: int) -> bool:
-        return (
-            lower_case.unknown(scan, k) or scan.letters(k) and scan.words[k] in scan.language.towns
-        )
+        known = scan.letters(k) and scan.words[k] in scan.language.towns
+        return known or lower_case.unknown(scan, k, usual=True)
 
     if cue.kind == "institution_after":
         k = scan.back(i, lambda k: scan.of(k, "adjective"), most=3)

@@ -105,9 +105,14 @@ def _named(scan: TokenScan, k: int) -> bool:
     return not (ordinary or word in scan.language.function or word in scan.not_name)
 
 
-def unknown(scan: TokenScan, k: int) -> bool:
-    """Whether the language does not know a word, nor its ending."""
-    if not scan.letters(k) or len(scan.words[k]) < 3 or not scan.plain(k):
+def unknown(scan: TokenScan, k: int, *, usual: bool = False) -> bool:
+    """Whether the language does not know a word, nor its ending.
+
+    Args:
+        usual: The word may be known if reports don't use it: "oakwood" before "clinic".
+    """
+    words = scan.language.usual if usual else scan.language.words
+    if not scan.letters(k) or len(scan.words[k]) < 3 or scan.words[k] in words:
         return False
     word = scan.words[k]
     if word in scan.not_name or word.endswith(tuple(scan.language.kind("word_ending"))):

@@ -84,12 +84,34 @@ def find(text: str, folded: str, language: Language) -> list[Span]:
     for match, _, _ in matches("labelled phone"):
         add(match, PHONE, "label of a phone number", "value")
     measure = patterns["measure"]
-    for match, _, _ in matches("labelled"):
-        value, digits = match["value"], len(_digits(match["value"]))
-        marked = any(sign in match["mark"] for sign in ":#=°")
-        enough = digits >= 4 or (digits >= 2 and len(value) >= 4 and marked)
-        if enough and not measure.match(folded[match.end() : match.end() + 8]):
-            add(match, ID, "label of a number", "value")
+
+    def ordinary(letters: str) -> bool:
+        return letters in language.words or letters in language.kind("not_name")
+
+    for label, _, _ in matches("label"):
+        at, marked = label.end(), any(sign in label["mark"] for sign in ":#=°")
+        for name in ("spaced code", "code"):
+            match = patterns[name].match(folded, at)
+            if not match or measure.match(folded[match.end() : match.end() + 8]):
+                continue
+            digits = len(_digits(match.group()))
+            enough = digits >= 4
+            if name == "code":
+                enough |= digits >= 2 and len(match.group()) >= 4 and marked
+            elif folded[match.end("letters") :][:1] != "-":
+                enough &= not ordinary(match["letters"])  # "exam date 12"
+            if enough:
+                add(match, ID, "label of a number")
+                break
+    for match, written, digits in matches("chain"):
+        parts = re.split("[/-]", written)
+        levels = all(re.fullmatch(r"[a-z]{1,3}\d{0,3}|\d{1,2}[a-z]?", part) for part in parts)
+        if digits >= 4 and not levels and not measure.match(folded[match.end() :][:8]):
+            add(match, ID, "form of a record number")
+    for match, written, digits in matches("spaced", of=text):
+        letters = re.match("[a-z]+", fold(written))[0]
+        if digits >= 6 and not ordinary(letters):
+            add(match, ID, "form of a record number")
     for match, written, digits in matches("record"):
         if digits >= (7 if "/" in written else 5):
             add(match, ID, "form of a record number")
@@ -104,7 +126,9 @@ def find(text: str, folded: str, language: Language) -> list[Span]:
             add(match, LOCATION, "postcode")
     for match, _, _ in matches("postcode and town", of=text):
         year = match["four"] and 1900 <= int(match["four"]) <= 2059 and not match["land"]
-        last = re.split(r"[\s'’]", fold(match["town"]))[-1]
-        if not year and last not in language.words:  # "2021 Radiographie" is no town
+        words = re.findall(r"[^\W\d_]+", fold(match.group()))
+        town = words[0] in language.kind("saint") or words[0] not in language.words
+        # "2021 Radiographie" is no town
+        if not year and (town or match["five"] and not language.words.issuperset(words)):
             add(match, LOCATION, "postcode and town")
     return spans

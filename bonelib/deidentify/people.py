@@ -1,11 +1,10 @@
-"""Names of people: after titles, labels, relations and verbs, and by form alone."""
+"""Names of people after titles, labels, relations, roles and verbs."""
 
 from bonelib.deidentify import addresses, lower_case
-from bonelib.deidentify.lower_case import small
 from bonelib.deidentify.token_scan import LOCATION, PATIENT, PERSON, TokenScan
 from bonelib.reports.languages import Phrase
 
-NO_TOWN = ("title", "role", "inst", "street", "label", "signed", "typist")
+NO_TOWN = ("title", "role", "inst", "street", "label", "signed", "typist", "credential")
 
 
 def announced(scan: TokenScan, cue: Phrase, i: int) -> int:
@@ -28,7 +27,7 @@ def announced(scan: TokenScan, cue: Phrase, i: int) -> int:
 def titled(scan: TokenScan, kind: str, i: int, j: int) -> int:
     """Read after "Dr", "Mme", "M.": one name, or several with "et" or a slash between them."""
     if scan.words[i] == "m" and (scan.shapes[i] == "l" or scan.glued(j)):
-        if scan.glued(j) or scan.figures(i - 1) or not small(scan, j):
+        if scan.glued(j) or scan.figures(i - 1) or not lower_case.small(scan, j):
             return j  # a unit, or an initial: "M.Smith"
     while j < scan.size and j - i < 12 and (scan.near(j) or scan.line_end(j)):
         if scan.glued(j) and (scan.sign(j, ".()") or scan.words[j] == "e"):
@@ -49,7 +48,7 @@ def titled(scan: TokenScan, kind: str, i: int, j: int) -> int:
     elif not scan.near(j):
         return j
     of = PATIENT if kind == "title_patient" and not related(scan, i) else PERSON
-    if small(scan, j):
+    if lower_case.small(scan, j):
         weak = scan.of(i, "weak_title") or scan.of(i + 1, "weak_title") or scan.words[i] == "m"
         end = lower_case.name(scan, j, sure=not weak, comma=of == PATIENT)
         if end == j and scan.words[i] == scan.righted[i] and not scan.of(i, "weak_title"):
@@ -57,7 +56,7 @@ def titled(scan: TokenScan, kind: str, i: int, j: int) -> int:
     else:
         end = scan.name(j, sure=True, comma=of == PATIENT)
     if end == j:
-        return j if small(scan, j) and scan.plain(j) else initials(scan, j)
+        return j if lower_case.small(scan, j) and scan.plain(j) else initials(scan, j)
     scan.person(j, end, of, "name after a title")
     return others(scan, end, of, "name after a title")
 
@@ -85,7 +84,7 @@ def town_of_colleague(scan: TokenScan, j: int) -> int:
     """Return the index after a town in the field after a name ("Dr Besnard, Alost"), or 0."""
 
     def rare_capital(k: int) -> bool:
-        return scan.large(k) and scan.rare(k)
+        return scan.unusual(k)
 
     def of_town(k: int) -> bool:
         joins = scan.sign(k, "-'") and scan.glued(k) or scan.of(k, "town_join")
@@ -129,12 +128,16 @@ def labelled(scan: TokenScan, kind: str, i: int, j: int) -> int:
         if title.tokens[0] != "m" or kind != "label_person":  # "Interne : M. Roux": an initial
             of = "title_person" if kind == "label_person" else title.kind
             return titled(scan, of, j, j + len(title.tokens))
-    if small(scan, j):
+    if lower_case.small(scan, j):
         common = marked and any(scan.of(k, "says_name") for k in range(i, j))
         end = lower_case.name(scan, j, sure=marked, comma=True, common=common)
     else:
         end = scan.name(j, sure=marked, comma=True) if marked or scan.large(j) else j
-        if not marked and not all(scan.named(k) or scan.plain(k) for k in range(j, end)):
+        if end == j and scan.large(j) and scan.capital(j + 1) and not scan.label_at(j):
+            end = scan.name(j, sure=True, comma=True)  # "Re Winsome Prescott": words before a name
+        large = [k for k in range(j, end) if scan.letters(k)]
+        field = len(large) > 1 and scan.closes(end) and any(scan.rare(k) for k in large)
+        if not (marked or field or all(scan.named(k) or scan.plain(k) for k in range(j, end))):
             end = j
     if end == j:
         return initials(scan, j) if marked or scan.large(j) else j
@@ -153,7 +156,7 @@ def weakly(scan: TokenScan, kind: str, i: int, j: int) -> int:
 
     def skipped(k: int) -> bool:
         article = scan.of(k, "article") and not (scan.shapes[k] == "I" and scan.sign(k + 1, ".-"))
-        return scan.sign(k, ",:('") or scan.line_end(k) or article
+        return scan.sign(k, ",:('«\"“") or scan.line_end(k) or article
 
     while j < scan.size and skipped(j):
         if scan.line_end(j) and (kind != "signed" or scan.sign(j - 1, ".")):
@@ -163,15 +166,26 @@ def weakly(scan: TokenScan, kind: str, i: int, j: int) -> int:
         return min(j + 1, scan.size)
     if kind == "typist":
         brief = scan.letters(j) and len(scan.words[j]) in (2, 3) and scan.closes(j + 1)
-        return scan.add(j, j + 1, PERSON, "initials of staff") if brief else j
+        if not brief or scan.words[j] in scan.language.function:
+            return j
+        second = scan.sign(j + 1, "/") and scan.letters(j + 2) and scan.closes(j + 3)
+        second = second and scan.glued(j + 2) and len(scan.words[j + 2]) in (2, 3)
+        return scan.add(j, j + 3 if second else j + 1, PERSON, "initials of staff")
     initial = scan.words[j] == "m" and scan.sign(j + 1, ".") and kind == "role"
     if scan.kind_at(j).startswith(("title", "label_id", "institution")) and not initial:
         return j
-    if small(scan, j) or kind == "weak":
+    if lower_case.small(scan, j) or kind == "weak":
         letter = j == i + 1 and len(scan.words[i]) == 1  # "M dupont", no unit and no "m"
-        if letter and (scan.shapes[i] != "I" or scan.figures(i - 1)) or not small(scan, j):
+        if (
+            letter
+            and (scan.shapes[i] != "I" or scan.figures(i - 1))
+            or not lower_case.small(scan, j)
+        ):
             return j
         end = lower_case.name(scan, j, sure=False)
+        if end == j and kind in ("relation", "signed", "role") and len(scan.words[j]) > 3:
+            strange = lower_case.unknown(scan, j) and scan.words[j] not in scan.eponyms
+            end += strange and not scan.head(j)
         return scan.person(j, end, PERSON, "name in lower case") if end > j else initials(scan, j)
     end = scan.name(j, sure=False) if scan.large(scan.over_particles(j)) else j
     if kind != "relation" and scan.large(j):
@@ -194,9 +208,14 @@ def initials(scan: TokenScan, j: int) -> int:
         j += 1
     if not scan.letters(j) or not 2 <= len(scan.words[j]) <= 3 or scan.shapes[j] == "C":
         return j
+    if scan.kind_at(j) == "credential":
+        return j
     if scan.of(j, "title_person") or not scan.closes(j + 1) or scan.sign(j + 1, "':"):
         return j
-    if scan.shapes[j] == "l" and scan.words[j] in scan.language.function:
+    word = scan.words[j]
+    if len(word) == 3 and (not scan.plain(j) or word in scan.not_name):
+        return j  # "told yes", "advise re MRI"
+    if scan.shapes[j] == "l" and word in scan.language.function:
         return j
     return scan.add(j, j + 1, PERSON, "initials of staff")
 
@@ -230,123 +249,3 @@ def credited(scan: TokenScan, i: int, j: int) -> int:
         if end > j and not scan.label_at(j):
             return scan.person(j, end, PERSON, "name beside a credential")
     return j
-
-
-def free(scan: TokenScan) -> None:
-    """Find names by form and lexicon alone, where no eponym is meant."""
-    language = scan.language
-    by_capital = not language.kind("noun_capitals")  # German writes every noun so
-    for i, (word, shape) in enumerate(zip(scan.words, scan.shapes, strict=True)):
-        if shape not in "CXI" or scan.taken(i):
-            continue
-        if shape == "I":
-            initial(scan, i)
-            continue
-        given, named, plain = word in language.given, scan.named(i), scan.plain(i)
-        if len(word) in (2, 3) and shape == "X" and scan.opens(i):
-            staff(scan, i)
-            continue
-        if len(word) < 3 or not (named or plain) or scan.eponymous(i):
-            continue
-        if word in scan.not_name or (word in language.function and not given):
-            continue
-        if scan.numeral(i) or scan.head(i):
-            continue
-        if named:
-            j = scan.name(i, sure=False)
-            if j > i + 1 and paired(scan, i, j):
-                scan.person(i, j, PERSON, "first name and surname")
-                continue
-        if word in scan.eponyms or not plain or scan.caps[i]:
-            continue
-        inside = not scan.opens(i) and not heading(scan, i)
-        noun = inside and shape == "C" and len(word) > 3 and by_capital
-        j = max(scan.name(i, sure=False), i + 1)
-        if inside and named:
-            scan.person(i, j, PERSON, "name of the lexicon")
-        elif noun and not language.misspelt(word):
-            scan.person(i, j, PERSON, "capital inside a sentence")
-        elif alone(scan, i, j):
-            scan.person(i, j, PERSON, "signature")
-        elif lonely(scan, i, j):
-            scan.add(i, j, LOCATION, "capital alone in its field")
-
-
-def staff(scan: TokenScan, i: int) -> None:
-    """Find initials of staff that fill a line: "JM/cd", or "JM" where a J. M. is named."""
-    k = i + 1
-    if scan.sign(k, "/") and scan.glued(k) and scan.glued(k + 1) and scan.letters(k + 1):
-        if scan.closes(k + 2) and len(scan.words[k + 1]) in (2, 3) and scan.shapes[k + 1] in "lX":
-            scan.add(i, k, PERSON, "initials of staff")
-            scan.add(k + 1, k + 2, PERSON, "initials of staff")
-    elif (i == 0 or scan.line_end(i - 1)) and (k >= scan.size or scan.line_end(k)):
-        for span in [s for s in scan.spans if s.type == PERSON]:
-            tokens = range(scan.at(span.start), scan.at(span.end))
-            letters = {scan.words[x][0] for x in tokens if scan.letters(x)}
-            if set(scan.words[i]) <= letters:
-                scan.add(i, k, PERSON, "initials of staff")
-                return
-
-
-def initial(scan: TokenScan, i: int) -> None:
-    """Find an initial with its surname, "J. Dupont" or "M.SMITH", wherever it stands."""
-    k = i
-    while k - i < 8 and scan.shapes[k : k + 1] == ["I"]:
-        if not (scan.sign(k + 1, ".") and scan.glued(k + 1)):
-            break
-        k += 2
-        if scan.sign(k, "-") and scan.glued(k):
-            k += 1
-    if k == i or k >= scan.size or scan.gap(k) > 1 or scan.line_end(k):
-        return
-    start = scan.over_particles(k)
-    if not scan.large(start) or scan.shapes[start] == "I" or scan.taken(start):
-        return
-    begins = scan.opens(i) or scan.shapes[i - 1] == "p" or not scan.near(i)
-    sure = scan.plain(start) and (begins or scan.named(start))
-    listed = scan.named(start) and not scan.caps[start] and begins
-    end = scan.name(k, sure=True) if scan.glued(k) or sure or listed else k
-    if end > k:
-        scan.person(i, end, PERSON, "initial and surname")
-
-
-def paired(scan: TokenScan, i: int, j: int) -> bool:
-    """Whether tokens ``i`` to ``j`` are a first name with a surname, in either order."""
-    names = [k for k in range(i, j) if scan.shapes[k] in "CX" and len(scan.words[k]) > 1]
-    given = [k for k in names if scan.words[k] in scan.language.given]
-    rare = [k for k in names if scan.plain(k) and scan.words[k] not in scan.eponyms]
-    if len(names) < 2 or not given or not rare:
-        return False
-    if any(scan.plain(k) for k in given):
-        return True
-    # "petite image claire": words that are names too
-    family = any(scan.words[k] in scan.language.family for k in rare)
-    inside = scan.shapes[i] in "CX" and not scan.opens(i)
-    return not scan.caps[i] and (family or inside)
-
-
-def heading(scan: TokenScan, i: int) -> bool:
-    """Whether the token belongs to a heading: a colon follows before the line ends."""
-    for k in range(i + 1, min(i + 5, scan.size)):
-        if scan.words[k] == ":":
-            return True
-        if scan.shapes[k] in "np" and not scan.sign(k, "-'"):
-            return False
-    return False
-
-
-def lonely(scan: TokenScan, i: int, j: int) -> bool:
-    """Whether a capitalised word that is no word of the language fills its field in the header."""
-    if len(scan.words[i]) <= 3 or scan.language.misspelt(scan.words[i]):
-        return False
-    before = not scan.near(i) or scan.words[i - 1] in ("\n", "|", "-")
-    return before and (not scan.near(j) or scan.words[j] in ("|", ".", "-"))
-
-
-def alone(scan: TokenScan, i: int, j: int) -> bool:
-    """Whether a name fills its line or field: each word a name by form, one by lexicon."""
-    before = not scan.near(i) or scan.line_end(i - 1)
-    if not before or scan.near(j) and not scan.sign(j, ".,"):
-        return False
-    large = [k for k in range(i, j) if scan.shapes[k] in "CX"]
-    return 1 < len(large) < 6 and any(scan.named(k) for k in large)

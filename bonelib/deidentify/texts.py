@@ -103,7 +103,7 @@ def residue(kept: str, names: set[str], language: Language) -> str:
     """
     letters = re.sub(r"[^a-z\0]", "", fold(kept))
     for part in names:
-        if len(part) > 5 and part not in language.words and part in letters:
+        if len(part) > 5 and part not in language.usual and part in letters:
             return "a name of the header remains"
     if re.search(r"\d{7,}", kept):
         return "figures remain that could number a person"

@@ -3,7 +3,8 @@
 A language is the rows of ``words.csv`` (cues, triggers, eponyms, headings), those of
 ``vocabulary.csv`` (terms of the facts) and the ``locale`` rows, which name Faker providers. German
 or Dutch is such rows and no code. Medical words and verbs come from edsnlp (Assistance Publique,
-Hôpitaux de Paris), stop words from spaCy, names and towns from Faker.
+Hôpitaux de Paris), other words from simplemma's dictionaries, stop words from spaCy, names and
+towns from Faker.
 """
 
 import csv
@@ -87,7 +88,8 @@ class Language:
         terms: For each kind of ``words.csv``, its terms (folded) with their values.
         cues: The terms that tell an identity, ready to be found; spelling: of their words.
         given, family, towns: First names, surnames and one-word towns of the lexicons, folded.
-        stops: Function words and verbs. words: All that is language, not a name.
+        stops: Function words and verbs. words: All that is language, not a name; usual: those of
+            reports, which a word one letter away may mean.
     """
 
     name: str
@@ -101,6 +103,7 @@ class Language:
     stops: frozenset[str]
     function: frozenset[str]
     words: frozenset[str]
+    usual: frozenset[str]
     locales: tuple[str, ...] = field(default=())
 
     def kind(self, kind: str) -> dict[str, str]:
@@ -116,7 +119,7 @@ class Language:
         near |= {a + b[1] + b[0] + b[2:] for a, b in parts if len(b) > 1}
         near |= {a + c + b[1:] for a, b in parts if b for c in LETTERS}
         near |= {a + c + b for a, b in parts for c in LETTERS}
-        return not near.isdisjoint(self.words)
+        return not near.isdisjoint(self.usual)
 
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -156,16 +159,22 @@ def language(name: str, *, words: Path | None = None, vocabulary: Path | None = 
     facts = [row for row in _rows(vocabulary) if row["language"] == name]
     locales = tuple(terms.get("locale", ()))
     given, family, towns = lexicon(locales, tuple(terms.get("town_locale", ())))
+    towns |= frozenset(terms.get("town", ()))
+    further = lexicon(tuple(terms.get("further_locale", ())), ())
     function, verbs, medical = _language_words(name)
     stops = frozenset(function | verbs | set(terms.get("stop", ())))
     own = {
         token
         for kind, table in terms.items()
-        if not kind.endswith("locale") and kind not in ("eponym", "particle")
+        if not kind.endswith("locale") and kind not in ("eponym", "particle", "town")
         for term in table
         for token in pieces(term)
     }
     own |= {token for row in facts for token in pieces(row["term"])}
+    usual = frozenset(stops | medical | own)
+    known = usual | _dictionary(name) - given - family - towns
+    given |= further[0] - usual  # names of other countries, where reports use them as no word
+    family |= further[1] - usual
     return Language(
         name,
         terms,
@@ -177,7 +186,8 @@ def language(name: str, *, words: Path | None = None, vocabulary: Path | None = 
         towns,
         stops,
         frozenset(function | set(terms.get("stop", ()))),
-        frozenset(stops | medical | own),
+        known,
+        usual,
         locales,
     )
 
@@ -274,11 +284,12 @@ def _language_words(name: str) -> tuple[set[str], set[str], set[str]]:
     for locale in _same(name, Path(lorem.__file__).parent):
         words = importlib.import_module(f"faker.providers.lorem.{locale}").Provider.word_list
         medical |= {token for word in words for token in pieces(word)}
-    with gzip.open(resources / "cim10.csv.gz", "rt", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            # A capital inside a label is an eponym or a place, which `words` must not hold.
-            medical |= {fold(w) for w in re.findall(r"(?<![\w])[^\W\d_A-ZÀ-Þ]\w+", row["long"])}
-    if name == "fr":  # verbs of edsnlp are French
+    if name == "fr":  # edsnlp's verbs and its labels of the ICD are French
+        with gzip.open(resources / "cim10.csv.gz", "rt", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                # A capital inside a label is an eponym or a place, which `words` must not hold.
+                found = re.findall(r"(?<![\w])[^\W\d_A-ZÀ-Þ]\w+", row["long"])
+                medical |= {fold(word) for word in found}
         with gzip.open(resources / "verbs.csv.gz", "rt", encoding="utf-8") as file:
             verbs = {sys.intern(fold(row["term"])) for row in csv.DictReader(file)}
     drugs = json.loads((resources / "drugs.json").read_text(encoding="utf-8"))
@@ -288,6 +299,14 @@ def _language_words(name: str) -> tuple[set[str], set[str], set[str]]:
         lands = getattr(provider("address", locale), "countries", ())
         medical |= {token for land in lands for token in pieces(land) if len(token) > 3}
     return function, verbs, medical
+
+
+def _dictionary(name: str) -> set[str]:
+    """Return the words of a language, folded, without what is written with a capital."""
+    from simplemma.strategies.dictionaries import DefaultDictionaryFactory
+
+    forms = DefaultDictionaryFactory().get_dictionary(name)
+    return {fold(form) for form, lemma in forms.items() if form.islower() and lemma.islower()}
 
 
 def _same(name: str, folder: Path) -> list[str]:

@@ -167,8 +167,17 @@ class Page:
         return word in self.language.given or word in self.language.family
 
     def plain(self, i: int) -> bool:
-        """Whether the language does not know the token as a word."""
-        return self.words[i] not in self.language.words
+        """Whether the language does not know the token as a word.
+
+        In capitals, where nothing else tells a name, only as one that reports use.
+        """
+        return self._plain[i]
+
+    @cached_property
+    def _plain(self) -> list[bool]:
+        known, usual = self.language.words, self.language.usual
+        pairs = zip(self.words, self.caps, strict=True)
+        return [word not in (usual if caps else known) for word, caps in pairs]
 
     def of(self, i: int, kind: str) -> bool:
         """Whether the token is a term of one kind of the table of the language."""
@@ -177,6 +186,15 @@ class Page:
     def rare(self, i: int) -> bool:
         """Whether a token is capitalised and no word of the language: a name by form alone."""
         return self.shapes[i] in "CX" and len(self.words[i]) > 1 and self.plain(i)
+
+    def unusual(self, i: int) -> bool:
+        """Whether a token is capitalised and no word that reports use: where a name is awaited."""
+        return (
+            0 <= i < self.size
+            and self.shapes[i] in "CX"
+            and len(self.words[i]) > 1
+            and self.words[i] not in self.language.usual
+        )
 
     def cue_at(self, i: int) -> "Phrase | None":
         """Return the longest cue that begins at the token, None if none does."""
