@@ -333,6 +333,8 @@ def test_a_person_who_is_called_like_a_term_goes(name, text, found):
         ("fr", "DIOUF Serigne, 27 ans, docker.", ["DIOUF Serigne"]),
         ("fr", "Transmissions de la nuit du 8 au 9 mai.", ["8 au 9 mai"]),
         ("fr", "Le sergent Vaitoare est revu.", ["Vaitoare"]),
+        # words that simplemma 2.0.0 does not know (findings/unchanging_words_are_unknown.sh)
+        ("fr", "Velours.\nAu Parcours et au Recours.\nRabais.", []),
     ],
 )
 def test_what_whole_reports_taught_is_found_and_no_more(name, text, found):
