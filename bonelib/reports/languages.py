@@ -274,6 +274,7 @@ def _language_words(name: str) -> tuple[set[str], set[str], set[str]]:
         stop = importlib.import_module(f"spacy.lang.{name}.stop_words").STOP_WORDS
         resources = Path(importlib.util.find_spec("edsnlp").origin).parent / "resources"
         lorem = importlib.import_module("faker.providers.lorem")
+        importlib.import_module("simplemma")
     except (ModuleNotFoundError, AttributeError) as error:
         raise ModuleNotFoundError(
             f"{error}. Install it with: pip install -c requirements.lock -e '.[reports]'"

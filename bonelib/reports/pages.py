@@ -185,16 +185,14 @@ class Page:
 
     def rare(self, i: int) -> bool:
         """Whether a token is capitalised and no word of the language: a name by form alone."""
-        return self.shapes[i] in "CX" and len(self.words[i]) > 1 and self.plain(i)
+        return self._word(i) and self.plain(i)
 
     def unusual(self, i: int) -> bool:
         """Whether a token is capitalised and no word that reports use: where a name is awaited."""
-        return (
-            0 <= i < self.size
-            and self.shapes[i] in "CX"
-            and len(self.words[i]) > 1
-            and self.words[i] not in self.language.usual
-        )
+        return self._word(i) and self.words[i] not in self.language.usual
+
+    def _word(self, i: int) -> bool:
+        return 0 <= i < self.size and self.shapes[i] in "CX" and len(self.words[i]) > 1
 
     def cue_at(self, i: int) -> "Phrase | None":
         """Return the longest cue that begins at the token, None if none does."""
