@@ -116,6 +116,22 @@ def test_a_reloaded_dual_encoder_differs_by_exactly_nothing(tmp_path, text, cach
     assert again.image.preprocessing == model.image.preprocessing
 
 
+def test_an_image_tower_is_read_alone_as_it_is_in_its_bundle(tmp_path, monkeypatch):
+    whole = dual("packaged:minilm", weights="random")
+    plain = models.Classifier(tower(), outputs=1)
+    for name, model in (("dual", whole), ("classifier", plain)):
+        folder = models.save_bundle(tmp_path / name, model)
+        same = encoders.weights_hash(models.load_bundle(folder).image)
+        with monkeypatch.context() as patch:
+            patch.setattr(encoders, "rebuild_text", None)  # it is not asked for
+            alone = models.load_image_tower(folder)
+        assert encoders.weights_hash(alone) == same and alone.weights == "bundle"
+        assert not alone.training and alone.preprocessing == model.image.preprocessing
+    (folder / "weights.safetensors").write_bytes(b"0")
+    with pytest.raises(ValueError, match="changed or damaged"):
+        models.load_image_tower(folder)
+
+
 @pytest.mark.parametrize("name", ["timm:test_resnet", "timm:vit_tiny_patch16_224"])
 @pytest.mark.parametrize("outputs", [1, 3])
 def test_a_reloaded_classifier_differs_by_exactly_nothing(tmp_path, name, outputs):

@@ -1,13 +1,14 @@
 """Models made of towers, what changes them, and how they are kept.
 
 Towers come in; ``DualEncoder`` and the heads for its controls go out. ``add_lora`` lets low-rank
-changes train; ``save_bundle`` and ``load_bundle`` keep a model whole, ``export_open_clip`` and
-``from_open_clip`` exchange it with open_clip.
+changes train; ``save_bundle`` and ``load_bundle`` keep a model whole (``load_image_tower`` reads
+its tower alone), ``export_open_clip`` and ``from_open_clip`` exchange it with open_clip.
 """
 
 from bonelib.models.bundles import (
     Model,
     load_bundle,
+    load_image_tower,
     note_bundle,
     read_bundle,
     save_bundle,

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import nn
 
 from bonelib import encoders
 from bonelib.encoders import CachedText, ImageEncoder
@@ -41,7 +43,7 @@ def tower(
     """
     if bundle is None:
         return encoders.image(name, weights=weights, size=size, seed=seed)
-    image = load_bundle(bundle).image
+    image = load_image_tower(bundle)
     if (image.name, image.preprocessing.size) != (name, size):
         raise ValueError(
             f"{bundle} holds {image.name} at {image.preprocessing.size} px, asked for {name} at "
@@ -158,9 +160,39 @@ def load_bundle(folder: str | Path) -> Model:
         ValueError: Weights don't have the recorded hash, or don't fit the architecture; or see
             `read_bundle`.
     """
+    record, state = _read(Path(folder))
+    shape = record["architecture"]
+    model = _build(shape, Path(folder))
+    model.image.weights = "bundle"
+    own = model.state_dict()
+    packaged = "hash" in shape.get("text", {})  # its text tower is not in the file
+    missing = [k for k in own.keys() - state if not (packaged and k.startswith("text.encoder."))]
+    _fill(model, state, missing, folder)
+    text = getattr(model, "text", None)
+    known = encoders.weights_hash(text.encoder) if isinstance(text, CachedText) else ""
+    if packaged and known != shape["text"]["hash"]:
+        raise ValueError(f"{folder} was made with other weights of {shape['text']['name']}.")
+    return model.eval()
+
+
+def load_image_tower(folder: str | Path) -> ImageEncoder:
+    """Rebuild the image tower of a bundle alone, as `load_bundle` does; texts are not built.
+
+    Raises:
+        FileNotFoundError, ValueError: As of `load_bundle`.
+    """
+    record, state = _read(Path(folder))
+    image = encoders.rebuild_image(record["architecture"]["image"])
+    image.weights = "bundle"
+    own = {k.removeprefix("image."): v for k, v in state.items() if k.startswith("image.")}
+    _fill(image, own, [*(image.state_dict().keys() - own)], folder)
+    return image.eval()
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Return the record and the tensors of a bundle, whose hash must be the recorded one."""
     from safetensors.torch import load_file
 
-    folder = Path(folder)
     record, weights = read_bundle(folder), folder / "weights.safetensors"
     found = file_hash(weights)
     if found != record["sha256"]:
@@ -168,12 +200,14 @@ def load_bundle(folder: str | Path) -> Model:
             f"{weights} has sha256 {found[:12]}…, the bundle records {record['sha256'][:12]}…. "
             "The file was changed or damaged; make the bundle again."
         )
-    shape = record["architecture"]
-    model = _build(shape, folder)
-    model.image.weights = "bundle"
-    state, own = load_file(weights), model.state_dict()
-    packaged = "hash" in shape.get("text", {})  # its text tower is not in the file
-    missing = [k for k in own.keys() - state if not (packaged and k.startswith("text.encoder."))]
+    return record, load_file(weights)
+
+
+def _fill(
+    model: nn.Module, state: dict[str, torch.Tensor], missing: list[str], folder: str | Path
+) -> None:
+    """Load tensors into a model that they fit, or say which don't."""
+    own = model.state_dict()
     problems = {
         "missing": missing,
         "unexpected": list(state.keys() - own),
@@ -183,11 +217,6 @@ def load_bundle(folder: str | Path) -> Model:
         listed = [f"{len(k)} tensors {what} (first {min(k)})" for what, k in problems.items() if k]
         raise ValueError(f"{folder} does not fit its architecture: {', '.join(listed)}.")
     model.load_state_dict(state, strict=False)
-    text = getattr(model, "text", None)
-    known = encoders.weights_hash(text.encoder) if isinstance(text, CachedText) else ""
-    if packaged and known != shape["text"]["hash"]:
-        raise ValueError(f"{folder} was made with other weights of {shape['text']['name']}.")
-    return model.eval()
 
 
 # Of a DualEncoder, if recorded.

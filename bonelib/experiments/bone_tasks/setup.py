@@ -192,7 +192,7 @@ def prepare(context: Context, pretrained: Sequence[runs.Record], plan: Mapping[s
             method = Method("captions", "probe", detail=record.settings["recipe"]["name"])
             if method in towers:  # two pretrainings by one recipe
                 method = replace(method, detail=record.head["variant"])
-            towers[method] = models.load_bundle(record.bundle).image.eval()
+            towers[method] = models.load_image_tower(record.bundle).eval()
             lead = lead if lead != IMAGENET else method
         for rung in map(encoders.rung, plan["encoders"]):
             try:

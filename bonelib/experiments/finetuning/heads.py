@@ -6,7 +6,7 @@ are the labels of the test set opened, once. With few labels heads alone are fit
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from bonelib import (
     zero_shot,
 )
 from bonelib.adaptation import Support
+from bonelib.encoders import ImageEncoder
 from bonelib.evaluation import Method
 from bonelib.experiments.context import AnyRun, Context, in_order, keep, metadata, opened
 from bonelib.experiments.finetuning.setup import Setup, bundle_of, facts_of
@@ -241,6 +242,7 @@ def _logits(
 ) -> Iterator[tuple[Method, np.ndarray]]:
     """Yield what each method says of validation and test images."""
     judged = setup.part("val") | setup.part("test")
+    built = lru_cache(setup.tower)  # what is packed with a head stays as it is
     for method, x in metadata(view).items():
         yield method, setup.probe(x).logits(x[judged])
     with bar("heads", "methods") as show:
@@ -249,7 +251,7 @@ def _logits(
                 continue
             method = setup.plan.method(start, name, sees)
             if name == "probe":
-                yield method, _probed(run, setup, start, method, seen[start].raw)[judged]
+                yield method, _probed(run, setup, start, method, seen[start].raw, built)[judged]
                 continue
             try:
                 x, texts, bound = seen[start].head(name, sees)
@@ -261,7 +263,7 @@ def _logits(
             every = np.ones(len(support.labels), dtype=bool)
             fitted = adaptation.fit(bound(every), support, points)
             if name in adaptation.PACKED and setup.plan.row(start) is None:
-                whole = adaptation.pack(name, setup.tower(start), fitted)
+                whole = adaptation.pack(name, built(start), fitted)
                 models.save_bundle(bundle_of(run, method), whole, **facts_of(setup, method))
             yield method, fitted.logits(x[judged])
     for start, strategy in setup.trainings:
@@ -271,12 +273,19 @@ def _logits(
         yield method, features.encode(tower, ordered)
 
 
-def _probed(run: runs.Run, setup: Setup, start: str, method: Method, x: np.ndarray) -> np.ndarray:
+def _probed(
+    run: runs.Run,
+    setup: Setup,
+    start: str,
+    method: Method,
+    x: np.ndarray,
+    built: Callable[[str], ImageEncoder],
+) -> np.ndarray:
     """Fit the linear probe of a start, keep it as a bundle, and return its logits."""
     fitted = setup.probe(x)
     if setup.plan.row(start) is None:
         given = dict(outputs=fitted.weights.shape[1], fitted=vars(fitted))
-        whole = models.LinearProbe(setup.tower(start), **given)
+        whole = models.LinearProbe(built(start), **given)
         models.save_bundle(bundle_of(run, method), whole, **facts_of(setup, method))
     return fitted.logits(x)
 

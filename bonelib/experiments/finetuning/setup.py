@@ -236,7 +236,7 @@ def _tower(plan: Finetuning, bundles: dict[str, Path], start: str, *, seed: int)
     row = plan.row(start)
     if row is not None and row.tower != "captions":
         if start in bundles:
-            return models.load_bundle(bundles[start]).image
+            return models.load_image_tower(bundles[start])
         given = dict(weights=row.weights, size=plan.size, pooling=row.pooling, seed=seed)
         return encoders.image(row.tower, **given)
     weights = "random" if _drawn(plan, start) else "pretrained"
@@ -310,7 +310,7 @@ def reopen(run: runs.Run) -> Setup:
     untrained = run.path / "untrained"
     places = {start: untrained / _untrained(plan, start) for start in dict(plan.trainings)}
     bundles = {start: place for start, place in places.items() if place.exists()}
-    towers = {start: models.load_bundle(place).image for start, place in bundles.items()}
+    towers = {start: models.load_image_tower(place) for start, place in bundles.items()}
     dual = untrained / _DUAL if (untrained / _DUAL).exists() else None
     drawn = np.load(untrained / _OUTLINES) if (untrained / _OUTLINES).exists() else None
     outlines = None if drawn is None else np.unpackbits(drawn, axis=-1, count=cache.size) > 0

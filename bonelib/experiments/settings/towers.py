@@ -53,7 +53,7 @@ def rung_tower(context: Context, rung: encoders.Rung, *, largest: int, test: str
             f"here ({test}): its scores would not be out of fold. Notebook 05 scores it on its own "
             "test set; here use a bundle of another data set."
         )
-    return models.load_bundle(folder).image
+    return models.load_image_tower(folder)
 
 
 def _record(bundle: Path) -> dict[str, Any]:
