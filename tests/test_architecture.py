@@ -64,7 +64,7 @@ LINES = 420  # of a module
 # and in every other pass, where it was frozen features alone; records changed by hand are named. By
 # 240: faster ways back through a convolutional net on a CPU, a fifth of the time of a step; and
 # towers of random weights are fine-tuned with batch norms that learn. By
-# 370: identities that whole reports by other authors showed (recall .86 to .91 on new ones). By 35:
+# 370: identities that whole reports by other authors showed (recall .86 to .88 on new ones). By 35:
 # an image tower is read out of a bundle without its text tower, once for all heads of a start.
 SPINE = ("cohort", "splits", "captions", "encoders", "models", "losses", "training", "features")
 SPINE += ("adaptation", "zero_shot", "anomaly", "explain", "evaluation", "experiments")

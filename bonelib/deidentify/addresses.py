@@ -334,8 +334,6 @@ def before_codes(scan: TokenScan) -> None:
     for span in [s for s in scan.spans if s.rule == "postcode"]:
         i = scan.at(span.start)
         last = i - 1 if scan.sign(i - 1, ",") else i
-        if scan.text[span.start : span.end].isdigit() and not scan.rare(last - 1):
-            continue  # "UNIT NUMBER 646987"
         start = scan.back(last, of_town, most=7)
         while start < last and not scan.large(start):
             start += 1
@@ -347,7 +345,8 @@ def before_codes(scan: TokenScan) -> None:
 def fields_before(scan: TokenScan, start: int) -> int:
     """Return where the fields of an address that ends in a postcode begin, its house among them.
 
-    "Flat 9, Cobbler's Yard, Nether Hallow, NG99 3XB": capitals and figures between commas.
+    "Flat 9, Cobbler's Yard, Nether Hallow, NG99 3XB": capitals and figures between commas; where no
+    house begins them, the town alone.
     """
 
     def of_field(k: int) -> bool:
@@ -355,6 +354,7 @@ def fields_before(scan: TokenScan, start: int) -> int:
         word = scan.large(k) or number or scan.words[k] == "s" or scan.of(k, "town_join")
         return (word or scan.sign(k, "'.-/")) and not scan.taken(k) and not scan.label_at(k)
 
+    near = start
     for _ in range(5):
         comma = start - 1 - (scan.line_end(start - 1) and scan.sign(start - 2, ","))
         if not scan.sign(comma, ",") or scan.taken(comma):
@@ -369,5 +369,5 @@ def fields_before(scan: TokenScan, start: int) -> int:
             break
         start = first
         if scan.figures(first) or scan.of(first, "house"):
-            break
-    return start
+            return start
+    return near

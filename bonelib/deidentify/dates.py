@@ -75,11 +75,9 @@ def _read(match: re.Match, rule: str, language: Language) -> Date | None:
     if "s" in groups and day is not None and rule in ("date: figures", "date: day/month"):
         last = groups["year"][0] if "year" in groups else ""
         padded = len(groups["day"][0]) == 2 and len(groups["month"][0]) == 2
-        # "1.2.21" at the start of a line may be a numbering, "3-4-5" toes
+        # "1.2.21" may be a numbering, "3-4-5" toes: two-digit years need padding or a slash
         if len(last) == 2 and not padded and groups["s"][0].strip() != "/":
-            numbering = not match.string[: match.start()].rpartition("\n")[2].strip()
-            if not 10 <= int(last) < 40 or numbering or groups["s"][0].strip() != ".":
-                return None
+            return None
         american = "mdy" in language.kind("order")
         if month > 12 or (american and day <= 12):
             day, month = month, day
@@ -91,7 +89,7 @@ def _read(match: re.Match, rule: str, language: Language) -> Date | None:
     parts.sort(key=lambda part: part[1])
     start = (
         parts[0][1]
-        if rule in ("date: day/month", "date: day.month", "date: short apart", "date: born")
+        if rule in ("date: day/month", "date: short apart", "date: born")
         else match.start()
     )
     return Date(start, match.end(), rule, year, month, day, tuple(parts))
@@ -119,7 +117,11 @@ def shifted(one: Date, text: str, days: int, language: Language) -> str:
     out, at = [], one.start
     for name, start, end in one.parts:
         between = re.sub(r"^(?:er|st|nd|rd|th)\b", "", text[at:start], flags=re.IGNORECASE)
-        out += [between, _written(name, text[start:end], moved, language)]
+        written = text[start:end]
+        place = moved
+        if name == "day" and written.isdigit() and int(written) != one.day:  # a range's first
+            place += timedelta(int(written) - (one.day or int(written)))
+        out += [between, _written(name, written, place, language)]
         at = end
     return "".join([*out, text[at : one.end]])
 

@@ -10,7 +10,7 @@ from bonelib.deidentify.token_scan import LOCATION, PATIENT, PERSON, TokenScan
 
 # "SUVmax", "BrAIST": a capital inside a word, but "McKay", "DeSouza"
 ACRONYM = re.compile(
-    "(?!Mc|Mac|De|Di|Du|La|Le|Fitz|Van|O)(?:\\w*[a-zß-ÿ][A-ZÀ-Þ]|[A-ZÀ-Þ]{2,}[a-zß-ÿ])"
+    "(?!Mc|Mac|D[aeiou]|Dos|La|Le|Fitz|Van|O|Al|El|Ben|Ten|St|Abu|Ibn)(?:\\w*[a-zß-ÿ][A-ZÀ-Þ]|[A-ZÀ-Þ]{2,}[a-zß-ÿ])"
 )
 
 
@@ -44,14 +44,11 @@ def free(scan: TokenScan) -> None:
             continue
         if word in scan.eponyms or not plain or scan.caps[i]:
             continue
-        if given and scan.opens(i) and len(word) > 3 and not heading(scan, i):
-            scan.person(i, scan.name(i, sure=False), PERSON, "first name")
-            continue
         inside = not scan.opens(i) and not heading(scan, i) and not (thing(scan, i) and not given)
         noun = shape == "C" and len(word) > 3 and by_capital
         noun &= not ACRONYM.match(scan.text, scan.starts[i], scan.ends[i])  # "SUVmax", "BrAIST"
         j = max(scan.name(i, sure=False), i + 1)
-        if inside and named and not (shape == "X" and len(word) < 5):  # "DWI", "METS"
+        if inside and named:
             scan.person(i, j, PERSON, "name of the lexicon")
         elif noun and inside and not language.misspelt(word):
             first = scan.back(i, lambda k: forename(scan, k), most=2)
@@ -135,18 +132,17 @@ def forename(scan: TokenScan, k: int) -> bool:
 def thing(scan: TokenScan, i: int) -> bool:
     """Whether a capital stands where a thing is named, not a person: "a Zimmer", "Philips Achieva".
 
-    In French also behind a noun: "protocole X", "variance ulnaire de X", but "dossier de X".
+    In French also straight behind a noun: "protocole X", but "dossier X" and "fracture de X".
     """
     before = i - 1
     if scan.of(before, "determiner") and scan.shapes[before] == "l":
-        return True
+        return not scan.of(i + 1, "household")  # "the Okonkwo sisters"
     if scan.capital(i) and scan.large(before) and scan.words[before] in scan.eponyms:
         return True
     if "noun_first" not in scan.language.kind("eponym_side"):
         return False
-    linked = scan.back(i, lambda k: scan.of(k, "eponym_link") or scan.sign(k, "'"), most=2)
-    noun = linked - 1
-    if not (scan.near(i) and scan.letters(noun) and scan.near(linked)) or scan.plain(noun):
+    noun = i - 1
+    if not (scan.near(i) and scan.letters(noun)) or scan.plain(noun):
         return False
     person = any(
         scan.of(noun, kind) for kind in ("person_noun", "relation", "role", "profession", "place")
@@ -155,29 +151,11 @@ def thing(scan: TokenScan, i: int) -> bool:
     return scan.shapes[noun] == "l" and not person and word not in scan.language.stops
 
 
-def small(scan: TokenScan) -> None:
-    """Find first names in a report without capitals: of the lexicons, no word of the language."""
-    i = 0
-    while i < scan.size:
-        word = scan.words[i]
-        given = (
-            scan.shapes[i] == "l" and word in scan.language.given and lower_case.unknown(scan, i)
-        )
-        if not given or len(word) < 5 or word in scan.eponyms or scan.taken(i) or scan.eponymous(i):
-            i += 1
-            continue
-        j = max(lower_case.name(scan, i, sure=True), i + 1)
-        scan.person(i, j, PERSON, "first name in lower case")
-        i = j
-
-
 def staff(scan: TokenScan, i: int) -> None:
     """Find initials of staff that fill a line: "JM/cd", or "JM" where a J. M. is named."""
     k = i + 1
     if scan.of(k, "tasked") and scan.of(k + 1, "task") and scan.plain(i):
         scan.add(i, k, PERSON, "initials of staff")  # "LM to ring him"
-    elif scan.of(k, "task") and scan.plain(i) and not scan.caps[i]:
-        scan.add(i, k, PERSON, "initials of staff")
     elif scan.sign(k, "/") and scan.glued(k) and scan.glued(k + 1) and scan.letters(k + 1):
         if not scan.opens(i) and not (scan.plain(i) and scan.closes(k + 2)):
             return  # "AP/lat"

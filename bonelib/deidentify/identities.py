@@ -19,7 +19,7 @@ from bonelib.deidentify import (
     people,
 )
 from bonelib.deidentify.token_scan import DATE, NATIONAL_ID, PATIENT, PERSON, Span, TokenScan
-from bonelib.reports import PatientIndex, intake
+from bonelib.reports import PatientIndex
 from bonelib.reports.languages import Language
 
 
@@ -49,8 +49,6 @@ def find(text: str, language: Language, index: PatientIndex | None = None) -> li
     boxes.boxes(scan)
     addresses.towns(scan)
     forms.free(scan)
-    if intake.uncapitalised(text):
-        forms.small(scan)
     forms.bracketed(scan)
     patient_index.again(scan)
     return merged(scan.spans)

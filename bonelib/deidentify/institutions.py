@@ -40,12 +40,8 @@ def ambiguous(scan: TokenScan, i: int) -> bool:
     before = scan.words[i - 1] if i else ""
     if not (scan.capital(i) and scan.large(i - 1)) or before in scan.eponyms:
         return False
-    if scan.rare(i - 1):
-        return not (scan.eponymous(i - 1) or scan.language.misspelt(before))
-    # "Alder Ward": two capitals inside a sentence
-    listed = scan.of(i - 1, "institution_common") or before in scan.not_name or scan.head(i - 1)
-    inside = scan.shapes[i - 1] == scan.shapes[i] == "C" and not scan.opens(i - 1)
-    return inside and not listed and before not in scan.language.function
+    known = scan.eponymous(i - 1) or scan.language.misspelt(before)
+    return scan.rare(i - 1) and not known
 
 
 def directed(scan: TokenScan, cue: Phrase, i: int, j: int) -> int:

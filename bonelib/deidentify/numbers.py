@@ -46,6 +46,7 @@ def valid_nhs(text: str) -> bool:
     return check % 11 == int(plain[9]) and check != 10
 
 
+UNITS = re.compile(r"\d(?:[cmk]?m|m?[gls]|k[gv]|mas|c?gy|fr|ui?|h|min|mcg|iu)$")
 VALID: dict[str, Callable[[str], bool]] = {
     "NIR": valid_nir, "NISS": valid_niss, "NHS number": valid_nhs,
 }  # fmt: skip
@@ -106,11 +107,12 @@ def find(text: str, folded: str, language: Language) -> list[Span]:
     for match, written, digits in matches("chain"):
         parts = re.split("[/-]", written)
         levels = all(re.fullmatch(r"[a-z]{1,3}\d{0,3}|\d{1,2}[a-z]?", part) for part in parts)
-        if digits >= 4 and not levels and not measure.match(folded[match.end() :][:8]):
-            add(match, ID, "form of a record number")
-    for match, written, digits in matches("spaced", of=text):
-        letters = re.match("[a-z]+", fold(written))[0]
-        if digits >= 6 and not ordinary(letters):
+        measured = any(UNITS.search(part) for part in parts)
+        if (
+            digits >= 4
+            and not (levels or measured)
+            and not measure.match(folded[match.end() :][:8])
+        ):
             add(match, ID, "form of a record number")
     for match, written, digits in matches("record"):
         if digits >= (7 if "/" in written else 5):
@@ -126,9 +128,8 @@ def find(text: str, folded: str, language: Language) -> list[Span]:
             add(match, LOCATION, "postcode")
     for match, _, _ in matches("postcode and town", of=text):
         year = match["four"] and 1900 <= int(match["four"]) <= 2059 and not match["land"]
-        words = re.findall(r"[^\W\d_]+", fold(match.group()))
-        town = words[0] in language.kind("saint") or words[0] not in language.words
-        # "2021 Radiographie" is no town
-        if not year and (town or match["five"] and not language.words.issuperset(words)):
+        words = re.findall(r"[^\W\d_]+", fold(match["town"]))
+        saint = match["five"] and words[0] in ("saint", "sainte", "st", "ste")
+        if not year and (saint or words[-1] not in language.words):  # "2021 Radiographie" is none
             add(match, LOCATION, "postcode and town")
     return spans

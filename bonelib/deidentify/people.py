@@ -191,6 +191,9 @@ def weakly(scan: TokenScan, kind: str, i: int, j: int) -> int:
     if kind != "relation" and scan.large(j):
         surely = scan.name(j, sure=True)  # "Dictated by STREET": a signature, if nothing follows
         end = surely if scan.closes(surely) and surely - j < 5 and scan.shapes[j] != "I" else end
+    if end == j and scan.unusual(j) and scan.shapes[j] == "C" and not scan.head(j):
+        # "her neighbour Wheelwright": behind such a cue a word may be a name
+        end += scan.words[j] not in scan.eponyms and scan.words[j] not in scan.not_name
     if end == j:
         return initials(scan, j) if kind != "relation" else j
     typo = end == j + 1 and scan.plain(j) and scan.language.misspelt(scan.words[j])

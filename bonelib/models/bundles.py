@@ -179,7 +179,7 @@ def load_image_tower(folder: str | Path) -> ImageEncoder:
     """Rebuild the image tower of a bundle alone, as `load_bundle` does; texts are not built.
 
     Raises:
-        FileNotFoundError, ValueError: As of `load_bundle`.
+        FileNotFoundError, ValueError: As of `load_bundle`, but for texts and heads: not looked at.
     """
     record, state = _read(Path(folder))
     image = encoders.rebuild_image(record["architecture"]["image"])

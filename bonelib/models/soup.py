@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from bonelib.models.bundles import Model, load_bundle, load_image_tower, read_bundle
+from bonelib.models.bundles import Model, load_bundle, read_bundle
 
 
 def soup(folders: Sequence[Path]) -> Model:
@@ -25,7 +25,7 @@ def soup(folders: Sequence[Path]) -> Model:
             f"{', '.join(sorted(told)) or 'none'}."
         )
     model = load_bundle(folders[0])
-    states = [load_image_tower(folder).state_dict() for folder in folders[1:]]
+    states = [load_bundle(folder).image.state_dict() for folder in folders[1:]]
     with torch.no_grad():
         for name, value in model.image.state_dict().items():
             if value.is_floating_point() and states:

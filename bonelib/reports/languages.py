@@ -166,15 +166,18 @@ def language(name: str, *, words: Path | None = None, vocabulary: Path | None = 
     own = {
         token
         for kind, table in terms.items()
-        if not kind.endswith("locale") and kind not in ("eponym", "particle", "town")
+        if not kind.endswith("locale") and kind not in ("eponym", "particle", "town", "name_too")
         for term in table
         for token in pieces(term)
     }
     own |= {token for row in facts for token in pieces(row["term"])}
+    own -= set(terms.get("name_too", ()))  # words of cues that are names first: "walker", "mills"
     usual = frozenset(stops | medical | own)
     known = usual | _dictionary(name) - given - family - towns
-    given |= further[0] - usual  # names of other countries, where reports use them as no word
-    family |= further[1] - usual
+    given |= {
+        name for name in further[0] - usual if len(name) > 4
+    }  # names of other countries, where reports use them as no word
+    family |= {name for name in further[1] - usual if len(name) > 4}
     return Language(
         name,
         terms,
