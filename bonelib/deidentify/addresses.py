@@ -116,13 +116,13 @@ def town_end(scan: TokenScan, k: int) -> int:
         inner = scan.sign(end, "-'") and scan.glued(end) and scan.glued(end + 1)
         if inner and scan.letters(end + 1):
             end += 2
-        elif scan.near(end) and scan.rare(end) and not scan.label_at(end):
+        elif scan.near(end) and scan.unusual(end) and not scan.label_at(end):
             end += 1
         elif scan.near(end) and scan.of(end, "town_join"):
             after = end + 1
             while after < k + 12 and (scan.of(after, "town_join") or scan.sign(after, "-'")):
                 after += 1
-            if not (scan.near(after) and scan.rare(after)):
+            if not (scan.near(after) and scan.unusual(after)):
                 break
             end = after + 1
         else:

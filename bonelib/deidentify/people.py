@@ -166,7 +166,7 @@ def weakly(scan: TokenScan, kind: str, i: int, j: int) -> int:
         return min(j + 1, scan.size)
     if kind == "typist":
         brief = scan.letters(j) and len(scan.words[j]) in (2, 3) and scan.closes(j + 1)
-        if not brief or scan.words[j] in scan.language.function:
+        if not brief:
             return j
         second = scan.sign(j + 1, "/") and scan.letters(j + 2) and scan.closes(j + 3)
         second = second and scan.glued(j + 2) and len(scan.words[j + 2]) in (2, 3)
