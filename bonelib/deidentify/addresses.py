@@ -315,7 +315,7 @@ def address_tail(scan: TokenScan, end: int) -> int:
             scan.record(Span(*code.span(1), LOCATION, "postcode in lower case"))
         return end
     if first > end and not scan.line_end(end) and scan.large(k) and not scan.label_at(k):
-        last = line_of_words(scan, k)
+        last = max(line_of_words(scan, k), town_end(scan, k))
         field = scan.closes(last) and scan.plain(k)
         rare = any(scan.unusual(x) for x in range(k, last))
         if rare or scan.words[k] in scan.language.towns or field:
@@ -369,5 +369,5 @@ def fields_before(scan: TokenScan, start: int) -> int:
             break
         start = first
         if scan.figures(first) or scan.of(first, "house"):
-            return start
+            return flat(scan, start)
     return near

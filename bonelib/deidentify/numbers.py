@@ -130,6 +130,6 @@ def find(text: str, folded: str, language: Language) -> list[Span]:
         year = match["four"] and 1900 <= int(match["four"]) <= 2059 and not match["land"]
         words = re.findall(r"[^\W\d_]+", fold(match["town"]))
         saint = match["five"] and words[0] in ("saint", "sainte", "st", "ste")
-        if not year and (saint or words[-1] not in language.words):  # "2021 Radiographie" is none
+        if not year and (saint or words[-1] not in language.usual):  # "2021 Radiographie" is none
             add(match, LOCATION, "postcode and town")
     return spans

@@ -99,7 +99,9 @@ def town_of_colleague(scan: TokenScan, j: int) -> int:
         return 0
     end = scan.forward(j, of_town, most=7)
     for k in range(j, end):
-        if scan.words[k] in scan.not_name or scan.kind_at(k).startswith(NO_TOWN) or scan.taken(k):
+        kind = scan.kind_at(k)
+        word = k > j and kind.startswith("label") and not scan.label_at(k)  # "Salt Lake City"
+        if scan.words[k] in scan.not_name or scan.taken(k) or kind.startswith(NO_TOWN) and not word:
             return 0
     short = not any(len(word) > 2 for word in scan.words[j:end])
     return end if end > j and scan.closes(end) and not scan.sign(end, ":") and not short else 0
@@ -211,8 +213,8 @@ def initials(scan: TokenScan, j: int) -> int:
         j += 1
     if not scan.letters(j) or not 2 <= len(scan.words[j]) <= 3 or scan.shapes[j] == "C":
         return j
-    if scan.kind_at(j) == "credential":
-        return j
+    if scan.kind_at(j) == "credential" and len(scan.words[j]) > 2:
+        return j  # "MD DNB", but "NP" and "DO" are initials too
     if scan.of(j, "title_person") or not scan.closes(j + 1) or scan.sign(j + 1, "':"):
         return j
     word = scan.words[j]

@@ -104,7 +104,7 @@ class TokenScan(Page):
             return self.sign(i + 1, ".'") or not function
         if self.label_at(i) or kind.startswith(("title", "born", "label")) and not self.named(i):
             return False
-        if self.plain(i) or (self.named(i) and not function):
+        if self.plain(i) or sure and self.unusual(i) or (self.named(i) and not function):
             return True
         if shape == "C" and word in self.language.given and self.shapes[i - 1] == "X":
             return True  # "JENKINS May"

@@ -33,7 +33,8 @@ class Spelling:
         self.least = least
         self.known = sorted({w for w in words if len(w) >= least and w.isalpha()})
         self.most = max(map(len, self.known), default=0) + 1
-        self.left = {part: word for word in self.known for part in (word, *_shorter(word))}
+        self.left = {part: word for word in self.known for part in _shorter(word)}
+        self.left |= {word: word for word in self.known}  # no plural in the place of a word
 
     def right(self, word: str) -> str:
         """Return the word that is meant, or the same word if none is near."""
