@@ -2,11 +2,14 @@
 
 import csv
 import os
-import re
+import sys
 from pathlib import Path
 from random import Random
 
 import pytest
+
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+import wordings
 
 from bonelib import deidentify, phantom, reports
 from bonelib.phantom import reports as drawn
@@ -335,20 +338,23 @@ def test_a_person_who_is_called_like_a_term_goes(name, text, found):
         (
             "en",
             "Mr Walker fell. Walker and Dr Page, Ms Head, Mr French.",
-            "Walker|Walker|Page|Head|French",
+            ["Walker", "Walker", "Page", "Head", "French"],
         ),
         (
             "en",
             "Mr Robinson, 45. Today Robinson walks with the Okonkwo sisters.",
-            "Robinson|Robinson|Okonkwo",
+            ["Robinson", "Robinson", "Okonkwo"],
         ),
-        ("en", "BP 120/80. A 10-15mm lesion. 875-125mg. Power 14/5. Skull Base. INR to check.", ""),
-        ("en", "Brother: Osteosarcoma. Frank pus. Amber fluid. Zone 2, Flexor tendon.", ""),
-        ("fr", "TA 14/8. Plaquettes 120 000. ECG fait. Chirurgie : Arthroplastie.", ""),
+        ("en", "BP 120/80. A 10-15mm lesion. 875-125mg. Power 14/5. Skull Base. INR to check.", []),
+        ("en", "Brother: Osteosarcoma. Frank pus. Amber fluid. Zone 2, Flexor tendon.", []),
+        ("en", "Flat 5, 12 Abbey Road, Cork T12 W8KP", ["Flat 5, 12 Abbey Road, Cork", "T12 W8KP"]),
+        ("en", "Name: Abbott\nSioux Falls, 10/06/2023", ["Abbott", "Sioux Falls", "10/06/2023"]),
+        ("en", "Taken by the radiograapher DM.", ["DM"]),
+        ("fr", "TA 14/8. Plaquettes 120 000. ECG fait. Chirurgie : Arthroplastie.", []),
         (
             "fr",
             "M. Salle. Mme Porte. CH-1211 Genève. Le traitement de Kermarrec.",
-            "Salle|Porte|CH-1211 Genève|Kermarrec",
+            ["Salle", "Porte", "CH-1211 Genève", "Kermarrec"],
         ),
         # words that simplemma 2.0.0 does not know (findings/unchanging_words_are_unknown.sh)
         ("fr", "Velours.\nAu Parcours et au Recours.\nRabais.", []),
@@ -357,30 +363,14 @@ def test_a_person_who_is_called_like_a_term_goes(name, text, found):
 def test_what_whole_reports_taught_is_found_and_no_more(name, text, found):
     """Kinds that the part ``look`` of ``letters.csv`` and ``varied.csv`` showed."""
     spans = deidentify.find(text, reports.language(name))
-    wanted = [one for one in found.split("|") if one] if isinstance(found, str) else found
-    assert [text[s.start : s.end].rstrip(".,") for s in spans] == wanted
+    assert [text[s.start : s.end].rstrip(".,") for s in spans] == found
 
 
-@pytest.mark.parametrize(("file", "recall", "precision"), [("letters", 0.94, 0.98)])
-def test_whole_reports_keep_their_words_and_lose_their_identities(file, recall, precision):
-    """The part ``look`` of reports by authors who had not seen the rules."""
-    path = Path(__file__).parents[1] / "benchmarks" / "wordings" / f"{file}.csv"
-    found = wanted = right = spans = 0
-    with path.open(encoding="utf-8", newline="") as table:
-        rows = [r for r in csv.DictReader(table) if r["part"] == "look"]
-    for row in rows:
-        text, gold = "", []
-        for part in re.split(r"([{}<>])", row["marked"]):
-            if part in ("{", "<"):
-                start = len(text)
-            elif part in ("}", ">"):
-                gold.append((start, len(text), part == "}"))
-            else:
-                text += part
-        said = deidentify.find(text, reports.language(row["language"]))
-        hit = [any(a < s.end and s.start < b for a, b, _ in gold) for s in said]
-        right, spans = right + sum(hit), spans + len(said)
-        must = [(a, b) for a, b, sure in gold if sure]
-        wanted += len(must)
-        found += sum(any(s.start < b and a < s.end for s in said) for a, b in must)
-    assert wanted > 250 and found >= recall * wanted and right >= precision * spans
+def test_whole_reports_keep_their_words_and_lose_their_identities():
+    """The part ``look`` of reports whose authors had not seen the rules, as the benchmark does."""
+    rows = [row for row in wordings.rows("letters.csv") if row["part"] == "look"]
+    scores = [wordings.judged(row["marked"], reports.language(row["language"])) for row in rows]
+    found, right, lost = ([x for score in scores for x in score[k]] for k in range(3))
+    words = sum(score[3] for score in scores)
+    assert len(found) > 250 and sum(found) >= 0.94 * len(found)
+    assert sum(right) >= 0.98 * len(right) and len(lost) <= 0.002 * words
